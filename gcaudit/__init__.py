@@ -1,0 +1,58 @@
+"""gcaudit: audit pre-trained vision checkpoints for transfer.
+
+    gcaudit.score(model, source=..., target=...) -> Report
+    gcaudit.measure(embeddings, labels) -> {metric: Estimate}
+    gcaudit.energies(embed, images) -> energies of the images
+
+Names are imported when they are first used, so that `gcaudit --help` need not wait for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gcaudit.audit import AuditSpec, run_audit, score
+    from gcaudit.errors import GcauditError
+    from gcaudit.geometry.estimate import Estimate
+    from gcaudit.geometry.jacobian import energies
+    from gcaudit.geometry.ridge import ProbeSettings
+    from gcaudit.metrics import METRICS, measure
+    from gcaudit.report.schema import Report
+
+_HOMES = {
+    "AuditSpec": "gcaudit.audit",
+    "Estimate": "gcaudit.geometry.estimate",
+    "GcauditError": "gcaudit.errors",
+    "METRICS": "gcaudit.metrics",
+    "ProbeSettings": "gcaudit.geometry.ridge",
+    "Report": "gcaudit.report.schema",
+    "energies": "gcaudit.geometry.jacobian",
+    "measure": "gcaudit.metrics",
+    "run_audit": "gcaudit.audit",
+    "score": "gcaudit.audit",
+}
+
+__all__ = [
+    "METRICS",
+    "AuditSpec",
+    "Estimate",
+    "GcauditError",
+    "ProbeSettings",
+    "Report",
+    "energies",
+    "measure",
+    "run_audit",
+    "score",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'gcaudit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,204 @@
+"""What the command line prints: the report to stdout or a file, everything else to stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gcaudit.errors import AuditError, RequestError
+
+if TYPE_CHECKING:
+    from gcaudit.report.schema import Report
+
+FORMATS = ("table", "json", "markdown")
+_SUFFIXES = {".json": "json", ".md": "markdown", ".txt": "table"}
+_PIPE_WIDTH = 160
+
+
+def choose_format(name: str | None, output: Path | None) -> str:
+    """Settle the format before any work is done.
+
+    Args:
+        name: as typed, or None.
+        output: where the report goes, or None for stdout.
+
+    Returns:
+        One of `FORMATS`; by the file's suffix when none was typed.
+
+    Raises:
+        RequestError: unknown format, or an output that cannot be written.
+    """
+    if output is not None:
+        _check_writable(output)
+    if name is None:
+        return _SUFFIXES.get(output.suffix.lower(), "table") if output is not None else "table"
+    if name not in FORMATS:
+        raise RequestError(f"expected --format of {', '.join(FORMATS)}; found {name!r}")
+    return name
+
+
+def _check_writable(output: Path) -> None:
+    folder = output.parent
+    if output.is_dir():
+        raise RequestError(f"expected --output to be a file, found the folder {output}")
+    if not folder.is_dir():
+        raise RequestError(f"expected --output in a folder that exists, found no {folder}; make it first")
+    if not os.access(output if output.exists() else folder, os.W_OK):
+        raise RequestError(f"expected to write {output}, found it not permitted")
+
+
+def _table_text(report: Report, *, colours: bool, width: int) -> str:
+    from rich.console import Console
+
+    from gcaudit.report.table import render_table
+
+    console = Console(
+        file=sys.stdout, width=width, force_terminal=colours, no_color=not colours, highlight=False, legacy_windows=False
+    )
+    with console.capture() as captured:
+        console.print(render_table(report))
+    return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
+
+
+def render(report: Report, name: str, *, to_terminal: bool) -> str:
+    """Make the text of a report.
+
+    Args:
+        report: the report.
+        name: one of `FORMATS`.
+        to_terminal: whether colours and the terminal's width apply.
+
+    Returns:
+        Text that ends with a newline.
+    """
+    if name == "json":
+        return report.to_json()
+    if name == "markdown":
+        from gcaudit.report.markdown import render_markdown
+
+        return render_markdown(report)
+    import shutil
+
+    width = shutil.get_terminal_size((_PIPE_WIDTH, 24)).columns if to_terminal else _PIPE_WIDTH
+    return _table_text(report, colours=to_terminal and "NO_COLOR" not in os.environ, width=width)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that it is there whole or not at all.
+
+    Args:
+        path: replaced if it exists; devices and pipes are written to directly.
+        text: the content.
+
+    Raises:
+        AuditError: it cannot be written.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8")
+            return
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
+            Path(name).chmod(mode)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise AuditError(f"expected to write {path}: {error.strerror or error}") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_out(text: str) -> None:
+    """Write to stdout; a reader that has gone away is no error.
+
+    Args:
+        text: what to write.
+
+    Raises:
+        AuditError: stdout cannot be written to.
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # the interpreter flushes stdout once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        raise AuditError(f"expected to write to standard output: {error.strerror or error}") from error
+
+
+def say(text: str) -> None:
+    """Write a line to stderr.
+
+    Args:
+        text: the line.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+
+def emit(report: Report, name: str, output: Path | None, *, quiet: bool) -> None:
+    """Deliver a report: the report itself, then warnings and a summary.
+
+    Args:
+        report: the report.
+        name: one of `FORMATS`.
+        output: a file, or None for stdout.
+        quiet: leave the summary out.
+    """
+    text = render(report, name, to_terminal=output is None and sys.stdout.isatty())
+    if output is None:
+        write_out(text)
+    else:
+        write_atomically(output, text)
+    for line in report.warnings:
+        say(f"gcaudit: warning: {line}")
+    if not quiet:
+        images = sum(block.images for block in report.blocks().values())
+        timing = report.timing
+        where = f"; report in {output}" if output is not None else ""
+        say(f"gcaudit: {images} images in {timing.seconds:.1f} s ({timing.images_per_second:.0f} images/s){where}")
+
+
+@contextmanager
+def progress_bar(title: str, total: int) -> Iterator[Callable[[int], None] | None]:
+    """Show a bar with images a second and the time left, on a terminal only.
+
+    Args:
+        title: what is under way.
+        total: images.
+
+    Yields:
+        A function to call with the number of images done, or None.
+    """
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Speed(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text("" if task.speed is None else f"{task.speed:.0f} images/s")
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(title.replace("[", r"\["), total=total)
+        yield lambda count: progress.advance(task, count)

@@ -1,0 +1,247 @@
+"""Data spec -> images by class, in batches.
+
+The only place that knows `datasets` and `torchvision.datasets`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, final
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from gcaudit.data.formats import find_parquet, read_folder, read_hugging_face, read_parquet
+from gcaudit.data.known import KNOWN, KnownData, open_known
+from gcaudit.data.readers import ItemReader, RawData, Reader, TensorReader, number_labels
+from gcaudit.errors import DataError, RequestError, shorten
+from gcaudit.geometry.counter import balanced_order, derive_seed
+
+__all__ = ["KNOWN", "DataRequest", "ImageSet", "open_data"]
+
+
+@final
+@dataclass(frozen=True)
+class DataRequest:
+    """Which images.
+
+    Attributes:
+        spec: a known name, a path, `hf:ID[:CONFIG]`, `disk:PATH`, `torchvision:NAME`; or a pair of tensors (images, labels), a Dataset
+            or a DataLoader.
+        role: `source` or `target`.
+        split: None takes the default of a known name, and all of a bare file or folder.
+        classes: numbers, ranges and names, such as `0-9,12` or `cat,dog`; None takes all.
+        max_images: draw so many, class-balanced.
+        root: where known names lie.
+        seed: of the draw.
+    """
+
+    spec: Any
+    role: Literal["source", "target"]
+    split: str | None = None
+    classes: str | None = None
+    max_images: int | None = None
+    root: str | None = None
+    seed: int = 0
+
+
+@final
+@dataclass(frozen=True)
+class ImageSet:
+    """Chosen images, by class.
+
+    Attributes:
+        spec: as typed, or the type of a Python object.
+        split: which was taken.
+        family: what class names belong to; equal names of one family are the same class.
+        reader: random access.
+        labels: (N,) int64 in 0..K-1.
+        index: (N,) int64 row of each image in the reader, ascending: the image's index in its data set.
+        class_names: K names.
+        class_numbers: K numbers of these classes in the whole data set.
+        total_classes: classes in the whole data set.
+    """
+
+    spec: str
+    split: str | None
+    family: str
+    reader: Reader
+    labels: Tensor
+    index: Tensor
+    class_names: tuple[str, ...]
+    class_numbers: tuple[int, ...]
+    total_classes: int
+
+    @property
+    def counts(self) -> Tensor:
+        """(K,) images of each class."""
+        return torch.bincount(self.labels, minlength=len(self.class_names))
+
+
+def open_data(request: DataRequest) -> ImageSet:
+    """Find a data set and choose its images; decodes nothing yet.
+
+    Args:
+        request: which images.
+
+    Returns:
+        The images by class.
+
+    Raises:
+        DataError: it is missing, unreadable, or too small.
+        RequestError: classes or counts that make no sense.
+    """
+    raw, spec, split, family = _open(request)
+    chosen = np.arange(len(raw.class_names)) if request.classes is None else _choose(request.classes, raw, spec)
+    renumber = np.full(len(raw.class_names), -1, dtype=np.int64)
+    renumber[chosen] = np.arange(len(chosen))
+    labels = renumber[raw.labels]
+    rows = np.flatnonzero(labels >= 0)
+    present = np.unique(labels[rows])
+    empty = [raw.class_names[chosen[n]] for n in range(len(chosen)) if n not in set(present.tolist())]
+    if request.classes is not None and empty:
+        raise DataError(f"{spec}: expected images of the chosen classes, found none of {shorten(empty)}; leave them out")
+    if not len(rows):
+        raise DataError(f"{spec}: expected images, found none")
+    dense = np.searchsorted(present, labels[rows])
+    numbers = tuple(int(chosen[n]) for n in present)
+    index, classes = torch.from_numpy(rows), torch.from_numpy(dense.astype(np.int64))
+    if request.max_images is not None:
+        index, classes = _draw(index, classes, request, len(numbers), spec)
+    names = tuple(raw.class_names[n] for n in numbers)
+    return ImageSet(spec, split, family, raw.reader, classes, index, names, numbers, len(raw.class_names))
+
+
+def _draw(index: Tensor, labels: Tensor, request: DataRequest, classes: int, spec: str) -> tuple[Tensor, Tensor]:
+    limit = request.max_images
+    assert limit is not None
+    if limit < classes:
+        option = f"--{request.role}-max-images"
+        raise RequestError(f"{spec}: expected {option} of at least one image a class ({classes}), found {limit}; raise it")
+    keep = balanced_order(labels, index, derive_seed(request.seed, "max images"))[:limit].sort().values
+    return index[keep], labels[keep]
+
+
+def _choose(text: str, raw: RawData, spec: str) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Read `0-9,12` or names; what is a name is that class, even when it looks like a number."""
+    place = {name: number for number, name in enumerate(raw.class_names)}
+    total = len(raw.class_names)
+    found: list[int] = []
+    parts = [text] if text in place else [part.strip() for part in text.split(",") if part.strip()]
+    for part in parts:
+        span = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+        if part in place:
+            found.append(place[part])
+        elif span is not None:
+            first = int(span[1])
+            last = int(span[2] or span[1])
+            if not first <= last < total:
+                raise RequestError(f"{spec}: expected class numbers from 0 to {total - 1}, found {part!r}")
+            found += range(first, last + 1)
+        else:
+            raise RequestError(f"{spec}: expected class numbers or names, found {part!r}; known: {shorten(raw.class_names, 8)}")
+    if not found:
+        raise RequestError(f"{spec}: expected classes such as 0-9,12 or names, found {text!r}")
+    return np.array(list(dict.fromkeys(found)), dtype=np.int64)
+
+
+def _open(request: DataRequest) -> tuple[RawData, str, str | None, str]:
+    spec = request.spec
+    if isinstance(spec, Path):
+        spec = str(spec)
+    if not isinstance(spec, str):
+        return _open_object(spec), type(spec).__name__, None, f"object {id(spec)}"
+    known = next((entry for entry in KNOWN if entry.name == spec), None)
+    if known is not None:
+        split = request.split or _default_split(known, request.role)
+        return open_known(known, split, request.root), spec, split, known.family or known.name
+    if spec.startswith(("hf:", "disk:")):
+        preferred = ("train",) if request.role == "source" else ("test", "validation")
+        raw, split = read_hugging_face(spec, request.split, preferred)
+        return raw, spec, split, spec
+    if spec.startswith("torchvision:"):
+        return _open_torchvision(spec, request), spec, request.split, spec.lower()
+    return _open_path(spec, request.split), spec, request.split, str(Path(spec).resolve())
+
+
+def _default_split(known: KnownData, role: str) -> str:
+    return known.source_split if role == "source" else known.target_split
+
+
+def _open_path(spec: str, split: str | None) -> RawData:
+    path = Path(spec).expanduser()
+    files = find_parquet(str(path), split)
+    if files:
+        return read_parquet(files)
+    if split is not None and find_parquet(str(path), None):
+        names = shorten([file.name for file in find_parquet(str(path), None)])
+        raise DataError(f"{spec}: expected parquet files whose name starts with {split!r}, found {names}")
+    if path.is_dir():
+        return read_folder(path, split)
+    if path.exists():
+        raise DataError(f"{spec}: expected a .parquet file or a folder of class folders, found another file")
+    names = ", ".join(entry.name for entry in KNOWN)
+    raise DataError(f"expected a data set, found no file or folder {spec!r}; known names: {names}; others: hf:ID, disk:PATH")
+
+
+def _open_torchvision(spec: str, request: DataRequest) -> RawData:
+    import torchvision
+
+    name = spec.partition(":")[2]
+    kind = getattr(torchvision.datasets, name, None)
+    if not isinstance(kind, type):
+        raise DataError(f"{spec}: expected the name of a class in torchvision.datasets, found {name!r}")
+    root = request.root or "data"
+    split = request.split or ("train" if request.role == "source" else "test")
+    problem: Exception | None = None
+    options: tuple[dict[str, Any], ...] = ({"train": split == "train"}, {"split": split}, {})
+    for option in options:
+        try:
+            return _open_dataset(kind(root, download=False, **option), spec)
+        except TypeError as error:
+            problem = error
+        except (RuntimeError, OSError, ValueError) as error:
+            problem = error
+            break
+    raise DataError(f"{spec}: expected it under {root}: {problem}; set --data-root, or fetch it with download=True")
+
+
+def _open_object(given: Any) -> RawData:
+    if isinstance(given, DataLoader):
+        given = given.dataset
+    if isinstance(given, tuple | list) and len(given) == 2 and isinstance(given[0], Tensor | np.ndarray):
+        return _open_tensors(torch.as_tensor(given[0]), torch.as_tensor(given[1]))
+    if isinstance(given, IterableDataset) or not hasattr(given, "__getitem__") or not hasattr(given, "__len__"):
+        raise DataError(
+            f"expected (images, labels), a Dataset with __len__ and __getitem__, a DataLoader of one, or a data spec; "
+            f"found a {type(given).__name__}"
+        )
+    return _open_dataset(given, type(given).__name__)
+
+
+def _open_tensors(images: Tensor, labels: Tensor) -> RawData:
+    if images.ndim != 4 or labels.ndim != 1 or len(images) != len(labels):
+        shapes = f"{tuple(images.shape)} and {tuple(labels.shape)}"
+        raise DataError(f"expected images (N, C, H, W) and labels (N,), found {shapes}")
+    numbers, names = number_labels(labels.tolist(), None, "the labels")
+    return RawData(TensorReader(images.detach().cpu()), numbers, names)
+
+
+def _open_dataset(dataset: Any, name: str) -> RawData:
+    given: Sequence[Any] | None = None
+    for attribute in ("targets", "labels", "_labels"):
+        held = getattr(dataset, attribute, None)
+        if held is not None and not callable(held) and len(held) == len(dataset):
+            given = [int(value) for value in held]
+            break
+    if given is None:
+        given = [int(dataset[row][1]) for row in range(len(dataset))]
+    known = getattr(dataset, "classes", None)
+    names = [str(entry) for entry in known] if isinstance(known, list | tuple) else None
+    numbers, class_names = number_labels(given, names, name)
+    return RawData(ItemReader(dataset, name), numbers, class_names)

@@ -1,0 +1,153 @@
+"""Images -> batches of pixels: decoded, converted, resized and hashed in worker processes, in a fixed order."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from gcaudit.data.readers import Reader
+from gcaudit.errors import AuditError, GcauditError
+
+Transform = Callable[[Image.Image], Tensor]
+
+
+@final
+@dataclass(frozen=True)
+class Batch:
+    """Some images, ready for the device.
+
+    Attributes:
+        pixels: (N, C, H, W), uint8 or floating point in [0, 1].
+        positions: (N,) int64 places in the image set.
+        digests: N digests of the encoded images.
+        failures: places and reasons of images that could not be decoded.
+    """
+
+    pixels: Tensor
+    positions: Tensor
+    digests: tuple[bytes, ...]
+    failures: tuple[tuple[int, str], ...]
+
+
+@final
+@dataclass(frozen=True)
+class _Item:
+    position: int
+    pixels: Tensor | None
+    digest: bytes
+    failure: str = ""
+
+
+def _digest(raw: Any) -> bytes:
+    state = hashlib.blake2b(digest_size=16)
+    if isinstance(raw, bytes | bytearray | memoryview):
+        state.update(raw)
+        return state.digest()
+    array = raw.detach().cpu().numpy() if isinstance(raw, Tensor) else np.asarray(raw)
+    state.update(f"{array.shape}{array.dtype}".encode())
+    state.update(np.ascontiguousarray(array).tobytes())
+    return state.digest()
+
+
+def _picture(raw: Any) -> Image.Image:
+    if isinstance(raw, Image.Image):
+        return raw
+    if isinstance(raw, np.ndarray):
+        return Image.fromarray(raw)
+    if isinstance(raw, bytes | bytearray | memoryview):
+        return Image.open(io.BytesIO(raw))
+    raise TypeError(f"expected a picture, found a {type(raw).__name__}")
+
+
+def _check_pixels(pixels: Tensor) -> Tensor:
+    if pixels.ndim != 3:
+        raise ValueError(f"expected pixels (C, H, W), found shape {tuple(pixels.shape)}")
+    if pixels.is_floating_point() and not (float(pixels.min()) >= 0 and float(pixels.max()) <= 1):
+        low, high = float(pixels.min()), float(pixels.max())
+        raise ValueError(f"expected pixels in [0, 1] before normalisation, found {low:g} to {high:g}; leave Normalize out")
+    return pixels
+
+
+@final
+class _Items(Dataset[_Item]):
+    def __init__(self, reader: Reader, index: Tensor, transform: Transform) -> None:
+        self.reader, self.index, self.transform = reader, index.tolist(), transform
+
+    def __getitem__(self, position: int) -> _Item:
+        row = self.index[position]
+        digest = b""
+        try:
+            raw = self.reader.read(row)
+            digest = _digest(raw)
+            pixels = _check_pixels(raw) if isinstance(raw, Tensor) else self.transform(_picture(raw))
+            return _Item(position, pixels, digest)
+        except GcauditError as error:
+            return _Item(position, None, digest, str(error))
+        except Exception as error:  # decoders raise many kinds on damaged files
+            text = " ".join(str(error).split())[:160]
+            # PIL's message for unknown bytes names an object in memory, which tells nobody anything
+            text = "these bytes are no picture" if text.startswith("cannot identify image file") else text
+            return _Item(position, None, digest, f"{self.reader.where(row)}: {text or type(error).__name__}")
+
+
+def _collate(items: Sequence[_Item]) -> Batch:
+    failures = [(item.position, item.failure) for item in items if item.pixels is None]
+    good = [(item, item.pixels) for item in items if item.pixels is not None]
+    size = good[0][1].shape if good else torch.Size((1, 1, 1))
+    for item, pixels in good:
+        if pixels.shape != size:
+            failures.append((item.position, f"expected images of one size, found {tuple(size)} and {tuple(pixels.shape)}"))
+    good = [(item, pixels) for item, pixels in good if pixels.shape == size]
+    stacked = torch.stack([pixels for _, pixels in good]) if good else torch.zeros(0, *size)
+    positions = torch.tensor([item.position for item, _ in good], dtype=torch.int64)
+    return Batch(stacked, positions, tuple(item.digest for item, _ in good), tuple(failures))
+
+
+def _start_worker(_number: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def stream_batches(
+    reader: Reader, index: Tensor, order: Sequence[Sequence[int]], transform: Transform, *, workers: int, pin: bool
+) -> Iterator[Batch]:
+    """Decode images in the order given.
+
+    Args:
+        reader: random access.
+        index: (N,) rows of the reader.
+        order: places into `index`, batch by batch.
+        transform: from a picture to (C, H, W) uint8.
+        workers: processes; 0 decodes in this one.
+        pin: put batches into page-locked memory.
+
+    Yields:
+        Batches, always in the order given.
+
+    Raises:
+        AuditError: a worker died.
+    """
+    loader = DataLoader(
+        _Items(reader, index, transform),
+        batch_sampler=[list(places) for places in order],
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=pin,
+        worker_init_fn=_start_worker,
+    )
+    try:
+        yield from loader
+    except RuntimeError as error:
+        text = " ".join(str(error).split())
+        if "worker" not in text:
+            raise
+        raise AuditError(f"expected the decoding workers to live: {text[:160]}; pass --workers 0 or a smaller batch") from error

@@ -1,0 +1,247 @@
+"""Data sets known by name: where they lie on disk, their splits, and how to get them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import final
+
+import numpy as np
+
+from gcaudit.data.formats import find_parquet, read_cifar, read_folder, read_hugging_face, read_idx, read_parquet
+from gcaudit.data.readers import ArrayReader, FileReader, RawData
+from gcaudit.errors import DataError
+from gcaudit.splits import CIFAR100_CLASSES, CIFAR_FS, MINI_IMAGENET
+
+_CIFAR10_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_FASHION_NAMES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+_DIGITS = tuple("0123456789")
+
+Finder = Callable[[Path, str], RawData | None]
+
+
+@final
+@dataclass(frozen=True)
+class KnownData:
+    """A data set with a name.
+
+    Attributes:
+        name: what users type.
+        title: what it is.
+        splits: its splits.
+        source_split: the default as source.
+        target_split: the default as target.
+        find: looks under one data root; None when it is not there.
+        looked_for: what it looks for, for people.
+        how: how to get it.
+        hub: id on the Hugging Face hub, when the same images are there.
+        family: the data set that class names belong to.
+    """
+
+    name: str
+    title: str
+    splits: tuple[str, ...]
+    source_split: str
+    target_split: str
+    find: Finder
+    looked_for: str
+    how: str
+    hub: str | None = None
+    family: str | None = None
+
+
+def data_roots(root: str | Path | None) -> list[Path]:
+    """List the folders in which known data sets are looked for.
+
+    Args:
+        root: `--data-root`, or None.
+
+    Returns:
+        The root alone if given, else those of $GCAUDIT_DATA, `data` in the working folder and the system's.
+    """
+    if root is not None:
+        return [Path(root).expanduser()]
+    given = [Path(part).expanduser() for part in os.environ.get("GCAUDIT_DATA", "").split(os.pathsep) if part]
+    return [*given, Path("data"), Path("/usr/share/datasets")]
+
+
+def _first(root: Path, names: Sequence[str]) -> Path | None:
+    return next((root / name for name in names if (root / name).exists()), None)
+
+
+def _in_own_folder(root: Path, name: str, split: str) -> RawData | None:
+    """Look for ROOT/NAME as parquet files named after the split, or as class folders."""
+    place = root / name
+    if not place.is_dir():
+        return None
+    files = find_parquet(str(place), split)
+    if files:
+        return read_parquet(files)
+    return read_folder(place, split) if (place / split).is_dir() else None
+
+
+def _find_cifar10(root: Path, split: str) -> RawData | None:
+    place = _first(root, ("cifar-10-batches-py", "cifar-10-python.tar.gz"))
+    if place is None:
+        return _in_own_folder(root, "cifar10", split)
+    files = [f"data_batch_{n}" for n in range(1, 6)] if split == "train" else ["test_batch"]
+    return read_cifar(place, files, "labels", ("batches.meta", "label_names"), _CIFAR10_NAMES)
+
+
+def _find_cifar100(root: Path, split: str) -> RawData | None:
+    place = _first(root, ("cifar-100-python", "cifar-100-python.tar.gz"))
+    if place is None:
+        return _in_own_folder(root, "cifar100", split)
+    files = ["train", "test"] if split == "all" else [split]
+    return read_cifar(place, files, "fine_labels", ("meta", "fine_label_names"), CIFAR100_CLASSES)
+
+
+def _keep_classes(data: RawData, wanted: Sequence[str]) -> RawData:
+    number = {name: place for place, name in enumerate(data.class_names)}
+    absent = [name for name in wanted if name not in number]
+    if absent:
+        raise DataError(f"expected CIFAR-100's class names, found no {absent[0]!r} among them; fetch the archive again")
+    renumber = np.full(len(data.class_names), -1, dtype=np.int64)
+    renumber[[number[name] for name in wanted]] = np.arange(len(wanted))
+    labels = renumber[data.labels]
+    rows = np.flatnonzero(labels >= 0)
+    assert isinstance(data.reader, ArrayReader)
+    return RawData(ArrayReader(data.reader.pixels[rows], data.reader.name), labels[rows], tuple(wanted))
+
+
+def _find_cifar_fs(root: Path, split: str) -> RawData | None:
+    if _first(root, ("cifar-100-python", "cifar-100-python.tar.gz")) is None:
+        return _in_own_folder(root, "cifar-fs", split)
+    data = _find_cifar100(root, "all")
+    return None if data is None else _keep_classes(data, CIFAR_FS[split])
+
+
+def _find_mini_imagenet(root: Path, split: str) -> RawData | None:
+    place = root / "mini-imagenet"
+    if not place.is_dir():
+        return None
+    inner = _first(place, (split, {"validation": "val"}.get(split, split), "images"))
+    folder = inner if inner is not None and inner.is_dir() else place
+    wanted = MINI_IMAGENET[split]
+    absent = [name for name in wanted if not (folder / name).is_dir()]
+    if absent:
+        raise DataError(f"{folder}: expected the {len(wanted)} class folders of the {split} split, found no {absent[0]}")
+    data = read_folder(folder, None)
+    reader = data.reader
+    assert isinstance(reader, FileReader)
+    keep = [row for row, label in enumerate(data.labels) if data.class_names[label] in set(wanted)]
+    number = {name: place for place, name in enumerate(wanted)}
+    labels = np.array([number[data.class_names[data.labels[row]]] for row in keep], dtype=np.int64)
+    return RawData(FileReader([reader.paths[row] for row in keep]), labels, wanted)
+
+
+def _find_mnist_like(folders: Sequence[str], names: Sequence[str]) -> Finder:
+    def find(root: Path, split: str) -> RawData | None:
+        stem = "train" if split == "train" else "t10k"
+        for folder in folders:
+            parts = []
+            for part in ("images-idx3", "labels-idx1"):
+                options = (f"{stem}-{part}-ubyte", f"{stem}-{part}-ubyte.gz", f"{stem}-{part.replace('-', '.')}-ubyte")
+                parts.append(_first(root / folder, options))
+            if parts[0] is not None and parts[1] is not None:
+                return read_idx(parts[0], parts[1], names)
+        return _in_own_folder(root, folders[-1], split)
+
+    return find
+
+
+def bundled(name: str) -> Path:
+    """Find a file that comes with the package.
+
+    Args:
+        name: of a file or folder in `gcaudit/bundled`.
+
+    Returns:
+        Its path.
+    """
+    return Path(str(resources.files("gcaudit") / "bundled" / name))
+
+
+def _find_demo(_root: Path, split: str) -> RawData | None:
+    return read_parquet([bundled(f"demo-{split}.parquet")])
+
+
+_TV = "from torchvision.datasets import"
+KNOWN: tuple[KnownData, ...] = (
+    KnownData(
+        "cifar10", "CIFAR-10, 10 classes of 32x32 photos", ("train", "test"), "train", "test", _find_cifar10,
+        "cifar-10-batches-py/, cifar-10-python.tar.gz or cifar10/train*.parquet",
+        f"python -c \"{_TV} CIFAR10; CIFAR10('data', download=True)\"", "uoft-cs/cifar10",
+    ),
+    KnownData(
+        "cifar100", "CIFAR-100, 100 classes of 32x32 photos", ("train", "test"), "train", "test", _find_cifar100,
+        "cifar-100-python/, cifar-100-python.tar.gz or cifar100/train*.parquet",
+        f"python -c \"{_TV} CIFAR100; CIFAR100('data', download=True)\"", "uoft-cs/cifar100",
+    ),
+    KnownData(
+        "cifar-fs", "CIFAR-FS: CIFAR-100 in 64/16/20 classes of 600", ("train", "validation", "test"), "train", "test",
+        _find_cifar_fs, "cifar-100-python/ or cifar-100-python.tar.gz",
+        f"python -c \"{_TV} CIFAR100; CIFAR100('data', download=True)\"", None, "cifar100",
+    ),
+    KnownData(
+        "mnist", "MNIST, 10 digits, 28x28 grey", ("train", "test"), "train", "test",
+        _find_mnist_like(("MNIST/raw", "mnist"), _DIGITS), "MNIST/raw/*-ubyte[.gz] or mnist/*-ubyte[.gz]",
+        f"python -c \"{_TV} MNIST; MNIST('data', download=True)\"", "ylecun/mnist",
+    ),
+    KnownData(
+        "fashion-mnist", "Fashion-MNIST, 10 classes, 28x28 grey", ("train", "test"), "train", "test",
+        _find_mnist_like(("FashionMNIST/raw", "fashion-mnist"), _FASHION_NAMES),
+        "FashionMNIST/raw/*-ubyte[.gz] or fashion-mnist/*-ubyte[.gz]",
+        f"python -c \"{_TV} FashionMNIST; FashionMNIST('data', download=True)\", or Debian's dataset-fashion-mnist",
+        "zalando-datasets/fashion_mnist",
+    ),
+    KnownData(
+        "mini-imagenet", "miniImageNet in 64/16/20 classes of 600", ("train", "validation", "test"), "train", "test",
+        _find_mini_imagenet, "mini-imagenet/nXXXXXXXX/*.jpg or mini-imagenet/{train,val,test}/nXXXXXXXX/*.jpg",
+        "cut it from ImageNet by the lists of Ravi and Larochelle",
+    ),
+    KnownData(
+        "demo", "ten classes of Fashion-MNIST that come with gcaudit: five to train on, five to transfer to",
+        ("train", "test"), "train", "test", _find_demo, "the installed package", "reinstall gcaudit",
+    ),
+)  # fmt: skip
+"""Every known name."""
+
+
+def open_known(known: KnownData, split: str, root: str | Path | None) -> RawData:
+    """Find a known data set on disk, or on the hub.
+
+    Args:
+        known: which.
+        split: one of its splits.
+        root: `--data-root`, or None.
+
+    Returns:
+        The data.
+
+    Raises:
+        DataError: unknown split, or the data are nowhere; the message says where they were looked for and how to get them.
+    """
+    if split not in known.splits:
+        raise DataError(f"{known.name}: expected a split of {', '.join(known.splits)}, found {split!r}")
+    roots = data_roots(root)
+    for place in roots:
+        found = known.find(place, split)
+        if found is not None:
+            return found
+    looked = ", ".join(str(place) for place in roots)
+    problem = ""
+    if known.hub is not None:
+        try:
+            return read_hugging_face(f"hf:{known.hub}", split, ())[0]
+        except DataError as error:
+            problem = f" (and on the hub: {error})"
+    raise DataError(
+        f"expected {known.name} as {known.looked_for} under one of {looked}; found none{problem}; "
+        f"set --data-root or $GCAUDIT_DATA, or get it: {known.how}"
+    )

@@ -1,0 +1,259 @@
+"""(weights, architecture, layer) -> Encoder.
+
+The only place that knows timm and torchvision.models.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from gcaudit.checkpoints import WEIGHT_SUFFIXES, Checkpoint, read_checkpoint
+from gcaudit.encoders.architectures import Architecture, build_architecture, describe_module, known_names
+from gcaudit.encoders.preprocessing import Preprocessing, override, picture_transform, preprocessing_from
+from gcaudit.encoders.taps import Tap, classifier_tap, dry_input, head_modules, layer_tap, pre_logits_tap
+from gcaudit.encoders.weights import load_weights, state_digest
+from gcaudit.errors import ArchitectureError, CheckpointError, GcauditError, RequestError
+
+__all__ = ["Encoder", "ModelRequest", "Preprocessing", "Tap", "load_encoder", "picture_transform"]
+
+
+@final
+@dataclass(frozen=True)
+class ModelRequest:
+    """Which model, and how it is to be read.
+
+    Attributes:
+        spec: a path, `timm:NAME[.TAG]`, `hf-hub:ORG/REPO[@REV]`, `torchvision:NAME[:WEIGHTS]`, or a module.
+        arch: what a bare state dict is.
+        arch_args: keyword arguments of the architecture.
+        ema: take averaged weights.
+        allow_missing: make missing and unexpected keys a warning.
+        layer: take this layer's output instead of the classifier's input.
+        changes: preprocessing typed by the user: mean, std, input_size (H, W), crop_pct, interpolation.
+    """
+
+    spec: str | nn.Module
+    arch: str | None = None
+    arch_args: Mapping[str, Any] = field(default_factory=dict)
+    ema: bool = False
+    allow_missing: bool = False
+    layer: str | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@final
+@dataclass(frozen=True)
+class Encoder:
+    """A frozen network in eval mode whose embedding can be taken.
+
+    Attributes:
+        module: the network; parameters need no gradient.
+        tap: where the embedding is taken.
+        dim: D.
+        head_outputs: classes of its own head, None when it has none.
+        preprocessing: from pictures to its input.
+        spec: as the user named it.
+        arch: the architecture's name.
+        sha256: of the file, or of the weights of a model that is no file.
+        parameters: how many numbers it has learned.
+        checkpoint: the file it came from, if any.
+        warnings: what the report should say of it.
+    """
+
+    module: nn.Module
+    tap: Tap
+    dim: int
+    head_outputs: int | None
+    preprocessing: Preprocessing
+    spec: str
+    arch: str
+    sha256: str
+    parameters: int
+    checkpoint: Checkpoint | None = None
+    warnings: tuple[str, ...] = ()
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Embed images given in pixel scale; normalisation is part of the function.
+
+        Args:
+            pixels: (N, C, H, W) in [0, 1].
+
+        Returns:
+            (N, D) embeddings.
+        """
+        return self.encode(self.preprocessing.normalize(pixels))[0]
+
+    def encode(self, inputs: Tensor, *, logits: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Embed images given as the network's own input.
+
+        Args:
+            inputs: (N, C, H, W), normalised.
+            logits: also return the head's output.
+
+        Returns:
+            (N, D) embeddings, and (N, classes) logits or None.
+        """
+        return self.tap(self.module, inputs, logits=logits and self.head_outputs is not None)
+
+
+def load_encoder(request: ModelRequest) -> Encoder:
+    """Load a model.
+
+    Args:
+        request: which, and how.
+
+    Returns:
+        The encoder, on the CPU.
+
+    Raises:
+        GcauditError: the file, the architecture or their match is wrong.
+    """
+    if isinstance(request.spec, nn.Module):
+        name = f"{type(request.spec).__module__}.{type(request.spec).__qualname__}"
+        return _finish(request, describe_module(name, copy.deepcopy(request.spec)), None, None, [])
+    if _is_published(request.spec):
+        if request.arch is not None:
+            raise RequestError(f"expected --arch with a file only, found it with {request.spec}; drop --arch")
+        architecture = build_architecture(request.spec, request.arch_args, pretrained=True)
+        return _finish(request, architecture, None, None, [])
+    _check_is_path(request.spec)
+    checkpoint = read_checkpoint(request.spec, ema=request.ema)
+    return _from_checkpoint(request, checkpoint)
+
+
+def _is_published(spec: str) -> bool:
+    return spec.startswith(("timm:", "hf-hub:", "torchvision:"))
+
+
+def _check_is_path(spec: str) -> None:
+    path = Path(spec)
+    if path.exists() or path.suffix in WEIGHT_SUFFIXES or spec.startswith((".", "/", "~")):
+        return
+    if spec.count("/") == 1 and not spec.endswith("/"):
+        raise CheckpointError(
+            f"expected a checkpoint, found no file {spec!r}; for a model of the hub type hf-hub:{spec}, for a file check the path"
+        )
+    readings = " or ".join(known_names(spec)) or f"timm:{spec} or torchvision:{spec}"
+    raise CheckpointError(f"expected a checkpoint, found no file {spec!r}; for a published model type {readings}")
+
+
+def _from_checkpoint(request: ModelRequest, checkpoint: Checkpoint) -> Encoder:
+    hints = checkpoint.hints
+    arguments = {**hints.arch_args, **request.arch_args}
+    if request.arch is not None:
+        return _assemble(request, checkpoint, request.arch, arguments)
+    if hints.arch is None:
+        raise ArchitectureError(
+            f"{checkpoint.path}: expected the checkpoint to name its architecture, found {len(checkpoint.tensors)} tensors and no "
+            "name; add --arch timm:NAME, torchvision:NAME or FILE.py:FACTORY"
+        )
+    prefixed = _is_published(f"{hints.arch}:") or hints.arch.startswith(("timm:", "torchvision:"))
+    names = [hints.arch] if prefixed else known_names(hints.arch)
+    if not names:
+        raise ArchitectureError(
+            f"{checkpoint.path}: expected an architecture of timm or torchvision, found {hints.arch!r} in {hints.source}; "
+            "name yours with --arch FILE.py:FACTORY"
+        )
+    problem: GcauditError | None = None
+    for name in names:
+        try:
+            return _assemble(request, checkpoint, name, arguments)
+        except ArchitectureError as error:
+            problem = problem or error
+    assert problem is not None
+    raise problem
+
+
+def _assemble(request: ModelRequest, checkpoint: Checkpoint, arch: str, arguments: Mapping[str, Any]) -> Encoder:
+    architecture = build_architecture(arch, arguments)
+    config, origin = dict(architecture.config), "architecture"
+    if checkpoint.hints.preprocessing:
+        config |= checkpoint.hints.preprocessing
+        origin = "checkpoint"
+    return _finish(request, architecture, checkpoint, (config, origin), [])
+
+
+def _finish(
+    request: ModelRequest,
+    architecture: Architecture,
+    checkpoint: Checkpoint | None,
+    config: tuple[Mapping[str, Any], str] | None,
+    warnings: list[str],
+) -> Encoder:
+    keys, origin = config or (architecture.config, "architecture")
+    preprocessing = override(preprocessing_from(keys, origin, architecture.channels), request.changes)
+    module = architecture.module
+    if preprocessing.assumed:
+        warnings = [*warnings, _assumption(preprocessing)]
+    module.requires_grad_(False)
+    try:
+        with torch.no_grad():
+            blank = dry_input(preprocessing.input_size, module)
+            tap = _choose_tap(request, architecture, blank)
+            head = _head_of(architecture, tap, blank)
+            head_fits = True
+            if checkpoint is not None:
+                fit, notes = load_weights(module, checkpoint.tensors, head, request.allow_missing)
+                warnings, head_fits = [*warnings, *notes], fit.head != "absent"
+                module.requires_grad_(False).eval()
+            sample = preprocessing.normalize(torch.zeros_like(blank))
+            embedding, logits = tap(module, sample, logits=head_fits and bool(head))
+    except GcauditError:
+        raise
+    except Exception as error:  # a network given another input than it was made for may raise anything
+        size = "x".join(str(n) for n in preprocessing.input_size)
+        text = " ".join(str(error).split())[:160]
+        raise ArchitectureError(
+            f"expected {architecture.name} to take one {size} image: {type(error).__name__}: {text}; see --input-size and --arch-arg"
+        ) from error
+    classifies = isinstance(logits, Tensor) and logits.ndim == 2 and getattr(module, "num_classes", 1) != 0
+    return Encoder(
+        module=module,
+        tap=tap,
+        dim=embedding.shape[1],
+        head_outputs=logits.shape[1] if logits is not None and classifies else None,
+        preprocessing=preprocessing,
+        spec=architecture.name if isinstance(request.spec, nn.Module) else request.spec,
+        arch=architecture.name,
+        sha256=checkpoint.sha256 if checkpoint is not None else state_digest(module),
+        parameters=sum(parameter.numel() for parameter in module.parameters()),
+        checkpoint=checkpoint,
+        warnings=tuple(warnings),
+    )
+
+
+def _head_of(architecture: Architecture, tap: Tap, blank: Tensor) -> tuple[str, ...]:
+    """Name the modules of the classifier, which a checkpoint may lack or have in another size."""
+    if tap.side != "output":
+        return head_modules(architecture.module, tap)
+    if architecture.family == "timm":
+        return head_modules(architecture.module, pre_logits_tap(architecture.module))
+    try:
+        return head_modules(architecture.module, classifier_tap(architecture.module, blank))
+    except ArchitectureError:
+        return ()
+
+
+def _choose_tap(request: ModelRequest, architecture: Architecture, blank: Tensor) -> Tap:
+    if request.layer is not None:
+        return layer_tap(architecture.module, request.layer, blank)
+    if architecture.family == "timm":
+        return pre_logits_tap(architecture.module)
+    return classifier_tap(architecture.module, blank)
+
+
+def _assumption(preprocessing: Preprocessing) -> str:
+    size = "x".join(str(n) for n in preprocessing.input_size)
+    mean = ", ".join(f"{value:g}" for value in preprocessing.mean)
+    std = ", ".join(f"{value:g}" for value in preprocessing.std)
+    return (
+        f"preprocessing was assumed: input {size}, mean {mean}, std {std}; "
+        "if training used another, pass --input-size, --mean and --std"
+    )

@@ -1,0 +1,203 @@
+"""From the name of an architecture to a module: timm, torchvision, or the user's own factory."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, final
+
+import timm
+import torchvision
+from timm.data.config import resolve_data_config
+from torch import nn
+
+from gcaudit.encoders.preprocessing import crop_share
+from gcaudit.errors import ArchitectureError, GcauditError, shorten
+
+Family = Literal["timm", "torchvision", "custom"]
+
+
+@final
+@dataclass(frozen=True)
+class Architecture:
+    """A module that has been built, and what is known of its input.
+
+    Attributes:
+        name: `timm:NAME`, `torchvision:NAME`, or the factory as typed.
+        family: who made it.
+        module: in eval mode, on the CPU.
+        config: timm's preprocessing keys, as far as they are known.
+        channels: input channels where they are known.
+    """
+
+    name: str
+    family: Family
+    module: nn.Module
+    config: Mapping[str, Any]
+    channels: int | None
+
+
+def build_architecture(name: str, arguments: Mapping[str, Any], *, pretrained: bool = False) -> Architecture:
+    """Build an architecture.
+
+    Args:
+        name: `timm:NAME[.TAG]`, `hf-hub:ORG/REPO[@REV]`, `torchvision:NAME[:WEIGHTS]`, `FILE.py:FACTORY` or
+            `package.module:FACTORY`; the last two run the user's own code.
+        arguments: keyword arguments of the model.
+        pretrained: load its published weights (through timm's and torchvision's own caches).
+
+    Returns:
+        The architecture.
+
+    Raises:
+        ArchitectureError: unknown name, arguments it does not take, weights that cannot be had.
+    """
+    prefix, _, rest = name.partition(":")
+    if prefix == "timm" and rest:
+        return _build_timm(name, rest, arguments, pretrained)
+    if prefix == "hf-hub" and rest:
+        return _build_timm(name, name, arguments, pretrained)
+    if prefix == "torchvision" and rest:
+        return _build_torchvision(name, rest, arguments, pretrained)
+    if rest and not rest.startswith(("/", "\\")):
+        return _build_custom(name, arguments)
+    raise ArchitectureError(
+        f"expected --arch timm:NAME, torchvision:NAME, FILE.py:FACTORY or package.module:FACTORY, found {name!r}; "
+        f"did you mean timm:{name} or torchvision:{name}?"
+    )
+
+
+def known_names(bare: str) -> list[str]:
+    """Find the architectures a bare name may mean, timm's first.
+
+    Args:
+        bare: a name without prefix, as training scripts write into checkpoints.
+
+    Returns:
+        None, one or two of `timm:NAME` and `torchvision:NAME`.
+    """
+    found = [f"timm:{bare}"] if timm.is_model(bare.partition(".")[0]) else []
+    return found + ([f"torchvision:{bare}"] if bare in torchvision.models.list_models(module=torchvision.models) else [])
+
+
+def _offline(name: str, error: Exception) -> ArchitectureError:
+    text = " ".join(str(error).split())[:200]
+    return ArchitectureError(
+        f"expected to fetch the published weights of {name}, found {type(error).__name__}: {text}; "
+        "with no network, fetch the file elsewhere and pass its path with --arch"
+    )
+
+
+def _rejected(name: str, arguments: Mapping[str, Any], error: Exception) -> ArchitectureError:
+    given = ", ".join(f"{key}={value!r}" for key, value in arguments.items()) or "no arguments"
+    text = " ".join(str(error).split())[:200]
+    return ArchitectureError(f"expected {name} to be built from {given}: {type(error).__name__}: {text}; see --arch-arg")
+
+
+def _build_timm(name: str, model: str, arguments: Mapping[str, Any], pretrained: bool) -> Architecture:
+    if not model.startswith("hf-hub:") and not timm.is_model(model.partition(".")[0]):
+        raise _unknown(name, model, timm.list_models(), "timm")
+    try:
+        module = timm.create_model(model, pretrained=pretrained, **arguments)
+    except Exception as error:  # timm, the hub client and the network raise many kinds
+        raise _offline(name, error) if pretrained else _rejected(name, arguments, error) from error
+    size = arguments.get("img_size")
+    channels = arguments.get("in_chans")
+    chosen = {"img_size": size} if isinstance(size, int) else {}
+    config = resolve_data_config(chosen, pretrained_cfg=getattr(module, "pretrained_cfg", None) or {}, model=module)
+    known = {key: value for key, value in config.items() if value is not None}
+    return Architecture(name, "timm", module.eval(), known, channels if isinstance(channels, int) else None)
+
+
+def _build_torchvision(name: str, rest: str, arguments: Mapping[str, Any], pretrained: bool) -> Architecture:
+    model, _, which = rest.partition(":")
+    names = torchvision.models.list_models(module=torchvision.models)
+    if model not in names:
+        raise _unknown(name, model, names, "torchvision")
+    options = torchvision.models.get_model_weights(model)
+    try:
+        weights = options[which] if which else options["DEFAULT"]
+    except KeyError:
+        known = ", ".join(option.name for option in options)
+        raise ArchitectureError(f"expected weights of torchvision's {model} ({known}), found {which!r}") from None
+    chosen = {"init_weights": False} if model in ("googlenet", "inception_v3") and not pretrained else {}
+    try:
+        module = torchvision.models.get_model(model, weights=weights if pretrained else None, **chosen, **arguments)
+    except Exception as error:  # torch.hub and the network raise many kinds
+        raise _offline(name, error) if pretrained else _rejected(name, arguments, error) from error
+    preset = weights.transforms()
+    crop, resize = int(preset.crop_size[0]), int(preset.resize_size[0])
+    config = {
+        "input_size": (3, crop, crop),
+        "mean": tuple(preset.mean),
+        "std": tuple(preset.std),
+        "interpolation": preset.interpolation.value,
+        "crop_pct": crop_share(resize, crop),
+    }
+    return Architecture(name, "torchvision", module.eval(), config, None)
+
+
+def _unknown(name: str, model: str, names: list[str], family: str) -> ArchitectureError:
+    close = get_close_matches(model.partition(".")[0], names, n=3)
+    hint = f"did you mean {', '.join(close)}?" if close else f"see {family}'s list_models()"
+    return ArchitectureError(f"expected a model of {family}, found {name!r}; {hint}")
+
+
+def _import_file(path: Path) -> Any:
+    if not path.is_file():
+        raise ArchitectureError(f"expected the factory's file at {path}, found none; check --arch")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ArchitectureError(f"expected a Python file at {path}, found something else; check --arch")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _build_custom(name: str, arguments: Mapping[str, Any]) -> Architecture:
+    where, _, factory_name = name.rpartition(":")
+    try:
+        module = _import_file(Path(where)) if where.endswith(".py") else importlib.import_module(where)
+    except GcauditError:
+        raise
+    except ModuleNotFoundError as error:
+        raise ArchitectureError(f"expected to import {where!r} for --arch {name}: {error}; is it installed?") from error
+    except Exception as error:  # the user's code may raise anything
+        raise ArchitectureError(f"expected to import {where!r}: {type(error).__name__}: {error}") from error
+    factory = getattr(module, factory_name, None)
+    if not callable(factory):
+        own = [key for key, value in vars(module).items() if inspect.isfunction(value) and not key.startswith("_")]
+        raise ArchitectureError(f"expected a function {factory_name!r} in {where}, found {shorten(own) or 'no functions'}")
+    try:
+        built = factory(**arguments)
+    except Exception as error:  # the user's code may raise anything
+        raise _rejected(name, arguments, error) from error
+    if not isinstance(built, nn.Module):
+        raise ArchitectureError(f"expected {name} to return a torch.nn.Module, found a {type(built).__name__}")
+    return describe_module(name, built)
+
+
+def describe_module(name: str, module: nn.Module) -> Architecture:
+    """Describe a module made elsewhere; timm's own are recognised.
+
+    Args:
+        name: what to call it.
+        module: the module; an attribute `pretrained_cfg` (timm's convention) says its preprocessing.
+
+    Returns:
+        The architecture.
+    """
+    config = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None) or {}
+    keys = dict(config) if isinstance(config, Mapping) else {}
+    is_timm = hasattr(module, "forward_head") and hasattr(module, "forward_features") and hasattr(module, "num_features")
+    known = {key: value for key, value in keys.items() if value is not None}
+    first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
+    channels = first.in_channels if first is not None and first.groups == 1 else None
+    return Architecture(name, "timm" if is_timm else "custom", module.eval(), known, channels)

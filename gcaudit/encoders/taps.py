@@ -1,0 +1,240 @@
+"""Where the embedding is taken: timm's pre-logits, the classifier's input, or any layer's output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Literal, final
+
+import torch
+from torch import Tensor, nn
+
+from gcaudit.errors import ArchitectureError
+
+
+@final
+@dataclass(frozen=True)
+class Tap:
+    """A place in a network.
+
+    Attributes:
+        layer: name of the module.
+        side: `pre_logits` (timm's own), `input` or `output` of the module.
+        pooling: what was done to maps, for the report.
+        channels_last: maps are (N, H, W, C).
+    """
+
+    layer: str
+    side: Literal["pre_logits", "input", "output"]
+    pooling: str = ""
+    channels_last: bool = False
+
+    def describe(self) -> str:
+        """Say in words what the embedding is."""
+        if self.side == "pre_logits":
+            return f"forward_head(..., pre_logits=True), input of {self.layer or 'the head'}"
+        return f"{self.side} of {self.layer}" + (f", {self.pooling}" if self.pooling else "")
+
+    def __call__(self, module: nn.Module, inputs: Tensor, *, logits: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Run the network.
+
+        Args:
+            module: the network.
+            inputs: (N, C, H, W), normalised.
+            logits: also return the head's output.
+
+        Returns:
+            Embeddings (N, D), and logits (N, classes) or None.
+        """
+        if self.side == "pre_logits":
+            network: Any = module
+            features = network.forward_features(inputs)
+            embeddings = network.forward_head(features, pre_logits=True)
+            return _to_vectors(embeddings, self.channels_last), network.forward_head(features) if logits else None
+        with captured(module, self.layer, self.side) as found:
+            output = main_output(module(inputs))
+        return _to_vectors(found[-1], self.channels_last), output if logits else None
+
+
+@contextmanager
+def captured(module: nn.Module, layer: str, side: str) -> Iterator[list[Any]]:
+    """Record what goes into or comes out of a layer while the context is open.
+
+    Args:
+        module: the network.
+        layer: name of a module in it.
+        side: `input` or `output`.
+
+    Yields:
+        A list that grows by one entry a call of the layer.
+    """
+    found: list[Any] = []
+
+    def before(_module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        found.append(arguments[0])
+
+    def after(_module: nn.Module, _arguments: tuple[Any, ...], output: Any) -> None:
+        found.append(output)
+
+    target = module.get_submodule(layer)
+    handle = target.register_forward_pre_hook(before) if side == "input" else target.register_forward_hook(after)
+    try:
+        yield found
+    finally:
+        handle.remove()
+
+
+def main_output(output: Any) -> Any:
+    """Take the tensor that matters from what a network returns.
+
+    Args:
+        output: a tensor, a tuple, a dict or an object with `logits`.
+
+    Returns:
+        The logits, or the first entry.
+    """
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, dict):
+        return output.get("logits", next(iter(output.values()), None))
+    if hasattr(output, "logits"):
+        return output.logits
+    return output[0] if isinstance(output, tuple | list) and output else output
+
+
+def _to_vectors(found: Any, channels_last: bool) -> Tensor:
+    found = main_output(found)
+    if not isinstance(found, Tensor) or found.ndim < 2:
+        raise ArchitectureError(f"expected a layer that gives tensors, found {type(found).__name__}; choose another --layer")
+    if found.ndim == 2:
+        return found
+    if found.ndim == 3:
+        return found.mean(1)
+    dims = tuple(range(1, found.ndim - 1)) if channels_last else tuple(range(2, found.ndim))
+    return found.mean(dims)
+
+
+def _pooling(found: Any, channels_last: bool) -> str:
+    shape = tuple(main_output(found).shape[1:])
+    if len(shape) < 2:
+        return ""
+    if len(shape) == 2:
+        return f"averaged over {shape[0]} tokens"
+    sides = shape[:-1] if channels_last else shape[1:]
+    return f"averaged over {'x'.join(str(side) for side in sides)} positions"
+
+
+def layer_tap(module: nn.Module, layer: str, inputs: Tensor) -> Tap:
+    """Tap the output of a named layer; maps are averaged over space.
+
+    Args:
+        module: the network.
+        layer: a name from `module.named_modules()`.
+        inputs: one image, to see what the layer gives.
+
+    Returns:
+        The tap.
+
+    Raises:
+        ArchitectureError: there is no such layer, or it is not called.
+    """
+    names = [name for name, _ in module.named_modules() if name]
+    if layer not in names:
+        close = get_close_matches(layer, names, n=3) or names[-3:]
+        raise ArchitectureError(f"expected the name of a layer, found {layer!r}; did you mean {', '.join(close)}?")
+    with captured(module, layer, "output") as found:
+        module(inputs)
+    if not found:
+        raise ArchitectureError(f"expected a layer that is called, found that {layer!r} is not; choose another --layer")
+    channels_last = getattr(module, "output_fmt", "NCHW") == "NHWC" or type(module).__name__ == "SwinTransformer"
+    _to_vectors(found[-1], channels_last)
+    return Tap(layer, "output", _pooling(found[-1], channels_last), channels_last)
+
+
+def classifier_tap(module: nn.Module, inputs: Tensor) -> Tap:
+    """Tap the input of the last classifier: the Linear whose output has the shape of the network's own.
+
+    SqueezeNet and its like classify by a 1x1 convolution on a map; its input is averaged over space.
+
+    Args:
+        module: the network.
+        inputs: one image.
+
+    Returns:
+        The tap.
+
+    Raises:
+        ArchitectureError: the network ends in no classifier.
+    """
+    calls: list[tuple[str, nn.Module, Tensor, Tensor]] = []
+    handles = []
+    for name, child in module.named_modules():
+        if isinstance(child, nn.Linear | nn.Conv2d):
+            handles.append(
+                child.register_forward_hook(
+                    lambda m, args, out, name=name: calls.append((name, m, args[0], out)), always_call=False
+                )
+            )
+    try:
+        output = main_output(module(inputs))
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name, child, given, made in reversed(calls):
+        if not isinstance(output, Tensor):
+            break
+        if isinstance(child, nn.Linear) and made.shape == output.shape and made.ndim == 2:
+            return Tap(name, "input")
+        pointwise = isinstance(child, nn.Conv2d) and child.kernel_size == (1, 1)
+        if pointwise and made.shape[:2] == output.shape[:2] and output.ndim == 2 and calls[-1][0] == name:
+            return Tap(name, "input", _pooling(given, False))
+    last = calls[-1][0] if calls else "a layer's name"
+    raise ArchitectureError(f"expected a network that ends in a Linear classifier, found none; name the layer: --layer {last}")
+
+
+def pre_logits_tap(module: nn.Module) -> Tap:
+    """Tap a timm model where timm does: forward_head(forward_features(x), pre_logits=True).
+
+    Args:
+        module: a timm model.
+
+    Returns:
+        The tap; its layer is the classifier's name.
+    """
+    config = getattr(module, "pretrained_cfg", None) or {}
+    classifier = config.get("classifier") or "head"
+    names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    return Tap(names[0], "pre_logits", "", getattr(module, "output_fmt", "NCHW") == "NHWC")
+
+
+def head_modules(module: nn.Module, tap: Tap) -> tuple[str, ...]:
+    """Name the classifier's modules.
+
+    Args:
+        module: the network.
+        tap: where the embedding is taken.
+
+    Returns:
+        Names; empty when unknown.
+    """
+    config = getattr(module, "pretrained_cfg", None)
+    classifier = config.get("classifier") if isinstance(config, dict) else getattr(config, "classifier", None)
+    if tap.side == "pre_logits" and classifier:
+        return (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    return (tap.layer,) if tap.side == "input" else ()
+
+
+def dry_input(size: tuple[int, int, int], module: nn.Module) -> Tensor:
+    """Make one blank image for looking at shapes.
+
+    Args:
+        size: (C, H, W).
+        module: where it will go.
+
+    Returns:
+        (1, C, H, W) zeros of the module's type.
+    """
+    sample = next(module.parameters(), torch.zeros(0))
+    return torch.zeros(1, *size, dtype=sample.dtype, device=sample.device)

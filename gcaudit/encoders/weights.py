@@ -1,0 +1,165 @@
+"""Fit the tensors of a checkpoint to a module."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from gcaudit.errors import ArchitectureError, shorten
+
+PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.")
+_MAX_NESTING = 6
+
+
+@final
+@dataclass(frozen=True)
+class Fit:
+    """How tensors match a module.
+
+    Attributes:
+        prefix: what was stripped from the checkpoint's keys.
+        tensors: the module's key to tensor, for all that match.
+        missing: the module's keys without a tensor, those of the head apart.
+        unexpected: the checkpoint's keys without a place, those of the head apart.
+        misshapen: lines naming tensors of another shape, those of the head apart.
+        head: `fits`, `resized` (another number of classes) or `absent`.
+    """
+
+    prefix: str
+    tensors: Mapping[str, Tensor]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    misshapen: tuple[str, ...]
+    head: str
+
+    @property
+    def complete(self) -> bool:
+        """Whether every tensor has its place."""
+        return not (self.missing or self.unexpected or self.misshapen)
+
+
+def best_prefix(names: Iterable[str], expected: Iterable[str]) -> str:
+    """Find the wrapper prefix that makes most names fit.
+
+    Args:
+        names: the checkpoint's keys.
+        expected: the module's keys.
+
+    Returns:
+        A chain of `PREFIXES`, the shortest among equally good ones, often empty.
+    """
+    given, wanted = set(names), set(expected)
+    chains, frontier = [""], [""]
+    for _ in range(_MAX_NESTING):
+        frontier = [c + p for c in frontier for p in PREFIXES if any(name.startswith(c + p) for name in given)]
+        chains += frontier
+    return max(chains, key=lambda chain: (sum(chain + name in given for name in wanted), -len(chain)))
+
+
+def fit_weights(module: nn.Module, tensors: Mapping[str, Tensor], head: tuple[str, ...]) -> Fit:
+    """Match tensors to a module, without changing either.
+
+    Args:
+        module: the architecture.
+        tensors: the checkpoint's tensors.
+        head: names of the classifier's modules, which may differ or be absent.
+
+    Returns:
+        The match.
+    """
+    expected = module.state_dict()
+    prefix = best_prefix(tensors, expected)
+    of_head = tuple(f"{name}." for name in head)
+    matched: dict[str, Tensor] = {}
+    unexpected, misshapen = [], []
+    resized = False
+    for full, tensor in tensors.items():
+        name = full.removeprefix(prefix) if full.startswith(prefix) else None
+        target = expected.get(name) if name is not None else None
+        if name is None or target is None:
+            if not (name or full).startswith(of_head or ("\0",)):
+                unexpected.append(full)
+        elif target.shape == tensor.shape:
+            matched[name] = tensor
+        elif of_head and name.startswith(of_head):
+            resized = resized or tensor.shape[1:] == target.shape[1:]
+        else:
+            misshapen.append(f"{full} {tuple(tensor.shape)}, expected {tuple(target.shape)}")
+    ignorable = tuple(name for name in expected if name.endswith("num_batches_tracked"))
+    absent = [name for name in expected if name not in matched and name not in ignorable]
+    bad = {line.split(" ", 1)[0].removeprefix(prefix) for line in misshapen}
+    missing = [name for name in absent if not name.startswith(of_head or ("\0",)) and name not in bad]
+    head_absent = of_head and any(name.startswith(of_head) for name in absent)
+    state = "resized" if resized else "absent" if head_absent else "fits"
+    return Fit(prefix, matched, tuple(missing), tuple(unexpected), tuple(misshapen), state)
+
+
+def resize_head(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str, head: tuple[str, ...]) -> None:
+    """Give Linear classifiers the number of classes that the checkpoint has.
+
+    Args:
+        module: changed in place.
+        tensors: the checkpoint's tensors.
+        prefix: stripped from their keys.
+        head: names of the classifier's modules.
+    """
+    for name in head:
+        old = dict(module.named_modules()).get(name)
+        weight = tensors.get(f"{prefix}{name}.weight")
+        if type(old) is nn.Linear and weight is not None and weight.shape[1:] == old.weight.shape[1:]:
+            parent, _, leaf = name.rpartition(".")
+            bias = f"{prefix}{name}.bias" in tensors
+            setattr(module.get_submodule(parent), leaf, nn.Linear(old.in_features, len(weight), bias=bias))
+
+
+def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], head: tuple[str, ...], allow_missing: bool) -> tuple[Fit, list[str]]:
+    """Put tensors into a module.
+
+    Args:
+        module: changed in place.
+        tensors: the checkpoint's tensors.
+        head: names of the classifier's modules.
+        allow_missing: make missing and unexpected keys a warning.
+
+    Returns:
+        The match, and warnings.
+
+    Raises:
+        ArchitectureError: the tensors do not fit.
+    """
+    fit = fit_weights(module, tensors, head)
+    if fit.head == "resized":
+        resize_head(module, tensors, fit.prefix, head)
+        fit = fit_weights(module, tensors, head)
+    problems = [
+        f"{kind}: {shorten(names)}"
+        for kind, names in (("wrong shape", fit.misshapen), ("missing", fit.missing), ("unexpected", fit.unexpected))
+        if names
+    ]
+    hopeless = bool(fit.misshapen) or len(fit.missing) * 2 > len(module.state_dict())
+    if problems and (hopeless or not allow_missing):
+        hint = "is --arch right?" if hopeless else "pass --allow-missing to go on, or another --arch"
+        raise ArchitectureError(f"expected weights that fit the architecture, found {'; '.join(problems)}; {hint}")
+    module.load_state_dict(dict(fit.tensors), strict=False)
+    return fit, [f"weights fitted with --allow-missing: {line}" for line in problems]
+
+
+def state_digest(module: nn.Module) -> str:
+    """Digest the weights of a module, for models that are no file.
+
+    Args:
+        module: any module.
+
+    Returns:
+        SHA-256 in hex over names, types, shapes and bytes.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

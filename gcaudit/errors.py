@@ -1,0 +1,49 @@
+"""Errors that a user can act on.
+
+Every message is one line saying what was expected, what was found and what to type next. The command line prints
+the message alone and exits with `exit_code`; anything that is not a `GcauditError` is a defect of gcaudit.
+"""
+
+from __future__ import annotations
+
+
+class GcauditError(Exception):
+    """A request that cannot be carried out; exit code 2."""
+
+    exit_code = 2
+
+
+class RequestError(GcauditError, ValueError):
+    """An option or argument that makes no sense."""
+
+
+class CheckpointError(GcauditError):
+    """A checkpoint file that is unreadable, unsafe or damaged."""
+
+
+class ArchitectureError(GcauditError):
+    """An architecture that is unknown, or that the weights do not fit."""
+
+
+class DataError(GcauditError):
+    """A data set that is missing, unreadable or too small."""
+
+
+class AuditError(GcauditError):
+    """An audit that was well asked for but could not be completed; exit code 3."""
+
+    exit_code = 3
+
+
+def shorten(names: list[str] | tuple[str, ...], limit: int = 5) -> str:
+    """Join names for a one-line message, with a count in place of those beyond `limit`.
+
+    Args:
+        names: what to list.
+        limit: how many are spelt out.
+
+    Returns:
+        For example `a, b, c and 4 more`.
+    """
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

@@ -1,0 +1,80 @@
+"""Estimate: one number, how sure it is, and why it is missing when it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, final
+
+from torch import Tensor
+
+NORMAL_95 = 1.959963984540054
+"""The 97.5% point of the standard normal distribution."""
+
+
+@final
+@dataclass(frozen=True)
+class Estimate:
+    """A measured quantity.
+
+    Attributes:
+        value: the number, or None where it could not be measured; never NaN and never infinite.
+        stderr: its standard error, in the unit of `value`, or None.
+        ci95: its 95% interval (low, high), or None.
+        n: the number of independent draws behind it (images, or episodes).
+        reason: why `value` (or only `stderr`) is None.
+        details: what else a reader needs (estimator, vectors, settings of the probe, values per class, ...).
+    """
+
+    value: float | None
+    stderr: float | None = None
+    ci95: tuple[float, float] | None = None
+    n: int = 0
+    reason: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for number in (self.value, self.stderr, *(self.ci95 or ())):
+            if number is not None and not math.isfinite(number):
+                raise ValueError(f"an estimate is finite or None with a reason; found {number}")
+        if self.value is None and not self.reason:
+            raise ValueError("an estimate without a value needs a reason")
+
+
+def missing(reason: str, n: int = 0, **details: Any) -> Estimate:
+    """Say why a quantity could not be measured.
+
+    Args:
+        reason: one line.
+        n: how many images or episodes there were.
+        details: kept in the estimate.
+
+    Returns:
+        An estimate whose value is None.
+    """
+    return Estimate(None, n=n, reason=reason, details=details)
+
+
+def normal_estimate(
+    value: Tensor | float, stderr: Tensor | float | None, n: int, reason: str | None = None, **details: Any
+) -> Estimate:
+    """Make an estimate with the interval value -+ 1.96 standard errors.
+
+    Args:
+        value: the number.
+        stderr: its standard error, or None with a `reason`.
+        n: the number of draws.
+        reason: why there is no standard error.
+        details: kept in the estimate.
+
+    Returns:
+        The estimate; `missing` when value overflows.
+    """
+    number = float(value)
+    if not math.isfinite(number):
+        return missing("the value is beyond the range of 64-bit floating point", n, **details)
+    if stderr is None or not math.isfinite(float(stderr)):
+        return Estimate(number, n=n, reason=reason or "the standard error is not defined", details=details)
+    error = float(stderr)
+    return Estimate(number, error, (number - NORMAL_95 * error, number + NORMAL_95 * error), n, None, details)

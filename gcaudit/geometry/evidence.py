@@ -1,0 +1,64 @@
+"""Evidence: all that one pass over a data set has seen, and that the metrics need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from gcaudit.geometry.moments import ClassMoments
+
+
+@final
+@dataclass(frozen=True)
+class Evidence:
+    """What was observed on one data set.
+
+    Attributes:
+        embeddings: (N, D) float32 or float64 on the CPU, in the order of the data set.
+        labels: (N,) int64 in 0..K-1.
+        class_names: K names.
+        moments: class moments of the embeddings.
+        fingerprint: names the data; episodes are drawn from it.
+        energies: (M,) float64 energies g(x), or None when they were not measured.
+        energy_rows: (M,) int64 rows of `embeddings` that the energies belong to.
+        estimator: how the energies were taken (`sketch`, `exact`, `outputs`).
+        vectors: VJPs behind each energy.
+        predictions: (N,) int64 classes the model's own head says, numbered like `labels`, -1 for a class outside of them;
+            None with `predictions_reason`.
+        predictions_reason: why there are no predictions.
+    """
+
+    embeddings: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+    moments: ClassMoments
+    fingerprint: str
+    energies: Tensor | None = None
+    energy_rows: Tensor | None = None
+    estimator: str = "sketch"
+    vectors: int = 1
+    predictions: Tensor | None = None
+    predictions_reason: str = "the model's head was not evaluated"
+
+    @property
+    def classes(self) -> int:
+        """K, the number of classes."""
+        return len(self.class_names)
+
+    @property
+    def images(self) -> int:
+        """N, the number of images."""
+        return len(self.labels)
+
+    def energy_counts(self) -> Tensor:
+        """Return how many energies each class has.
+
+        Returns:
+            (K,) int64; zeros when no energies were measured.
+        """
+        if self.energy_rows is None:
+            return torch.zeros(self.classes, dtype=torch.int64)
+        return torch.bincount(self.labels[self.energy_rows], minlength=self.classes)

@@ -1,0 +1,222 @@
+"""Energies: the squared Frobenius norm of the Jacobian of an embedding, image by image.
+
+    g(x) = ||J(x)||_F^2 = E ||J(x)^T v||^2    for random v with E[v v^T] = I
+
+so that each vector costs one vector-Jacobian product (VJP) in reverse mode, whatever D is. Drawing the vectors
+(`sketch_vectors`, `output_vectors`) and using them (`squared_vjps`) are separate, so that the use is tested exactly and the draw by
+its second moment.
+
+    exact    the D unit vectors, summed: no noise, D VJPs
+    sketch   m rows of a randomly signed, randomly ordered Hadamard matrix, averaged
+    outputs  m of the D outputs drawn without replacement, times D/m: the paper's sampling
+
+The noise of `sketch` comes only from the off-diagonal entries of J J^T, that of `outputs` from how unequal the outputs'
+gradients are, which in trained networks is far more.
+
+References: Munn, Dherin, Gonzalvo, NeurIPS 2024 (`outputs`); Hutchinson, "A stochastic estimator of the trace of the influence
+matrix", Communications in Statistics 1989; Yu, Suresh et al., "Orthogonal random features", NeurIPS 2016 (signed Hadamard rows).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gcaudit.errors import RequestError
+from gcaudit.geometry.counter import derive_seed, random_bits, random_order_keys
+
+Estimator = Literal["sketch", "exact", "outputs"]
+ESTIMATORS: tuple[Estimator, ...] = ("sketch", "exact", "outputs")
+
+
+def vectors_per_image(estimator: Estimator, vectors: int, dim: int) -> tuple[Estimator, int]:
+    """Settle how many VJPs an image takes.
+
+    Args:
+        estimator: as asked for.
+        vectors: m, as asked for; ignored by `exact`.
+        dim: D.
+
+    Returns:
+        The estimator used and its VJPs an image; m >= D is `exact`.
+    """
+    if vectors < 1:
+        raise RequestError(f"expected at least 1 vector an image, found {vectors}; pass --vectors 1 or more")
+    if estimator == "exact" or vectors >= dim:
+        return "exact", dim
+    return estimator, vectors
+
+
+def _first_of_order(index: Tensor, count: int, size: int, seed: int) -> Tensor:
+    """Return the first `count` places of each image's own random order of 0..size-1, shape (N, count)."""
+    keys = random_order_keys(seed, index[:, None], torch.arange(size, device=index.device))
+    return torch.topk(keys, count, dim=1, largest=False, sorted=True).indices
+
+
+def sketch_vectors(index: Tensor, dim: int, vectors: int, seed: int) -> Tensor:
+    """Draw rows of a signed Hadamard matrix, a pure function of (seed, image index, vector number).
+
+    v_k = s * H[pi(k)] with H the Hadamard matrix of the next power of two P >= D, its first D columns used, s random signs and pi
+    a random order of its rows. E[v_k v_k^T] = I; the mean over all P rows of (v_k^T a)^2 is |a|^2 without noise.
+
+    Args:
+        index: (N,) int64 index of each image in its data set.
+        dim: D.
+        vectors: m <= P.
+        seed: the seed of the run.
+
+    Returns:
+        (m, N, D) float32 of +1 and -1.
+    """
+    size = 1 << (dim - 1).bit_length()
+    if not 1 <= vectors <= size:
+        raise RequestError(f"expected 1 to {size} sketch vectors for an embedding of {dim}, found {vectors}")
+    rows = _first_of_order(index, vectors, size, derive_seed(seed, "sketch rows"))
+    column = torch.arange(dim, device=index.device)
+    parity = rows.T[:, :, None] & column
+    for shift in (16, 8, 4, 2, 1):
+        parity = parity ^ (parity >> shift)
+    words = torch.arange((dim + 63) // 64, device=index.device)
+    bits = random_bits(derive_seed(seed, "sketch signs"), index[:, None], words)
+    signs = bits[:, column // 64] >> (column % 64)
+    return (1 - 2 * ((parity ^ signs) & 1)).to(torch.float32)
+
+
+def output_vectors(index: Tensor, dim: int, vectors: int, seed: int) -> Tensor:
+    """Draw distinct outputs, as sqrt(D) times unit vectors.
+
+    Args:
+        index: (N,) int64 index of each image in its data set.
+        dim: D.
+        vectors: m <= D.
+        seed: the seed of the run.
+
+    Returns:
+        (m, N, D) float32; E[v_k v_k^T] = I.
+    """
+    if not 1 <= vectors <= dim:
+        raise RequestError(f"expected 1 to {dim} outputs for an embedding of {dim}, found {vectors}")
+    outputs = _first_of_order(index, vectors, dim, derive_seed(seed, "outputs"))
+    drawn = torch.zeros(vectors, len(index), dim, device=index.device)
+    return drawn.scatter_(2, outputs.T[:, :, None], dim**0.5)
+
+
+def unit_vectors(dim: int, device: torch.device | str = "cpu") -> Iterator[Tensor]:
+    """Yield the D unit vectors, each of shape (D,).
+
+    Args:
+        dim: D.
+        device: where they are made.
+
+    Yields:
+        Unit vectors; the sum of their squared VJPs is the exact energy.
+    """
+    for k in range(dim):
+        unit = torch.zeros(dim, device=device)
+        unit[k] = 1
+        yield unit
+
+
+def squared_vjps(embeddings: Tensor, inputs: Tensor, vectors: Iterable[Tensor]) -> Tensor:
+    """Sum ||J(x)^T v||^2 over vectors, image by image, on the graph that made the embeddings.
+
+    Args:
+        embeddings: (N, D), differentiable with respect to `inputs`; no image may depend on another.
+        inputs: (N, ...) with requires_grad.
+        vectors: tensors of shape (N, D) or (D,).
+
+    Returns:
+        (N,) float64, in squared embedding units per squared pixel unit.
+
+    Raises:
+        RequestError: the embedding does not depend on the pixels.
+    """
+    total = torch.zeros(len(inputs), dtype=torch.float64, device=inputs.device)
+    pending = list(vectors)
+    if not embeddings.requires_grad:
+        raise RequestError(
+            "expected an embedding that is differentiable in the pixels, found one that does not depend on them "
+            "(computed under no_grad, or from something else); choose another --layer"
+        )
+    for number, vector in enumerate(pending, start=1):
+        direction = vector.to(embeddings).expand_as(embeddings)
+        (gradient,) = torch.autograd.grad(embeddings, inputs, direction, retain_graph=number < len(pending))
+        total += gradient.flatten(1).to(torch.float64).square().sum(1)
+    return total
+
+
+def batch_energies(
+    embeddings: Tensor, inputs: Tensor, index: Tensor, *, estimator: Estimator, vectors: int, seed: int
+) -> Tensor:
+    """Measure the energies of a batch whose forward pass has been done.
+
+    Args:
+        embeddings: (N, D), on the graph of `inputs`.
+        inputs: (N, ...) with requires_grad.
+        index: (N,) int64 index of each image in its data set.
+        estimator: `exact`, `sketch` or `outputs`.
+        vectors: m; ignored by `exact`.
+        seed: the seed of the run.
+
+    Returns:
+        (N,) float64 energies.
+    """
+    dim = embeddings.shape[1]
+    estimator, count = vectors_per_image(estimator, vectors, dim)
+    if estimator == "exact":
+        return squared_vjps(embeddings, inputs, unit_vectors(dim, embeddings.device))
+    draw = sketch_vectors if estimator == "sketch" else output_vectors
+    return squared_vjps(embeddings, inputs, draw(index.to(embeddings.device), dim, count, seed)) / count
+
+
+def energies(
+    embed: Callable[[Tensor], Tensor],
+    images: Tensor,
+    *,
+    seed: int = 0,
+    vectors: int = 1,
+    estimator: Estimator = "sketch",
+    index: Tensor | None = None,
+    batch_size: int = 64,
+) -> Tensor:
+    """Measure g(x), the sum of squares of all entries of the Jacobian of an embedding, for each image.
+
+    Each image's random vectors depend on (seed, its index, vector number) alone, so batch size and order change nothing
+    but rounding. Unbiased for every `vectors`; `exact` has no noise.
+
+    Args:
+        embed: maps (N, ...) images to (N, D) embeddings, treating each image alone (BatchNorm in eval mode).
+        images: (N, ...) floating point; derivatives are taken with respect to these numbers.
+        seed: of the random vectors.
+        vectors: VJPs an image.
+        estimator: `sketch`, `exact` or `outputs`.
+        index: (N,) int64 index of each image in its data set; 0..N-1 when None.
+        batch_size: images per pass.
+
+    Returns:
+        (N,) float64 energies; scaling the embedding by a scales them by a^2.
+
+    Raises:
+        RequestError: the embedding is not (N, D) or does not depend on the images.
+
+    Example:
+        >>> weight = torch.tensor([[3.0, 0.0], [0.0, 4.0]])
+        >>> energies(lambda x: x @ weight.T, torch.zeros(1, 2), estimator="exact").item()
+        25.0
+    """
+    if estimator not in ESTIMATORS:
+        raise RequestError(f"expected an estimator of {', '.join(ESTIMATORS)}, found {estimator!r}")
+    index = torch.arange(len(images)) if index is None else index
+    found = []
+    for start in range(0, len(images), batch_size):
+        rows = slice(start, start + batch_size)
+        x = images[rows].detach().clone().requires_grad_()
+        with torch.enable_grad():
+            z = embed(x)
+            if z.ndim != 2 or len(z) != len(x):
+                raise RequestError(f"expected embeddings of shape ({len(x)}, D), found {tuple(z.shape)}")
+            found.append(batch_energies(z, x, index[rows], estimator=estimator, vectors=vectors, seed=seed))
+    return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64)

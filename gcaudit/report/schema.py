@@ -1,0 +1,149 @@
+"""The report: versioned, lossless, and the source of every other format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+
+SCHEMA = "gcaudit.report/1"
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+_ALWAYS = frozenset(("value", "stderr", "ci95", "n"))
+
+
+class MetricValue(_Model):
+    """One measured quantity.
+
+    What could not be measured is null with a reason, never 0 and never NaN. Keys below `reason` are there where they apply.
+    """
+
+    value: float | None
+    stderr: float | None = Field(description="standard error, in the unit of value")
+    ci95: tuple[float, float] | None = Field(description="95% interval")
+    n: int = Field(description="independent draws behind it: images, or episodes")
+    reason: str | None = Field(None, description="why value, or only stderr, is null")
+    estimator: Literal["sketch", "exact", "outputs", "given"] | None = None
+    vectors: int | None = Field(None, description="VJPs an image")
+    gc_per_class: dict[str, float] | None = None
+    attained_by: str | None = Field(None, description="the class at which the maximum is")
+    n_way: int | None = None
+    n_shot: int | None = None
+    n_query: int | Literal["all"] | None = None
+    episodes: int | None = None
+    ridge: float | None = None
+    interval: str | None = Field(None, description="what the interval is conditional on")
+    curve: tuple[MetricValue, ...] | None = Field(None, description="the probe at each n_shot")
+
+    @model_serializer(mode="wrap")
+    def _drop_what_does_not_apply(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = handler(self)
+        return {key: value for key, value in found.items() if value is not None or key in _ALWAYS}
+
+
+class PreprocessingBlock(_Model):
+    """Resize, crop and normalisation, and what gradients are taken with respect to."""
+
+    input_size: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+    crop_pct: float
+    crop_mode: str
+    input_space: Literal["pixel", "normalized"]
+    origin: str = Field(description="checkpoint, architecture, and command line where it overrides")
+    assumed: bool
+
+
+class ModelBlock(_Model):
+    """The model that was audited."""
+
+    spec: str
+    arch: str
+    sha256: str = Field(description="of the file's bytes; of the weights when the model is no file")
+    format: str | None = Field(None, description="of the checkpoint file")
+    container: str | None = Field(None, description="the key that the weights lay under")
+    other_containers: tuple[str, ...] = ()
+    layer: str
+    embedding: str = Field(description="what was taken at the layer")
+    embedding_dim: int
+    parameters: int
+    preprocessing: PreprocessingBlock
+
+
+class DataBlock(_Model):
+    """A data set and what was measured on it."""
+
+    spec: str
+    split: str | None
+    classes: int
+    images: int
+    class_names: tuple[str, ...]
+    fingerprint: str = Field(description="digest of classes, labels and encoded images")
+    metrics: dict[str, MetricValue]
+
+
+class Timing(_Model):
+    """How long it took."""
+
+    images_per_second: float
+    seconds: float
+
+
+class Report(_Model):
+    """An audit: what was measured, on what, and how."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
+
+    schema_: Literal["gcaudit.report/1"] = Field(SCHEMA, alias="schema")
+    gcaudit: str
+    created: str
+    model: ModelBlock
+    settings: dict[str, Any]
+    source: DataBlock
+    target: DataBlock | None
+    warnings: tuple[str, ...]
+    timing: Timing
+
+    def to_json(self) -> str:
+        """Write the report as JSON; numbers are never rounded.
+
+        Returns:
+            Text that ends with a newline.
+        """
+        return self.model_dump_json(by_alias=True, indent=2) + "\n"
+
+    @staticmethod
+    def from_json(text: str) -> Report:
+        """Read a report back.
+
+        Args:
+            text: from `to_json`.
+
+        Returns:
+            An equal report.
+        """
+        return Report.model_validate_json(text)
+
+    def blocks(self) -> Mapping[str, DataBlock]:
+        """Return the data sets by role.
+
+        Returns:
+            `source`, and `target` where there is one.
+        """
+        found = {"source": self.source}
+        return found if self.target is None else {**found, "target": self.target}
+
+
+def json_schema() -> dict[str, Any]:
+    """Export the JSON schema of reports.
+
+    Returns:
+        A JSON schema, draft 2020-12.
+    """
+    return Report.model_json_schema(by_alias=True, mode="validation")

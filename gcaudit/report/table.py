@@ -1,0 +1,34 @@
+"""The report for people at a terminal."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from gcaudit.report.rows import describe_data, describe_model, report_notes, report_rows
+from gcaudit.report.schema import Report
+
+
+def render_table(report: Report) -> RenderableType:
+    """Lay the report out as a table.
+
+    Args:
+        report: the report.
+
+    Returns:
+        For a rich console; intervals are 95%.
+    """
+    head = Text(describe_model(report), style="bold")
+    blocks = report.blocks()
+    lines = [Text(f"{role}: {describe_data(block)}") for role, block in blocks.items()]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("metric")
+    table.add_column("better")
+    for role in blocks:
+        table.add_column(f"{role} [95% interval]".replace("[", r"\["), no_wrap=True)
+    for row in report_rows(report):
+        table.add_row(row.title, row.better, *(Text(cell) for cell in row.cells))
+    notes = [Text(f"— {note}", style="dim") for note in report_notes(report)]
+    return Group(head, *lines, table, *notes)

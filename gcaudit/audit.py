@@ -232,6 +232,7 @@ def run_audit(spec: AuditSpec, progress: ProgressBar = _no_bar) -> Report:
         warnings += _overlap(source, target, seen["source"], seen["target"])
     images_seen = sum(observation.evidence.images for observation in seen.values())
     return Report(
+        schema="gcaudit.report/1",
         gcaudit=version("gcaudit"),
         created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         model=_model_block(encoder, spec),
@@ -326,7 +327,19 @@ def _data_block(images: ImageSet, observation: Observation, spec: AuditSpec, rol
 
 
 _NOT_SETTINGS = frozenset(
-    ("model", "source", "target", "source_split", "target_split", "mean", "std", "input_size", "crop_pct", "interpolation", "input_space")
+    (
+        "model",
+        "source",
+        "target",
+        "source_split",
+        "target_split",
+        "mean",
+        "std",
+        "input_size",
+        "crop_pct",
+        "interpolation",
+        "input_space",
+    )
 )
 
 
@@ -381,5 +394,7 @@ def score(model: Any, source: Any, target: Any = None, **options: Any) -> Report
     for name in options:
         if name not in known:
             close = get_close_matches(name, known, n=1)
-            raise RequestError(f"expected an option of an audit, found {name!r}; {f'did you mean {close[0]}?' if close else 'see AuditSpec'}")
+            raise RequestError(
+                f"expected an option of an audit, found {name!r}; {f'did you mean {close[0]}?' if close else 'see AuditSpec'}"
+            )
     return run_audit(AuditSpec(model=model, source=source, target=target, **options))

@@ -31,9 +31,13 @@ def _option(*names: str, panel: str, text: str, metavar: str | None = None) -> A
     return typer.Option(*names, help=text, rich_help_panel=panel, metavar=metavar, show_default=True)
 
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="path, timm:NAME, hf-hub:ORG/REPO or torchvision:NAME")]
-Arch = Annotated[str | None, _option("--arch", panel=_MODEL, text="what a bare state dict is: timm:NAME, torchvision:NAME, FILE.py:FACTORY")]
-ArchArg = Annotated[list[str] | None, _option("--arch-arg", panel=_MODEL, text="KEY=VALUE for the architecture; repeatable", metavar="KEY=VALUE")]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="path, timm:NAME, hf-hub:ORG/REPO, torchvision:NAME or demo")]
+Arch = Annotated[
+    str | None, _option("--arch", panel=_MODEL, text="what a bare state dict is: timm:NAME, torchvision:NAME, FILE.py:FACTORY")
+]
+ArchArg = Annotated[
+    list[str] | None, _option("--arch-arg", panel=_MODEL, text="KEY=VALUE for the architecture; repeatable", metavar="KEY=VALUE")
+]
 Ema = Annotated[bool, _option("--ema/--no-ema", panel=_MODEL, text="take averaged weights")]
 AllowMissing = Annotated[bool, _option("--allow-missing", panel=_MODEL, text="missing and unexpected keys are a warning")]
 Layer = Annotated[str | None, _option("--layer", panel=_MODEL, text="take this layer's output instead of the classifier's input")]
@@ -42,7 +46,9 @@ Std = Annotated[str | None, _option("--std", panel=_MODEL, text="override, such 
 InputSize = Annotated[str | None, _option("--input-size", panel=_MODEL, text="override, such as 224 or 224x160", metavar="SIZE")]
 CropPct = Annotated[float | None, _option("--crop-pct", panel=_MODEL, text="override")]
 Interpolation = Annotated[str | None, _option("--interpolation", panel=_MODEL, text="override: bilinear, bicubic, ...")]
-Format = Annotated[str | None, _option("--format", "-f", panel=_OUT, text="table, json or markdown; by default as --output's suffix says")]
+Format = Annotated[
+    str | None, _option("--format", "-f", panel=_OUT, text="table, json or markdown; by default as --output's suffix says")
+]
 Output = Annotated[Path | None, _option("--output", "-o", panel=_OUT, text="file to write instead of stdout", metavar="FILE")]
 Quiet = Annotated[bool, _option("--quiet", "-q", panel=_OUT, text="no progress and no summary")]
 Device = Annotated[str, _option("--device", panel=_RUN, text="auto, cpu, cuda, cuda:1, ...")]
@@ -109,7 +115,9 @@ def _model_options(arch_arg: Any, mean: Any, std: Any, input_size: Any) -> dict[
 @app.command()
 def score(
     model: Model,
-    source: Annotated[str, _option("--source", "-s", panel=_DATA, text="data the model was trained on: name, folder, parquet, hf:ID, disk:PATH")],
+    source: Annotated[
+        str, _option("--source", "-s", panel=_DATA, text="data the model was trained on: name, folder, parquet, hf:ID, disk:PATH")
+    ],
     target: Annotated[str | None, _option("--target", "-t", panel=_DATA, text="data it will be used for")] = None,
     arch: Arch = None,
     arch_arg: ArchArg = None,
@@ -128,19 +136,27 @@ def score(
     target_classes: Annotated[str | None, _option("--target-classes", panel=_DATA, text="such as 0-9,12 or names")] = None,
     target_max_images: Annotated[int | None, _option("--target-max-images", panel=_DATA, text="class-balanced draw")] = None,
     max_images: Annotated[int | None, _option("--max-images", panel=_DATA, text="the same for both data sets")] = None,
-    data_root: Annotated[str | None, _option("--data-root", panel=_DATA, text="where known data sets lie; else $GCAUDIT_DATA")] = None,
+    data_root: Annotated[
+        str | None, _option("--data-root", panel=_DATA, text="where known data sets lie; else $GCAUDIT_DATA")
+    ] = None,
     skip_bad_images: Annotated[bool, _option("--skip-bad-images", panel=_DATA, text="count damaged images, do not stop")] = False,
     gc: Annotated[str, _option("--gc", panel=_GC, text="sketch, exact or outputs")] = "sketch",
     vectors: Annotated[int, _option("--vectors", panel=_GC, text="vector-Jacobian products an image")] = 1,
-    gc_images: Annotated[str, _option("--gc-images", panel=_GC, text="images whose Jacobian is taken, or 'all'", metavar="N|all")] = "1024",
+    gc_images: Annotated[
+        str, _option("--gc-images", panel=_GC, text="images whose Jacobian is taken, or 'all'", metavar="N|all")
+    ] = "1024",
     target_gc: Annotated[bool, _option("--target-gc", panel=_GC, text="take the Jacobian on the target too")] = False,
     input_space: Annotated[str, _option("--input-space", panel=_GC, text="gradients in: pixel or normalized")] = "pixel",
     n_way: Annotated[int, _option("--n-way", panel=_PROBE, text="classes an episode")] = 5,
-    n_shot: Annotated[str, _option("--n-shot", panel=_PROBE, text="support images a class; 1,5,20 gives the curve", metavar="N[,N]")] = "5",
+    n_shot: Annotated[
+        str, _option("--n-shot", panel=_PROBE, text="support images a class; 1,5,20 gives the curve", metavar="N[,N]")
+    ] = "5",
     n_query: Annotated[str, _option("--n-query", panel=_PROBE, text="queries a class, or 'all'", metavar="N|all")] = "15",
     episodes: Annotated[int, _option("--episodes", panel=_PROBE, text="how many")] = 1000,
     ridge: Annotated[float, _option("--ridge", panel=_PROBE, text="penalty, relative to the embedding's scale")] = 1.0,
-    metrics: Annotated[str | None, _option("--metrics", panel=_RUN, text="names from 'gcaudit metrics', with commas", metavar="NAMES")] = None,
+    metrics: Annotated[
+        str | None, _option("--metrics", panel=_RUN, text="names from 'gcaudit metrics', with commas", metavar="NAMES")
+    ] = None,
     device: Device = "auto",
     precision: Annotated[str, _option("--precision", panel=_RUN, text="float32, tf32, bfloat16 or float64")] = "float32",
     batch_size: Annotated[str, _option("--batch-size", panel=_RUN, text="images a batch, or 'auto'", metavar="N|auto")] = "auto",
@@ -201,9 +217,8 @@ def demo(device: Device = "cpu", format_: Format = None, output: Output = None, 
     """Score a bundled checkpoint on bundled images: offline, in seconds."""
     name = choose_format(format_, output)
     from gcaudit.audit import AuditSpec, run_audit
-    from gcaudit.data.known import bundled
 
-    spec = AuditSpec(model=str(bundled("demo-model")), source="demo", target="demo", device=device)
+    spec = AuditSpec(model="demo", source="demo", target="demo", device=device)
     report = run_audit(spec) if quiet else run_audit(spec, progress_bar)
     emit(report, name, output, quiet=quiet)
     if not quiet:

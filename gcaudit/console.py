@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 import tempfile
@@ -58,12 +59,10 @@ def _table_text(report: Report, *, colours: bool, width: int) -> str:
 
     from gcaudit.report.table import render_table
 
-    console = Console(
-        file=sys.stdout, width=width, force_terminal=colours, no_color=not colours, highlight=False, legacy_windows=False
-    )
-    with console.capture() as captured:
-        console.print(render_table(report))
-    return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
+    text = io.StringIO()
+    console = Console(file=text, width=width, force_terminal=colours, no_color=not colours, highlight=False, legacy_windows=False)
+    console.print(render_table(report))
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
 
 
 def render(report: Report, name: str, *, to_terminal: bool) -> str:
@@ -123,23 +122,29 @@ def _umask() -> int:
     return mask
 
 
+_PLAIN = str.maketrans({"─": "-", "—": "-", "↓": "v", "↑": "^", "é": "e"})
+
+
 def write_out(text: str) -> None:
     """Write to stdout; a reader that has gone away is no error.
 
     Args:
-        text: what to write.
+        text: what to write; signs that stdout's encoding lacks are replaced.
 
     Raises:
         AuditError: stdout cannot be written to.
     """
+    encoding = sys.stdout.encoding or "utf-8"
+    if "utf" not in encoding.lower():
+        text = text.translate(_PLAIN)
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         # the interpreter flushes stdout once more at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        raise AuditError(f"expected to write to standard output: {error.strerror or error}") from error
+        if not isinstance(error, BrokenPipeError):
+            raise AuditError(f"expected to write to standard output: {error.strerror or error}") from error
 
 
 def say(text: str) -> None:

@@ -47,3 +47,17 @@ def shorten(names: list[str] | tuple[str, ...], limit: int = 5) -> str:
     """
     shown = ", ".join(names[:limit])
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+def one_line(error: BaseException, limit: int = 160) -> str:
+    """Write another library's error in one short line.
+
+    Args:
+        error: what was raised.
+        limit: characters kept.
+
+    Returns:
+        Its message without line breaks, or its type when it has none.
+    """
+    text = " ".join(str(error).split())
+    return text[:limit] + "..." if len(text) > limit else text or type(error).__name__

@@ -79,9 +79,7 @@ METRICS: tuple[Metric, ...] = (
         _BOTH,
         _plain(geometric_collapse_refined),
     ),
-    Metric(
-        "poincare_lower_bound", "Poincaré lower bound", "none", _SCALE_FREE, "energies", _BOTH, _plain(poincare_lower_bound)
-    ),
+    Metric("poincare_lower_bound", "Poincaré lower bound", "none", _SCALE_FREE, "energies", _BOTH, _plain(poincare_lower_bound)),
     Metric("ncm_accuracy", "nearest-class-mean accuracy", "higher", _ANY, "embeddings", _BOTH, _plain(ncm_accuracy)),
     Metric("head_accuracy", "accuracy of the model's head", "higher", _ANY, "predictions", _SOURCE, _plain(head_accuracy)),
     Metric("probe_accuracy", "few-shot probe accuracy", "higher", _EPISODES, "embeddings", _TARGET, probe_accuracy),

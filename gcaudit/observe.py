@@ -22,7 +22,7 @@ from torch import Tensor
 from gcaudit.data import ImageSet
 from gcaudit.data.batches import Batch, stream_batches
 from gcaudit.encoders import Encoder, picture_transform
-from gcaudit.errors import AuditError, DataError, RequestError, shorten
+from gcaudit.errors import AuditError, DataError, RequestError, one_line, shorten
 from gcaudit.geometry.counter import balanced_order, derive_seed
 from gcaudit.geometry.evidence import Evidence
 from gcaudit.geometry.jacobian import Estimator, batch_energies, vectors_per_image
@@ -108,7 +108,7 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
-        text = " ".join(str(error).split())[:120]
+        text = one_line(error)
         raise RequestError(f"expected --device auto, cpu or a device of this machine, found {name!r} ({text})") from None
     return device
 

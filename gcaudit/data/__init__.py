@@ -162,8 +162,8 @@ def _open(request: DataRequest) -> tuple[RawData, str, str | None, str]:
         return open_known(known, split, request.root), spec, split, known.family or known.name
     if spec.startswith(("hf:", "disk:")):
         preferred = ("train",) if request.role == "source" else ("test", "validation")
-        raw, split = read_hugging_face(spec, request.split, preferred)
-        return raw, spec, split, spec
+        raw, taken = read_hugging_face(spec, request.split, preferred)
+        return raw, spec, taken, spec
     if spec.startswith("torchvision:"):
         return _open_torchvision(spec, request), spec, request.split, spec.lower()
     return _open_path(spec, request.split), spec, request.split, str(Path(spec).resolve())

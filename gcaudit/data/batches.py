@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from gcaudit.data.readers import Reader
-from gcaudit.errors import AuditError, GcauditError
+from gcaudit.errors import AuditError, GcauditError, one_line
 
 Transform = Callable[[Image.Image], Tensor]
 
@@ -94,10 +94,10 @@ class _Items(Dataset[_Item]):
         except GcauditError as error:
             return _Item(position, None, digest, str(error))
         except Exception as error:  # decoders raise many kinds on damaged files
-            text = " ".join(str(error).split())[:160]
+            text = one_line(error)
             # PIL's message for unknown bytes names an object in memory, which tells nobody anything
             text = "these bytes are no picture" if text.startswith("cannot identify image file") else text
-            return _Item(position, None, digest, f"{self.reader.where(row)}: {text or type(error).__name__}")
+            return _Item(position, None, digest, f"{self.reader.where(row)}: {text}")
 
 
 def _collate(items: Sequence[_Item]) -> Batch:
@@ -147,7 +147,8 @@ def stream_batches(
     try:
         yield from loader
     except RuntimeError as error:
-        text = " ".join(str(error).split())
-        if "worker" not in text:
+        if "worker" not in str(error):
             raise
-        raise AuditError(f"expected the decoding workers to live: {text[:160]}; pass --workers 0 or a smaller batch") from error
+        raise AuditError(
+            f"expected the decoding workers to live: {one_line(error)}; pass --workers 0 or a smaller batch"
+        ) from error

@@ -31,7 +31,8 @@ from gcaudit.data.readers import (
     number_labels,
     pick_column,
 )
-from gcaudit.errors import DataError, shorten
+from gcaudit.errors import DataError, one_line, shorten
+from gcaudit.hub import prepare_hub
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif"))
 SPLIT_NAMES = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
@@ -58,7 +59,9 @@ def read_folder(folder: Path, split: str | None) -> RawData:
     classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if classes and all(path.name.lower() in SPLIT_NAMES for path in classes):
         names = ", ".join(path.name for path in classes)
-        raise DataError(f"{folder}: expected class folders, found the splits {names}; name one with --source-split or --target-split")
+        raise DataError(
+            f"{folder}: expected class folders, found the splits {names}; name one with --source-split or --target-split"
+        )
     paths, labels, odd = [], [], set()
     for number, place in enumerate(classes):
         for path in sorted(place.rglob("*")):
@@ -89,7 +92,8 @@ def find_parquet(place: str, split: str | None) -> list[Path]:
     elif path.is_file():
         return [path] if path.suffix == ".parquet" else []
     else:
-        found = sorted(Path(name) for name in glob.glob(place, recursive=True) if name.endswith(".parquet"))
+        names = glob.glob(place, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute patterns
+        found = sorted(Path(name) for name in names if name.endswith(".parquet"))
     return found if split is None else [file for file in found if file.name.startswith(split)]
 
 
@@ -131,7 +135,7 @@ def read_parquet(files: Sequence[Path]) -> RawData:
                     groups.append((number, group, rows))
                     rows += parquet.metadata.row_group(group).num_rows
         except (pa.ArrowException, OSError) as error:
-            text = " ".join(str(error).split())[:160]
+            text = one_line(error)
             raise DataError(f"{path}: expected a readable parquet file, found {text}") from None
     if not rows:
         raise DataError(f"{files[0]}: expected images, found no rows")
@@ -205,9 +209,9 @@ def _cifar_members(place: Path, names: Sequence[str]) -> dict[str, dict[str, Any
         with tarfile.open(place) as archive:
             for member in archive:
                 name = Path(member.name).name
-                file = archive.extractfile(member) if name in names and member.isfile() else None
-                if file is not None:
-                    found[name] = unpickle_arrays(file, f"{place}, {member.name}")
+                content = archive.extractfile(member) if name in names and member.isfile() else None
+                if content is not None:
+                    found[name] = unpickle_arrays(content, f"{place}, {member.name}")
     except (tarfile.TarError, EOFError, OSError) as error:
         raise DataError(f"{place}: expected CIFAR's archive: {error}; fetch it again") from None
     absent = [name for name in names if name not in found]
@@ -237,7 +241,7 @@ def read_cifar(place: Path, files: Sequence[str], label_key: str, meta: tuple[st
     for name in files:
         data, given = members[name].get("data"), members[name].get(label_key)
         sound = isinstance(data, np.ndarray) and data.dtype == np.uint8 and data.ndim == 2 and data.shape[1] == 3072
-        if not sound or not isinstance(given, list) or len(given) != len(data):
+        if not sound or not isinstance(data, np.ndarray) or not isinstance(given, list) or len(given) != len(data):
             raise DataError(f"{place}, {name}: expected n x 3072 bytes and n {label_key}, found others; fetch the archive again")
         pixels.append(data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
         labels += given
@@ -332,6 +336,8 @@ def read_hugging_face(spec: str, split: str | None, preferred: Sequence[str]) ->
     """
     datasets = _import_datasets(spec)
     kind, _, rest = spec.partition(":")
+    if kind == "hf" and not Path(rest).exists():
+        prepare_hub()
     try:
         if kind == "disk":
             found = datasets.load_from_disk(rest)
@@ -339,8 +345,10 @@ def read_hugging_face(spec: str, split: str | None, preferred: Sequence[str]) ->
             name, _, config = rest.partition(":")
             found = datasets.load_dataset(name, config or None)
     except Exception as error:  # the library, the hub client and the network raise many kinds
-        text = " ".join(str(error).split())[:200]
-        raise DataError(f"{spec}: expected a data set, found {type(error).__name__}: {text}; with no network, pass a local path") from None
+        text = one_line(error, 200)
+        raise DataError(
+            f"{spec}: expected a data set, found {type(error).__name__}: {text}; with no network, pass a local path"
+        ) from None
     table, taken = _choose_split(found, split, preferred, spec)
     return _table_data(datasets, table, spec), taken
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import final
 
 import numpy as np
 
+from gcaudit.bundled import bundled_path
 from gcaudit.data.formats import find_parquet, read_cifar, read_folder, read_hugging_face, read_idx, read_parquet
 from gcaudit.data.readers import ArrayReader, FileReader, RawData
 from gcaudit.errors import DataError
@@ -155,20 +155,8 @@ def _find_mnist_like(folders: Sequence[str], names: Sequence[str]) -> Finder:
     return find
 
 
-def bundled(name: str) -> Path:
-    """Find a file that comes with the package.
-
-    Args:
-        name: of a file or folder in `gcaudit/bundled`.
-
-    Returns:
-        Its path.
-    """
-    return Path(str(resources.files("gcaudit") / "bundled" / name))
-
-
 def _find_demo(_root: Path, split: str) -> RawData | None:
-    return read_parquet([bundled(f"demo-{split}.parquet")])
+    return read_parquet([bundled_path(f"demo-{split}.parquet")])
 
 
 _TV = "from torchvision.datasets import"

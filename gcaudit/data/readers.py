@@ -224,7 +224,7 @@ class ParquetReader:
     def where(self, row: int) -> str:
         """Return file and row."""
         number, place = self._locate(row)
-        file, group, first = self.groups[number]
+        file, _, first = self.groups[number]
         before = next(start for f, _, start in self.groups if f == file)
         return f"{self.files[file]}, row {place + first - before}"
 

@@ -14,12 +14,13 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from gcaudit.bundled import bundled_path
 from gcaudit.checkpoints import WEIGHT_SUFFIXES, Checkpoint, read_checkpoint
 from gcaudit.encoders.architectures import Architecture, build_architecture, describe_module, known_names
 from gcaudit.encoders.preprocessing import Preprocessing, override, picture_transform, preprocessing_from
 from gcaudit.encoders.taps import Tap, classifier_tap, dry_input, head_modules, layer_tap, pre_logits_tap
 from gcaudit.encoders.weights import load_weights, state_digest
-from gcaudit.errors import ArchitectureError, CheckpointError, GcauditError, RequestError
+from gcaudit.errors import ArchitectureError, CheckpointError, GcauditError, RequestError, one_line
 
 __all__ = ["Encoder", "ModelRequest", "Preprocessing", "Tap", "load_encoder", "picture_transform"]
 
@@ -30,7 +31,7 @@ class ModelRequest:
     """Which model, and how it is to be read.
 
     Attributes:
-        spec: a path, `timm:NAME[.TAG]`, `hf-hub:ORG/REPO[@REV]`, `torchvision:NAME[:WEIGHTS]`, or a module.
+        spec: `demo`, a path, `timm:NAME[.TAG]`, `hf-hub:ORG/REPO[@REV]`, `torchvision:NAME[:WEIGHTS]`, or a module.
         arch: what a bare state dict is.
         arch_args: keyword arguments of the architecture.
         ema: take averaged weights.
@@ -118,6 +119,8 @@ def load_encoder(request: ModelRequest) -> Encoder:
     if isinstance(request.spec, nn.Module):
         name = f"{type(request.spec).__module__}.{type(request.spec).__qualname__}"
         return _finish(request, describe_module(name, copy.deepcopy(request.spec)), None, None, [])
+    if request.spec == "demo":
+        return _from_checkpoint(request, read_checkpoint(bundled_path("demo-model")))
     if _is_published(request.spec):
         if request.arch is not None:
             raise RequestError(f"expected --arch with a file only, found it with {request.spec}; drop --arch")
@@ -209,7 +212,7 @@ def _finish(
         raise
     except Exception as error:  # a network given another input than it was made for may raise anything
         size = "x".join(str(n) for n in preprocessing.input_size)
-        text = " ".join(str(error).split())[:160]
+        text = one_line(error)
         raise ArchitectureError(
             f"expected {architecture.name} to take one {size} image: {type(error).__name__}: {text}; see --input-size and --arch-arg"
         ) from error

@@ -18,7 +18,8 @@ from timm.data.config import resolve_data_config
 from torch import nn
 
 from gcaudit.encoders.preprocessing import crop_share
-from gcaudit.errors import ArchitectureError, GcauditError, shorten
+from gcaudit.errors import ArchitectureError, GcauditError, one_line, shorten
+from gcaudit.hub import prepare_hub
 
 Family = Literal["timm", "torchvision", "custom"]
 
@@ -87,7 +88,7 @@ def known_names(bare: str) -> list[str]:
 
 
 def _offline(name: str, error: Exception) -> ArchitectureError:
-    text = " ".join(str(error).split())[:200]
+    text = one_line(error, 200)
     return ArchitectureError(
         f"expected to fetch the published weights of {name}, found {type(error).__name__}: {text}; "
         "with no network, fetch the file elsewhere and pass its path with --arch"
@@ -96,13 +97,15 @@ def _offline(name: str, error: Exception) -> ArchitectureError:
 
 def _rejected(name: str, arguments: Mapping[str, Any], error: Exception) -> ArchitectureError:
     given = ", ".join(f"{key}={value!r}" for key, value in arguments.items()) or "no arguments"
-    text = " ".join(str(error).split())[:200]
+    text = one_line(error, 200)
     return ArchitectureError(f"expected {name} to be built from {given}: {type(error).__name__}: {text}; see --arch-arg")
 
 
 def _build_timm(name: str, model: str, arguments: Mapping[str, Any], pretrained: bool) -> Architecture:
     if not model.startswith("hf-hub:") and not timm.is_model(model.partition(".")[0]):
         raise _unknown(name, model, timm.list_models(), "timm")
+    if pretrained:
+        prepare_hub()
     try:
         module = timm.create_model(model, pretrained=pretrained, **arguments)
     except Exception as error:  # timm, the hub client and the network raise many kinds
@@ -110,7 +113,9 @@ def _build_timm(name: str, model: str, arguments: Mapping[str, Any], pretrained:
     size = arguments.get("img_size")
     channels = arguments.get("in_chans")
     chosen = {"img_size": size} if isinstance(size, int) else {}
-    config = resolve_data_config(chosen, pretrained_cfg=getattr(module, "pretrained_cfg", None) or {}, model=module)
+    config: dict[str, Any] = resolve_data_config(  # type: ignore[no-untyped-call]
+        chosen, pretrained_cfg=getattr(module, "pretrained_cfg", None) or {}, model=module
+    )
     known = {key: value for key, value in config.items() if value is not None}
     return Architecture(name, "timm", module.eval(), known, channels if isinstance(channels, int) else None)
 

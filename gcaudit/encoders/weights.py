@@ -117,7 +117,9 @@ def resize_head(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str, h
             setattr(module.get_submodule(parent), leaf, nn.Linear(old.in_features, len(weight), bias=bias))
 
 
-def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], head: tuple[str, ...], allow_missing: bool) -> tuple[Fit, list[str]]:
+def load_weights(
+    module: nn.Module, tensors: Mapping[str, Tensor], head: tuple[str, ...], allow_missing: bool
+) -> tuple[Fit, list[str]]:
     """Put tensors into a module.
 
     Args:

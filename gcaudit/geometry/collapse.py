@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gcaudit.geometry.complexity import ONE_IMAGE, class_complexities, energies_reason, energy_count
+from gcaudit.geometry.complexity import ONE_IMAGE, energies_reason, energy_count
 from gcaudit.geometry.delta import ClassStatistics, Statistic, delta_method
 from gcaudit.geometry.estimate import Estimate, missing, normal_estimate
 from gcaudit.geometry.evidence import Evidence
@@ -184,6 +184,3 @@ def geometric_collapse_refined(evidence: Evidence) -> Estimate:
         The estimate, per squared pixel unit.
     """
     return _collapse(evidence, _geometric_collapse_refined)
-
-
-__all__ = ["cdnv", "cdnv_debiased", "class_complexities", "geometric_collapse", "geometric_collapse_refined"]

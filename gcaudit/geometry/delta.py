@@ -83,9 +83,7 @@ def delta_method(evidence: Evidence, statistic: Statistic) -> tuple[Tensor, Tens
         value = statistic(ClassStatistics(moments.counts.to(torch.float64), means, variances, complexities))
         inputs = (means, variances, complexities)
         gradients = torch.autograd.grad(value, inputs, allow_unused=True)
-    by_mean, by_variance, by_complexity = (
-        torch.zeros_like(x) if g is None else g for x, g in zip(inputs, gradients, strict=True)
-    )
+    by_mean, by_variance, by_complexity = (torch.zeros_like(x) if g is None else g for x, g in zip(inputs, gradients, strict=True))
     value = value.detach()
     uses_moments = bool(by_mean.any() or by_variance.any())
     uses_energies = bool(by_complexity.any())
@@ -97,7 +95,8 @@ def delta_method(evidence: Evidence, statistic: Statistic) -> tuple[Tensor, Tens
     if uses_moments:
         influence += _moment_influence(evidence, by_mean, by_variance)
     if uses_energies:
-        assert evidence.energies is not None and evidence.energy_rows is not None
+        assert evidence.energies is not None
+        assert evidence.energy_rows is not None
         rows, counts = evidence.energy_rows, evidence.energy_counts().to(torch.float64)
         classes = evidence.labels[rows]
         deviations = evidence.energies - complexities.detach()[classes]

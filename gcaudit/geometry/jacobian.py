@@ -148,9 +148,7 @@ def squared_vjps(embeddings: Tensor, inputs: Tensor, vectors: Iterable[Tensor]) 
     return total
 
 
-def batch_energies(
-    embeddings: Tensor, inputs: Tensor, index: Tensor, *, estimator: Estimator, vectors: int, seed: int
-) -> Tensor:
+def batch_energies(embeddings: Tensor, inputs: Tensor, index: Tensor, *, estimator: Estimator, vectors: int, seed: int) -> Tensor:
     """Measure the energies of a batch whose forward pass has been done.
 
     Args:

@@ -20,7 +20,7 @@ Munn, Dherin, Gonzalvo, NeurIPS 2024, section 5 (its use as transfer accuracy).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -99,10 +99,9 @@ class ProbeSettings:
             )
         if self.n_query is not None and int(counts[shortest]) < need + self.n_query:
             short = int((counts < need + self.n_query).sum())
-            return [
-                f"{short} classes have fewer than n_shot + n_query = {need + self.n_query} images "
-                f"(the smallest, {class_names[shortest]!r}, has {int(counts[shortest])}): fewer queries are taken from them"
-            ]
+            name, size = class_names[shortest], int(counts[shortest])
+            line = f"{short} classes have fewer than n_shot + n_query = {need + self.n_query} images (the smallest, {name!r}, has {size})"
+            return [f"{line}: fewer queries are taken from them"]
         return []
 
 
@@ -122,7 +121,7 @@ class Episodes:
     present: Tensor
 
 
-def draw_episodes(members: Tensor, counts: Tensor, numbers: Tensor, settings: ProbeSettings, n_shot: int, seed: int) -> Episodes:
+def draw_episodes(members: Tensor, counts: Tensor, numbers: Tensor, *, settings: ProbeSettings, n_shot: int, seed: int) -> Episodes:
     """Draw episodes by number; each is a pure function of (seed, its number).
 
     Args:
@@ -193,7 +192,7 @@ def episode_accuracies(evidence: Evidence, settings: ProbeSettings, n_shot: int)
         (episodes,) float64; see `ridge_accuracies`.
     """
     counts = evidence.moments.counts
-    by_class = torch.argsort(evidence.labels, stable=True).split(counts.tolist())
+    by_class = torch.split(torch.argsort(evidence.labels, stable=True), counts.tolist())
     members = torch.nn.utils.rnn.pad_sequence(list(by_class), batch_first=True)
     centre = evidence.moments.means.mean(0)
     pool = evidence.embeddings.to(torch.float64) - centre
@@ -205,13 +204,18 @@ def episode_accuracies(evidence: Evidence, settings: ProbeSettings, n_shot: int)
     found = []
     for start in range(0, settings.episodes, chunk):
         numbers = torch.arange(start, min(start + chunk, settings.episodes))
-        episodes = draw_episodes(members, counts, numbers, settings, n_shot, seed)
+        episodes = draw_episodes(members, counts, numbers, settings=settings, n_shot=n_shot, seed=seed)
         found.append(ridge_accuracies(pool, episodes, settings.ridge, resolution))
     return torch.cat(found)
 
 
 def _summarise(accuracies: Tensor, settings: ProbeSettings, n_shot: int) -> Estimate:
-    details = {"n_way": settings.n_way, "n_shot": n_shot, "n_query": settings.n_query or "all", "episodes": settings.episodes}
+    details: dict[str, Any] = {
+        "n_way": settings.n_way,
+        "n_shot": n_shot,
+        "n_query": settings.n_query or "all",
+        "episodes": settings.episodes,
+    }
     details |= {"ridge": settings.ridge, "interval": "over episodes, given the pool of images"}
     failed = int(accuracies.isnan().sum())
     if failed:

@@ -7,8 +7,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
-SCHEMA = "gcaudit.report/1"
-
 
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -100,7 +98,7 @@ class Report(_Model):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
 
-    schema_: Literal["gcaudit.report/1"] = Field(SCHEMA, alias="schema")
+    schema_: Literal["gcaudit.report/1"] = Field("gcaudit.report/1", alias="schema")
     gcaudit: str
     created: str
     model: ModelBlock

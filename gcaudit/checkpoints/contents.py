@@ -1,0 +1,147 @@
+"""What is inside a checkpoint: the weights among other things, and hints on the architecture."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from gcaudit.checkpoints.torch_file import RESAVE
+from gcaudit.errors import CheckpointError, shorten
+
+PLAIN_CONTAINERS = ("state_dict", "model", "net", "network", "module")
+EMA_CONTAINERS = ("state_dict_ema", "model_ema", "ema_state_dict")
+
+
+@final
+@dataclass(frozen=True)
+class Hints:
+    """What a checkpoint says of itself.
+
+    Attributes:
+        arch: architecture name, with or without a `timm:` or `torchvision:` prefix.
+        arch_args: arguments of the architecture (in_chans, img_size, ...).
+        preprocessing: input_size, mean, std, interpolation, crop_pct, as far as they are given.
+        source: where that was found.
+    """
+
+    arch: str | None = None
+    arch_args: Mapping[str, Any] = field(default_factory=dict)
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    source: str | None = None
+
+
+def _tensors_in(content: Any) -> dict[str, Tensor]:
+    if not isinstance(content, Mapping):
+        return {}
+    return {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+
+
+def choose_container(content: Mapping[str, Any], path: Path, ema: bool) -> tuple[str | None, dict[str, Tensor], tuple[str, ...]]:
+    """Find the weights in a checkpoint.
+
+    Args:
+        content: what was read.
+        path: for messages.
+        ema: take averaged weights.
+
+    Returns:
+        The key they lay under (None: the dict itself), the tensors, and the other keys that hold weights.
+
+    Raises:
+        CheckpointError: there are no weights, or not of the kind asked for.
+    """
+    found = {name: _tensors_in(content.get(name)) for name in (*EMA_CONTAINERS, *PLAIN_CONTAINERS)}
+    found = {name: tensors for name, tensors in found.items() if tensors}
+    order = (*EMA_CONTAINERS, *PLAIN_CONTAINERS) if ema else PLAIN_CONTAINERS
+    if ema and not any(name in found for name in EMA_CONTAINERS):
+        raise CheckpointError(f"{path}: expected averaged weights under {', '.join(EMA_CONTAINERS)}, found none; drop --ema")
+    chosen = next((name for name in order if name in found), None)
+    if chosen is not None:
+        return chosen, found[chosen], tuple(name for name in found if name != chosen)
+    tensors = _tensors_in(content)
+    if tensors:
+        return None, tensors, tuple(found)
+    if found:
+        raise CheckpointError(f"{path}: expected plain weights, found only averaged ones under {next(iter(found))}; add --ema")
+    keys = shorten([str(key) for key in content]) or "nothing"
+    raise CheckpointError(f"{path}: expected a dict of tensors, found no tensors but {keys}; {RESAVE}")
+
+
+def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse weights that are NaN or infinite.
+
+    Args:
+        tensors: by name.
+        path: for messages.
+
+    Raises:
+        CheckpointError: naming the tensor.
+    """
+    for name, tensor in tensors.items():
+        if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.is_sparse or tensor.is_quantized:
+            continue
+        values = tensor.to(torch.float32) if tensor.element_size() < 2 else tensor
+        if not bool(torch.isfinite(values).all()):
+            bad = int((~torch.isfinite(values)).sum())
+            raise CheckpointError(f"{path}: expected finite weights, found {bad} NaN or inf in tensor {name!r}; the training broke")
+
+
+def plain_dict(value: Any) -> dict[str, Any]:
+    """Read options that a training script saved.
+
+    Args:
+        value: a Namespace, a mapping, or anything else.
+
+    Returns:
+        A dict; empty for anything else.
+    """
+    if isinstance(value, argparse.Namespace):
+        value = vars(value)
+    return {str(key): item for key, item in value.items()} if isinstance(value, Mapping) else {}
+
+
+_PREPROCESSING = ("input_size", "img_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
+
+
+def preprocessing_in(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Pick timm's preprocessing keys out of options.
+
+    Args:
+        config: options.
+
+    Returns:
+        Those that are set; `img_size` becomes `input_size`.
+    """
+    found = {key: config[key] for key in _PREPROCESSING if config.get(key) is not None}
+    side = found.pop("img_size", None)
+    if side is not None and "input_size" not in found:
+        sides = list(side) if isinstance(side, list | tuple) else [side, side]
+        found["input_size"] = [int(config.get("in_chans") or 3), *sides[:2]]
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
+
+
+def hints_of(content: Mapping[str, Any]) -> Hints:
+    """Read what training scripts write beside the weights: `arch`, `args.model` and their kin.
+
+    Args:
+        content: what was read.
+
+    Returns:
+        The hints, with `arch` None when there is no name.
+    """
+    args = plain_dict(content.get("args"))
+    arch, source = content.get("arch"), "arch"
+    if not isinstance(arch, str):
+        arch, source = args.get("model"), "args.model"
+    arch_args = plain_dict(args.get("model_kwargs"))
+    if isinstance(args.get("in_chans"), int):
+        arch_args["in_chans"] = args["in_chans"]
+    if not isinstance(arch, str):
+        return Hints(None, arch_args, preprocessing_in(args))
+    return Hints(arch, arch_args, preprocessing_in(args), f"the checkpoint's {source}")

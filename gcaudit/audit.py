@@ -343,8 +343,17 @@ _NOT_SETTINGS = frozenset(
 )
 
 
+def _plain(value: Any) -> Any:
+    """Keep what JSON can hold; anything else by its repr."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, str | int | float | bool | None) else repr(value)
+
+
 def _settings(spec: AuditSpec, seen: dict[Role, Observation]) -> dict[str, Any]:
-    asked = {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec) if f.name not in _NOT_SETTINGS}
+    asked = {f.name: _plain(getattr(spec, f.name)) for f in dataclasses.fields(spec) if f.name not in _NOT_SETTINGS}
     used = seen["source"]
     return asked | {
         "device": used.device,

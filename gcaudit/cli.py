@@ -288,7 +288,7 @@ def _main_options(
 
 def _run() -> int:
     try:
-        result = app(standalone_mode=False)
+        result = app(prog_name="gcaudit", standalone_mode=False)
     except GcauditError as error:
         say(f"gcaudit: error: {error}")
         return error.exit_code

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 FORMATS = ("table", "json", "markdown")
 _SUFFIXES = {".json": "json", ".md": "markdown", ".txt": "table"}
 _PIPE_WIDTH = 160
+_LEAST_WIDTH = 80
 
 
 def choose_format(name: str | None, output: Path | None) -> str:
@@ -84,7 +85,7 @@ def render(report: Report, name: str, *, to_terminal: bool) -> str:
         return render_markdown(report)
     import shutil
 
-    width = shutil.get_terminal_size((_PIPE_WIDTH, 24)).columns if to_terminal else _PIPE_WIDTH
+    width = max(_LEAST_WIDTH, shutil.get_terminal_size((_PIPE_WIDTH, 24)).columns) if to_terminal else _PIPE_WIDTH
     return _table_text(report, colours=to_terminal and "NO_COLOR" not in os.environ, width=width)
 
 

@@ -20,10 +20,10 @@ def hub_is_reachable(endpoint: str) -> bool:
     """
     if any(os.environ.get(name) for name in _PROXIES):
         return True
-    parts = urlsplit(endpoint)
     try:
+        parts = urlsplit(endpoint)
         socket.getaddrinfo(parts.hostname, parts.port or 443)
-    except OSError:
+    except (OSError, ValueError):  # a name that is no name is a ValueError
         return False
     return True
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gcaudit.checkpoints.contents import Hints, check_finite, choose_container, hints_of, plain_dict, preprocessing_in
 from gcaudit.checkpoints.safetensors_file import read_safetensors
-from gcaudit.checkpoints.torch_file import LEGACY_MAGIC, needs_code, read_torch_legacy, read_torch_zip, scan_stream
+from gcaudit.checkpoints.torch_file import LEGACY_MAGIC, imports_of, needs_code, read_torch_legacy, read_torch_zip
 from gcaudit.errors import CheckpointError, one_line, shorten
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".th", ".tar")
@@ -101,8 +101,7 @@ def _read_file(path: Path) -> tuple[Mapping[str, Any], str]:
     if len(start) > 8 and start[8:9] == b"{":
         return read_safetensors(path, size), "safetensors"
     if start[:1] == b"\x80":
-        names = scan_stream(path, streams=1).imports
-        raise needs_code(path, names, "a bare pickle")
+        raise needs_code(path, imports_of(path), "a bare pickle")
     for magic, what in _FOREIGN.items():
         if start.startswith(magic):
             raise CheckpointError(f"{path}: expected safetensors or a torch.save file, found {what}")
@@ -135,10 +134,10 @@ def _shards(folder: Path, index: Path) -> list[Path]:
     mapping = _read_json(index).get("weight_map")
     if not isinstance(mapping, dict) or not mapping:
         raise CheckpointError(f"{index}: expected a 'weight_map' from tensor names to files, found none")
-    names = list(dict.fromkeys(mapping.values()))
-    outside = [name for name in names if not isinstance(name, str) or Path(name).name != name]
+    outside = [name for name in mapping.values() if not isinstance(name, str) or Path(name).name != name or not name.isprintable()]
     if outside:
         raise CheckpointError(f"{index}: expected shards in the same folder, found {outside[0]!r}")
+    names = list(dict.fromkeys(mapping.values()))
     absent = [name for name in names if not (folder / name).is_file()]
     if absent:
         raise CheckpointError(f"{folder}: expected the shards named in {index.name}, missing {shorten(absent)}; fetch them")

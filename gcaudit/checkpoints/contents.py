@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from gcaudit.errors import CheckpointError, shorten
 
 PLAIN_CONTAINERS = ("state_dict", "model", "net", "network", "module")
 EMA_CONTAINERS = ("state_dict_ema", "model_ema", "ema_state_dict")
+_EXPANDED_LIMIT = 2**28
 
 
 @final
@@ -69,12 +71,12 @@ def choose_container(content: Mapping[str, Any], path: Path, ema: bool) -> tuple
         return None, tensors, tuple(found)
     if found:
         raise CheckpointError(f"{path}: expected plain weights, found only averaged ones under {next(iter(found))}; add --ema")
-    keys = shorten([str(key) for key in content]) or "nothing"
+    keys = shorten([ascii(key)[:40] for key in content]) or "nothing"
     raise CheckpointError(f"{path}: expected a dict of tensors, found no tensors but {keys}; {RESAVE}")
 
 
 def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse weights that are NaN or infinite.
+    """Refuse weights that are NaN, infinite or not there at all, and names that would break a line of text.
 
     Args:
         tensors: by name.
@@ -83,9 +85,21 @@ def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
     Raises:
         CheckpointError: naming the tensor.
     """
+    finite = (torch.float4_e2m1fn_x2,)  # a type without NaN and inf, nor any arithmetic
     for name, tensor in tensors.items():
-        if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.is_sparse or tensor.is_quantized:
+        if not name.isprintable():
+            raise CheckpointError(f"{path}: expected printable names of tensors, found {ascii(name)[:80]}; {RESAVE}")
+        if tensor.is_meta:
+            raise CheckpointError(f"{path}: expected weights, found tensor {name!r} without data (device meta); {RESAVE}")
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.dtype in finite:
             continue
+        if not (tensor.is_floating_point() or tensor.is_complex()):
+            continue
+        if tensor.numel() > max(_EXPANDED_LIMIT, tensor.untyped_storage().nbytes()):
+            raise CheckpointError(
+                f"{path}: refused: tensor {name!r} spreads {tensor.untyped_storage().nbytes()} bytes over {tensor.numel()} numbers; "
+                f"{RESAVE}"
+            )
         values = tensor.to(torch.float32) if tensor.element_size() < 2 else tensor
         if not bool(torch.isfinite(values).all()):
             bad = int((~torch.isfinite(values)).sum())
@@ -116,14 +130,16 @@ def preprocessing_in(config: Mapping[str, Any]) -> dict[str, Any]:
         config: options.
 
     Returns:
-        Those that are set; `img_size` becomes `input_size`.
+        Those that are set, tuples and tensors as lists; `img_size` becomes `input_size`.
     """
-    found = {key: config[key] for key in _PREPROCESSING if config.get(key) is not None}
-    side = found.pop("img_size", None)
+    given = {key: config.get(key) for key in _PREPROCESSING}
+    found = {key: value.tolist() if isinstance(value, Tensor | np.generic) else value for key, value in given.items()}
+    found = {key: list(value) if isinstance(value, tuple) else value for key, value in found.items() if value not in (None, "")}
+    side, channels = found.pop("img_size", None), config.get("in_chans")
     if side is not None and "input_size" not in found:
-        sides = list(side) if isinstance(side, list | tuple) else [side, side]
-        found["input_size"] = [int(config.get("in_chans") or 3), *sides[:2]]
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
+        sides = side if isinstance(side, list) else [side, side]
+        found["input_size"] = [channels if isinstance(channels, int) else 3, *sides[:2]]
+    return found
 
 
 def hints_of(content: Mapping[str, Any]) -> Hints:

@@ -43,17 +43,20 @@ def _safetensors_header(path: Path, size: int) -> dict[str, Any]:
 
 def _check_safetensors_entry(path: Path, name: str, entry: Any, available: int) -> None:
     try:
-        start, end = entry["data_offsets"]
-        numbers, bits = math.prod(entry["shape"]), _DTYPE_BITS.get(entry["dtype"])
+        (start, end), shape, bits = entry["data_offsets"], entry["shape"], _DTYPE_BITS.get(entry["dtype"])
+        sound = all(isinstance(number, int) and 0 <= number < 2**63 for number in (start, end, *shape)) and len(shape) <= 64
     except (KeyError, TypeError, ValueError):
-        raise CheckpointError(f"{path}: tensor {name!r} has no valid dtype, shape and offsets; fetch the file again") from None
+        sound = False
+    if not sound:
+        raise CheckpointError(f"{path}: tensor {name!r} has no valid dtype, shape and offsets; fetch the file again")
     if end > available:
         raise CheckpointError(
             f"{path}: tensor {name!r} claims bytes up to {end}, the file has {available}; it is truncated, fetch it again"
         )
+    numbers = math.prod(shape)
     if bits and (end - start) * 8 != numbers * bits:
         raise CheckpointError(
-            f"{path}: tensor {name!r} of shape {entry['shape']} and type {entry['dtype']} needs {numbers * bits // 8} bytes, "
+            f"{path}: tensor {name!r} of shape {shape} and type {entry['dtype']} needs {numbers * bits // 8} bytes, "
             f"found {end - start}; the file is damaged, fetch it again"
         )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
-import struct
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -22,7 +22,6 @@ from gcaudit.errors import CheckpointError, one_line, shorten
 
 LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"
 RESAVE = "re-save the weights where the model's code is: torch.save(model.state_dict(), 'weights.pt')"
-_PICKLE_LIMIT = 256 * 2**20
 
 
 class _Inert:
@@ -50,24 +49,29 @@ class _Inert:
         pass
 
 
-class _Scanner(pickle.Unpickler):
+class _Scanner(pickle._Unpickler):  # the C one fills as much memory as a damaged memo index asks for
     """Walks a pickle without importing anything; records what it names and which storages it claims."""
 
     def __init__(self, file: IO[bytes]) -> None:
         super().__init__(file)
         self.imports: list[str] = []
-        self.storages: dict[str, tuple[str, int]] = {}
+        self.storages: dict[str, int] = {}
+        self.content: Any = None
+        self.damage: str | None = None
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
-        self.imports.append(f"{module}.{name}")
+        self.imports.append(ascii(f"{module}.{name}"[:80])[1:-1])
         return type(name, (_Inert,), {"__module__": module})
 
     def persistent_load(self, pid: Any) -> Any:
         if isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage":
-            kind = pid[1].__name__ if isinstance(pid[1], type) else "UntypedStorage"
-            self.storages[str(pid[2])] = (kind, int(pid[4]))
+            _, kind, key, _, numbers = pid[:5]
+            if not (isinstance(key, str) and isinstance(numbers, int) and numbers >= 0):
+                raise pickle.UnpicklingError("tensor data without a name or size")
+            claimed = numbers * _STORAGE_BYTES.get(getattr(kind, "__name__", ""), 1)
+            self.storages[key] = max(claimed, self.storages.get(key, 0))
         return _Inert()
 
 
@@ -89,29 +93,29 @@ def _safe_globals() -> list[Any]:
 def _scan(file: IO[bytes], path: Path) -> _Scanner:
     scanner = _Scanner(file)
     try:
-        scanner.load()
+        scanner.content = scanner.load()
     except (MemoryError, RecursionError):
         raise CheckpointError(f"{path}: the pickle inside is too large or too deep to be a checkpoint; {RESAVE}") from None
     except Exception as error:  # a hostile pickle may raise anything at all
-        if not scanner.imports:
-            raise CheckpointError(f"{path}: expected a torch.save file, found a damaged pickle ({one_line(error)})") from None
+        scanner.damage = one_line(error)
     return scanner
 
 
-def scan_stream(path: Path, streams: int) -> _Scanner:
-    """Scan one of several pickles that follow each other in a file.
+def imports_of(path: Path) -> list[str]:
+    """List what a bare pickle wants to import.
 
     Args:
         path: the file.
-        streams: number of the pickle, from 1.
 
     Returns:
-        The scan, with `imports` and `storages`.
+        Dotted names in their order, as far as the pickle can be read.
     """
     with path.open("rb") as file:
-        for _ in range(streams - 1):
-            _scan(file, path)
-        return _scan(file, path)
+        return _scan(file, path).imports
+
+
+def _damaged(path: Path, what: str) -> CheckpointError:
+    return CheckpointError(f"{path}: expected a sound torch.save file: {what}; it is damaged, fetch it again")
 
 
 def needs_code(path: Path, imports: list[str], what: str) -> CheckpointError:
@@ -146,36 +150,38 @@ def read_torch_zip(path: Path) -> Mapping[str, Any]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            records = {entry.filename: entry for entry in archive.infolist()}
-            names = [name for name in records if name.endswith("/data.pkl")]
-            roots = {name.split("/", 1)[-1].split("/")[0] for name in records}
-            if "constants.pkl" in roots or "code" in roots:
-                raise needs_code(path, [], "a TorchScript program")
-            if any(name.endswith(("archive_format", "serialized_exported_program.json")) for name in records):
-                raise needs_code(path, [], "an exported program (.pt2)")
-            if not names:
-                what = "a NumPy .npz archive" if any(name.endswith(".npy") for name in records) else "another zip archive"
-                raise CheckpointError(f"{path}: expected safetensors or a torch.save file, found {what}")
-            entry = records[names[0]]
-            if sum(record.file_size for record in records.values()) > path.stat().st_size or entry.file_size > _PICKLE_LIMIT:
-                raise CheckpointError(f"{path}: refused: the archive inflates to more bytes than the file has; {RESAVE}")
-            with archive.open(entry) as file:
+            entries = archive.infolist()
+            records = {entry.filename: entry for entry in entries}
+            root = next(iter(records), "").partition("/")[0]
+            _check_kind(path, [name.removeprefix(f"{root}/") for name in records])
+            if len({name.lower() for name in records}) < len(entries):
+                raise CheckpointError(f"{path}: refused: the archive holds two records of one name; {RESAVE}")
+            packed = any(entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 for entry in entries)
+            if packed or sum(entry.file_size for entry in entries) > path.stat().st_size:
+                raise CheckpointError(f"{path}: refused: expected records stored as they are, found packed ones; {RESAVE}")
+            with archive.open(records[f"{root}/data.pkl"]) as file:
                 scanner = _scan(file, path)
-            _check_storages(path, scanner, names[0].removesuffix("data.pkl"), records)
-    except zipfile.BadZipFile:
+    except CheckpointError:
+        raise
+    except Exception:  # a damaged archive raises more than BadZipFile
         raise CheckpointError(f"{path}: expected a torch.save file, found a truncated or damaged zip; fetch it again") from None
+    for key, claimed in scanner.storages.items():
+        record = records.get(f"{root}/data/{key}")
+        if record is None or claimed > record.file_size:
+            found = "none" if record is None else str(record.file_size)
+            raise _damaged(path, f"tensor data {key!r} claim {claimed} bytes, the file has {found}")
     return _load_weights(path, scanner, mmap=True)
 
 
-def _check_storages(path: Path, scanner: _Scanner, root: str, records: Mapping[str, zipfile.ZipInfo]) -> None:
-    for key, (kind, numbers) in scanner.storages.items():
-        record = records.get(f"{root}data/{key}")
-        claimed = numbers * _STORAGE_BYTES.get(kind, 1)
-        if record is None or claimed > record.file_size:
-            found = "none" if record is None else str(record.file_size)
-            raise CheckpointError(
-                f"{path}: the tensor data {key!r} claims {claimed} bytes, the file has {found}; it is damaged, fetch it again"
-            )
+def _check_kind(path: Path, names: list[str]) -> None:
+    """Refuse the other kinds of zip that people have."""
+    if "constants.pkl" in names or any(name.startswith("code/") for name in names):
+        raise needs_code(path, [], "a TorchScript program")
+    if any(name.endswith(("archive_format", "serialized_exported_program.json")) for name in names):
+        raise needs_code(path, [], "an exported program (.pt2)")
+    if "data.pkl" not in names:
+        what = "a NumPy .npz archive" if any(name.endswith(".npy") for name in names) else "another zip archive"
+        raise CheckpointError(f"{path}: expected safetensors or a torch.save file, found {what}")
 
 
 def read_torch_legacy(path: Path) -> Mapping[str, Any]:
@@ -190,22 +196,36 @@ def read_torch_legacy(path: Path) -> Mapping[str, Any]:
     Raises:
         CheckpointError: it needs code or is damaged.
     """
-    return _load_weights(path, scan_stream(path, streams=4), mmap=False)
+    with path.open("rb") as file:
+        scans = [_scan(file, path) for _ in range(5)]  # magic number, protocol, system, what was saved, keys of the tensor data
+    saved, keys = scans[3], scans[4].content
+    if not saved.damage:
+        if not isinstance(keys, list) or {str(key) for key in keys} != saved.storages.keys():
+            raise _damaged(path, "its tensors and the data that follow disagree")
+        if sum(saved.storages.values()) > path.stat().st_size:
+            claimed = sum(saved.storages.values())
+            raise _damaged(path, f"tensor data claim {claimed} bytes, the file has {path.stat().st_size}")
+    return _load_weights(path, saved, mmap=False)
 
 
 def _load_weights(path: Path, scanner: _Scanner, *, mmap: bool) -> Mapping[str, Any]:
+    foreign = [name for name in scanner.imports if not _is_plain(name)]
+    if scanner.damage and not foreign:
+        raise _damaged(path, scanner.damage)
     try:
-        with torch.serialization.safe_globals(_safe_globals()), path.open("rb") as file:
+        with torch.serialization.safe_globals(_safe_globals()), path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old storages and pickle protocols
             # torch.load believes a .safetensors suffix, and maps memory from a path alone
             mmap = mmap and path.suffix != ".safetensors"
             content = torch.load(path if mmap else file, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
-        foreign = [name for name in scanner.imports if not _is_plain(name)]
         if foreign:
             raise needs_code(path, foreign, "a pickle") from None
         raise CheckpointError(f"{path}: expected tensors alone: {one_line(error)}; {RESAVE}") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError, struct.error) as error:
-        raise CheckpointError(f"{path}: expected a sound torch.save file: {one_line(error)}; fetch it again") from None
+    except Exception as error:  # a damaged file may raise anything at all
+        raise _damaged(path, one_line(error)) from None
+    if scanner.damage:
+        raise _damaged(path, scanner.damage)
     if isinstance(content, Mapping):
         return content
     raise CheckpointError(f"{path}: expected a dict of tensors, found a {type(content).__name__}; {RESAVE}")

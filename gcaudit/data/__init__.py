@@ -5,6 +5,7 @@ The only place that knows `datasets` and `torchvision.datasets`.
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from gcaudit.data.formats import find_parquet, read_folder, read_hugging_face, read_parquet
 from gcaudit.data.known import KNOWN, KnownData, open_known
 from gcaudit.data.readers import ItemReader, RawData, Reader, TensorReader, number_labels
-from gcaudit.errors import DataError, RequestError, shorten
+from gcaudit.errors import DataError, RequestError, one_line, shorten
 from gcaudit.geometry.counter import balanced_order, derive_seed
 
 __all__ = ["KNOWN", "DataRequest", "ImageSet", "open_data"]
@@ -103,7 +104,7 @@ def open_data(request: DataRequest) -> ImageSet:
     labels = renumber[raw.labels]
     rows = np.flatnonzero(labels >= 0)
     present = np.unique(labels[rows])
-    empty = [raw.class_names[chosen[n]] for n in range(len(chosen)) if n not in set(present.tolist())]
+    empty = [raw.class_names[number] for number in np.delete(chosen, present)]
     if request.classes is not None and empty:
         raise DataError(f"{spec}: expected images of the chosen classes, found none of {shorten(empty)}; leave them out")
     if not len(rows):
@@ -165,7 +166,8 @@ def _open(request: DataRequest) -> tuple[RawData, str, str | None, str]:
         raw, taken = read_hugging_face(spec, request.split, preferred)
         return raw, spec, taken, spec
     if spec.startswith("torchvision:"):
-        return _open_torchvision(spec, request), spec, request.split, spec.lower()
+        raw, taken = _open_torchvision(spec, request)
+        return raw, spec, taken, spec.lower()
     return _open_path(spec, request.split), spec, request.split, str(Path(spec).resolve())
 
 
@@ -174,48 +176,58 @@ def _default_split(known: KnownData, role: str) -> str:
 
 
 def _open_path(spec: str, split: str | None) -> RawData:
+    names = ", ".join(entry.name for entry in KNOWN)
+    if not spec.strip():
+        raise DataError(f"expected a data set, found an empty name; known names: {names}; others: a path, hf:ID, disk:PATH")
     path = Path(spec).expanduser()
     files = find_parquet(str(path), split)
     if files:
         return read_parquet(files)
     if split is not None and find_parquet(str(path), None):
-        names = shorten([file.name for file in find_parquet(str(path), None)])
-        raise DataError(f"{spec}: expected parquet files whose name starts with {split!r}, found {names}")
+        found = shorten([file.name for file in find_parquet(str(path), None)])
+        raise DataError(f"{spec}: expected parquet files whose name starts with {split!r}, found {found}")
     if path.is_dir():
         return read_folder(path, split)
     if path.exists():
         raise DataError(f"{spec}: expected a .parquet file or a folder of class folders, found another file")
-    names = ", ".join(entry.name for entry in KNOWN)
     raise DataError(f"expected a data set, found no file or folder {spec!r}; known names: {names}; others: hf:ID, disk:PATH")
 
 
-def _open_torchvision(spec: str, request: DataRequest) -> RawData:
+def _open_torchvision(spec: str, request: DataRequest) -> tuple[RawData, str | None]:
     import torchvision
 
     name = spec.partition(":")[2]
     kind = getattr(torchvision.datasets, name, None)
     if not isinstance(kind, type):
         raise DataError(f"{spec}: expected the name of a class in torchvision.datasets, found {name!r}")
-    root = request.root or "data"
+    takes = inspect.signature(kind).parameters
+    if "root" not in takes:
+        raise DataError(
+            f"{spec}: expected a data set that lies in a folder, found {name}, which does not; pass the object from Python"
+        )
+    root = str(Path(request.root or "data").expanduser())
+    options: dict[str, Any] = {"download": False} if "download" in takes else {}
     split = request.split or ("train" if request.role == "source" else "test")
-    problem: Exception | None = None
-    options: tuple[dict[str, Any], ...] = ({"train": split == "train"}, {"split": split}, {})
-    for option in options:
-        try:
-            return _open_dataset(kind(root, download=False, **option), spec)
-        except TypeError as error:
-            problem = error
-        except (RuntimeError, OSError, ValueError) as error:
-            problem = error
-            break
-    raise DataError(f"{spec}: expected it under {root}: {problem}; set --data-root, or fetch it with download=True")
+    if "train" in takes:
+        if split not in ("train", "test"):
+            raise DataError(f"{spec}: expected a split of train, test, found {split!r}")
+        options["train"] = split == "train"
+    elif "split" in takes:
+        options["split"] = split
+    elif request.split is not None:
+        raise DataError(f"{spec}: expected no split, since {name} has none, found {split!r}; leave it out")
+    try:
+        return _open_dataset(kind(root, **options), spec), split if {"train", "split"} & set(takes) else None
+    except (RuntimeError, OSError, ValueError, TypeError, ImportError) as error:
+        text = one_line(error)
+        raise DataError(f"{spec}: expected it under {root}: {text}; set --data-root, or fetch it with download=True") from None
 
 
 def _open_object(given: Any) -> RawData:
     if isinstance(given, DataLoader):
         given = given.dataset
     if isinstance(given, tuple | list) and len(given) == 2 and isinstance(given[0], Tensor | np.ndarray):
-        return _open_tensors(torch.as_tensor(given[0]), torch.as_tensor(given[1]))
+        return _open_tensors(*given)
     if isinstance(given, IterableDataset) or not hasattr(given, "__getitem__") or not hasattr(given, "__len__"):
         raise DataError(
             f"expected (images, labels), a Dataset with __len__ and __getitem__, a DataLoader of one, or a data spec; "
@@ -224,24 +236,55 @@ def _open_object(given: Any) -> RawData:
     return _open_dataset(given, type(given).__name__)
 
 
-def _open_tensors(images: Tensor, labels: Tensor) -> RawData:
-    if images.ndim != 4 or labels.ndim != 1 or len(images) != len(labels):
-        shapes = f"{tuple(images.shape)} and {tuple(labels.shape)}"
+def _open_tensors(images: Any, labels: Any) -> RawData:
+    given = labels.tolist() if isinstance(labels, Tensor | np.ndarray) else labels
+    if not isinstance(given, list | tuple):
+        raise DataError(f"expected labels (N,) as a tensor, an array or a list, found a {type(labels).__name__}")
+    if images.ndim != 4 or len(images) != len(given):
+        shapes = f"{tuple(images.shape)} and {tuple(getattr(labels, 'shape', (len(given),)))}"
         raise DataError(f"expected images (N, C, H, W) and labels (N,), found {shapes}")
-    numbers, names = number_labels(labels.tolist(), None, "the labels")
+    problem = f"expected images of uint8, or of floating point in [0, 1], found {images.dtype}"
+    if isinstance(images, np.ndarray):
+        try:
+            images = torch.from_numpy(np.require(images, requirements=("C", "W")))
+        except (TypeError, ValueError):
+            raise DataError(problem) from None
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        raise DataError(problem)
+    numbers, names = number_labels(given, None, "the labels")
     return RawData(TensorReader(images.detach().cpu()), numbers, names)
 
 
-def _open_dataset(dataset: Any, name: str) -> RawData:
-    given: Sequence[Any] | None = None
+def _held_labels(dataset: Any) -> list[int] | None:
+    """Take the labels that torchvision's data sets hold, to be spared decoding every image."""
+    if getattr(dataset, "target_transform", None) is not None:
+        return None
     for attribute in ("targets", "labels", "_labels"):
         held = getattr(dataset, attribute, None)
-        if held is not None and not callable(held) and len(held) == len(dataset):
-            given = [int(value) for value in held]
-            break
+        values = held.tolist() if isinstance(held, Tensor | np.ndarray) else held
+        if (
+            isinstance(values, list | tuple)
+            and len(values) == len(dataset)
+            and all(isinstance(v, int | np.integer) for v in values)
+        ):
+            return list(values)
+    return None
+
+
+def _label_of(dataset: Any, row: int, name: str) -> Any:
+    try:
+        _, label = dataset[row]
+        return label.item() if isinstance(label, Tensor | np.ndarray) else label
+    except Exception as error:  # the user's own code may raise anything
+        text = one_line(error)
+        raise DataError(f"item {row} of {name}: expected (image, label), found {type(error).__name__}: {text}") from error
+
+
+def _open_dataset(dataset: Any, name: str) -> RawData:
+    given: Sequence[Any] | None = _held_labels(dataset)
     if given is None:
-        given = [int(dataset[row][1]) for row in range(len(dataset))]
-    known = getattr(dataset, "classes", None)
+        given = [_label_of(dataset, row, name) for row in range(len(dataset))]
+    known = getattr(dataset, "classes", None) if getattr(dataset, "target_transform", None) is None else None
     names = [str(entry) for entry in known] if isinstance(known, list | tuple) else None
     numbers, class_names = number_labels(given, names, name)
     return RawData(ItemReader(dataset, name), numbers, class_names)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from gcaudit.data.readers import Reader
+from gcaudit.data.readers import ItemReader, Reader
 from gcaudit.errors import AuditError, GcauditError, one_line
 
 Transform = Callable[[Image.Image], Tensor]
@@ -63,7 +63,7 @@ def _picture(raw: Any) -> Image.Image:
     if isinstance(raw, Image.Image):
         return raw
     if isinstance(raw, np.ndarray):
-        return Image.fromarray(raw)
+        return Image.fromarray(raw[..., 0] if raw.ndim == 3 and raw.shape[2] == 1 else raw)
     if isinstance(raw, bytes | bytearray | memoryview):
         return Image.open(io.BytesIO(raw))
     raise TypeError(f"expected a picture, found a {type(raw).__name__}")
@@ -72,16 +72,27 @@ def _picture(raw: Any) -> Image.Image:
 def _check_pixels(pixels: Tensor) -> Tensor:
     if pixels.ndim != 3:
         raise ValueError(f"expected pixels (C, H, W), found shape {tuple(pixels.shape)}")
+    if not pixels.is_floating_point() and pixels.dtype != torch.uint8:
+        raise ValueError(f"expected pixels of uint8, or of floating point in [0, 1], found {pixels.dtype}")
     if pixels.is_floating_point() and not (float(pixels.min()) >= 0 and float(pixels.max()) <= 1):
         low, high = float(pixels.min()), float(pixels.max())
         raise ValueError(f"expected pixels in [0, 1] before normalisation, found {low:g} to {high:g}; leave Normalize out")
     return pixels
 
 
+def _kind(pixels: Tensor) -> str:
+    return f"{' x '.join(str(edge) for edge in pixels.shape)} {str(pixels.dtype).removeprefix('torch.')}"
+
+
 @final
 class _Items(Dataset[_Item]):
     def __init__(self, reader: Reader, index: Tensor, transform: Transform) -> None:
         self.reader, self.index, self.transform = reader, index.tolist(), transform
+        self.kind: str | None = None
+
+    def expect_kind(self, places: Iterable[int]) -> None:
+        """Hold all images to the size and type of the first good one; those of pictures are the transform's."""
+        self.kind = next((_kind(pixels) for place in places if (pixels := self[place].pixels) is not None), None)
 
     def __getitem__(self, position: int) -> _Item:
         row = self.index[position]
@@ -90,6 +101,8 @@ class _Items(Dataset[_Item]):
             raw = self.reader.read(row)
             digest = _digest(raw)
             pixels = _check_pixels(raw) if isinstance(raw, Tensor) else self.transform(_picture(raw))
+            if self.kind not in (None, _kind(pixels)):
+                raise ValueError(f"expected images of one size, {self.kind}, found {_kind(pixels)}")
             return _Item(position, pixels, digest)
         except GcauditError as error:
             return _Item(position, None, digest, str(error))
@@ -103,12 +116,7 @@ class _Items(Dataset[_Item]):
 def _collate(items: Sequence[_Item]) -> Batch:
     failures = [(item.position, item.failure) for item in items if item.pixels is None]
     good = [(item, item.pixels) for item in items if item.pixels is not None]
-    size = good[0][1].shape if good else torch.Size((1, 1, 1))
-    for item, pixels in good:
-        if pixels.shape != size:
-            failures.append((item.position, f"expected images of one size, found {tuple(size)} and {tuple(pixels.shape)}"))
-    good = [(item, pixels) for item, pixels in good if pixels.shape == size]
-    stacked = torch.stack([pixels for _, pixels in good]) if good else torch.zeros(0, *size)
+    stacked = torch.stack([pixels for _, pixels in good]) if good else torch.zeros(0, 1, 1, 1)
     positions = torch.tensor([item.position for item, _ in good], dtype=torch.int64)
     return Batch(stacked, positions, tuple(item.digest for item, _ in good), tuple(failures))
 
@@ -136,8 +144,11 @@ def stream_batches(
     Raises:
         AuditError: a worker died.
     """
+    items = _Items(reader, index, transform)
+    if isinstance(reader, ItemReader):
+        items.expect_kind(place for places in order for place in places)
     loader = DataLoader(
-        _Items(reader, index, transform),
+        items,
         batch_sampler=[list(places) for places in order],
         num_workers=workers,
         collate_fn=_collate,

@@ -9,8 +9,10 @@ from __future__ import annotations
 import glob
 import gzip
 import json
+import math
 import pickle
 import tarfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -39,7 +41,7 @@ SPLIT_NAMES = frozenset(("train", "training", "val", "valid", "validation", "tes
 
 
 def read_folder(folder: Path, split: str | None) -> RawData:
-    """Read a folder of class folders; pictures may lie deeper.
+    """Read a folder of class folders; pictures may lie deeper, names that begin with a dot are left out.
 
     Args:
         folder: with one folder a class, or with `split` folders of these.
@@ -65,10 +67,14 @@ def read_folder(folder: Path, split: str | None) -> RawData:
     paths, labels, odd = [], [], set()
     for number, place in enumerate(classes):
         for path in sorted(place.rglob("*")):
-            if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+            if any(part.startswith(".") for part in path.relative_to(place).parts):
+                continue
+            # a link that leads nowhere is a picture that cannot be read, not one that is not there
+            is_file = path.is_file() or (path.is_symlink() and not path.exists())
+            if path.suffix.lower() in IMAGE_SUFFIXES and is_file:
                 paths.append(path)
                 labels.append(number)
-            elif path.is_file():
+            elif is_file:
                 odd.add(path.suffix or path.name)
     if not paths:
         seen = f"files ending in {shorten(sorted(odd))}" if odd else "no files" if classes else "no class folders"
@@ -90,7 +96,7 @@ def find_parquet(place: str, split: str | None) -> list[Path]:
     if path.is_dir():
         found = sorted(path.glob("*.parquet")) or sorted((path / "data").glob("*.parquet"))
     elif path.is_file():
-        return [path] if path.suffix == ".parquet" else []
+        found = [path] if path.suffix == ".parquet" else []
     else:
         names = glob.glob(place, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute patterns
         found = sorted(Path(name) for name in names if name.endswith(".parquet"))
@@ -117,19 +123,25 @@ def read_parquet(files: Sequence[Path]) -> RawData:
         The data; class names from the Hugging Face metadata where they are there.
 
     Raises:
-        DataError: unreadable files or missing columns.
+        DataError: unreadable files, missing columns, or files that disagree on columns or class names.
     """
     values: list[Any] = []
     groups: list[tuple[int, int, int]] = []
-    image_column, names = "", None
+    wanted_labels: Sequence[str] = LABEL_COLUMNS
+    wanted_images: Sequence[str] = IMAGE_COLUMNS
+    names: Sequence[str] | None = None
     rows = 0
     for number, path in enumerate(files):
         try:
             with pq.ParquetFile(path) as parquet:
                 schema = parquet.schema_arrow
-                label_column = pick_column(schema.names, LABEL_COLUMNS, "labels", str(path))
-                image_column = pick_column(schema.names, IMAGE_COLUMNS, "images", str(path))
-                names = names or _names_in_schema(schema, label_column)
+                label_column = pick_column(schema.names, wanted_labels, "labels", str(path))
+                image_column = pick_column(schema.names, wanted_images, "images", str(path))
+                wanted_labels, wanted_images = (label_column,), (image_column,)
+                found = _names_in_schema(schema, label_column)
+                if names is not None and found is not None and names != found:
+                    raise DataError(f"{path}: expected the class names of the files before it, found others; pass one file")
+                names = names if found is None else found
                 values += parquet.read(columns=[label_column]).column(0).to_pylist()
                 for group in range(parquet.num_row_groups):
                     groups.append((number, group, rows))
@@ -140,7 +152,7 @@ def read_parquet(files: Sequence[Path]) -> RawData:
     if not rows:
         raise DataError(f"{files[0]}: expected images, found no rows")
     labels, class_names = number_labels(values, names, str(files[0]))
-    return RawData(ParquetReader(tuple(files), image_column, tuple(groups)), labels, class_names)
+    return RawData(ParquetReader(tuple(files), wanted_images[0], tuple(groups)), labels, class_names)
 
 
 # --- CIFAR -----------------------------------------------------------------------------------------------------------
@@ -153,12 +165,17 @@ def _latin1(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1")
 
 
+def _dtype(name: str, align: int = 0, copy: int = 1) -> np.dtype[Any]:
+    """Stand in for `numpy.dtype`, which no longer takes the 0 and 1 of old pickles quietly."""
+    return np.dtype(name, align=bool(align), copy=bool(copy))
+
+
 _RECONSTRUCT = np.ndarray(0).__reduce__()[0]
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
     ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
     ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
+    ("numpy", "dtype"): _dtype,
     ("_codecs", "encode"): _latin1,
 }
 
@@ -187,7 +204,8 @@ def unpickle_arrays(file: IO[bytes], where: str) -> dict[str, Any]:
     try:
         content = _ArraysOnly(file, encoding="latin1").load()
     except Exception as error:  # a hostile pickle may raise anything at all
-        raise DataError(f"{where}: expected a pickle of arrays as CIFAR's archives hold: {error}; fetch it again") from None
+        text = one_line(error)
+        raise DataError(f"{where}: expected a pickle of arrays as CIFAR's archives hold: {text}; fetch it again") from None
     if not isinstance(content, dict):
         raise DataError(f"{where}: expected a pickled dict, found a {type(content).__name__}; fetch the archive again")
     return content
@@ -212,8 +230,8 @@ def _cifar_members(place: Path, names: Sequence[str]) -> dict[str, dict[str, Any
                 content = archive.extractfile(member) if name in names and member.isfile() else None
                 if content is not None:
                     found[name] = unpickle_arrays(content, f"{place}, {member.name}")
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise DataError(f"{place}: expected CIFAR's archive: {error}; fetch it again") from None
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        raise DataError(f"{place}: expected CIFAR's archive: {one_line(error)}; fetch it again") from None
     absent = [name for name in names if name not in found]
     if absent:
         raise DataError(f"{place}: expected {shorten(absent)} in CIFAR's archive, found none; fetch it again")
@@ -262,13 +280,14 @@ def _read_idx(path: Path, dims: int) -> NDArray[np.uint8]:
     try:
         with opener(path, "rb") as file:
             header = file.read(4 + 4 * dims)
+            if header[:4] != bytes((0, 0, 8, dims)) or len(header) != 4 + 4 * dims:
+                found = header.hex(" ") or "of no bytes"
+                raise DataError(f"{path}: expected an idx file of {dims} dimensions, found header {found}")
             shape = tuple(int(n) for n in np.frombuffer(header[4:], dtype=">u4"))
-            if header[:4] != bytes((0, 0, 8, dims)) or len(shape) != dims:
-                raise DataError(f"{path}: expected an idx file of {dims} dimensions, found header {header[:4].hex(' ')}")
-            size = int(np.prod(shape, dtype=np.int64))
+            size = math.prod(shape)
             body = file.read(size + 1)
-    except (OSError, EOFError) as error:
-        raise DataError(f"{path}: expected a readable idx file: {error}; fetch it again") from None
+    except (OSError, EOFError, zlib.error, MemoryError, OverflowError) as error:
+        raise DataError(f"{path}: expected a readable idx file, found {one_line(error)}; fetch it again") from None
     if len(body) != size:
         raise DataError(f"{path}: expected {size} bytes after the header, found {len(body)}; fetch it again")
     return np.frombuffer(body, dtype=np.uint8).reshape(shape)
@@ -308,7 +327,10 @@ def _import_datasets(spec: str) -> Any:
 
 def _choose_split(found: Any, split: str | None, preferred: Sequence[str], spec: str) -> tuple[Any, str | None]:
     if not isinstance(found, dict):
-        return found, split
+        own = None if found.split is None else str(found.split)
+        if split not in (None, own):
+            raise DataError(f"{spec}: expected split {split!r}, found one data set ({own or 'of no split'}); leave the split out")
+        return found, own
     names = list(found)
     if split is not None:
         if split not in found:

@@ -20,6 +20,7 @@ from torch import Tensor
 from gcaudit.errors import DataError, shorten
 
 LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "class", "class_label")
+MOST_CLASSES = 1_000_000
 IMAGE_COLUMNS = ("image", "img", "images", "picture", "pixels", "jpg", "png")
 
 
@@ -262,21 +263,24 @@ def number_labels(values: Sequence[Any], names: Sequence[str] | None, where: str
         (N,) int64 labels and class names.
 
     Raises:
-        DataError: missing or negative labels, or labels beyond the names.
+        DataError: labels that are missing, negative, of other types, or beyond the names.
     """
     if any(value is None for value in values):
         raise DataError(f"{where}: expected a label for every image, found {sum(value is None for value in values)} without")
-    if values and isinstance(values[0], str):
+    kinds = {type(value) for value in values}
+    if kinds and all(issubclass(kind, str) for kind in kinds):
         known = tuple(sorted(set(values)))
         number = {name: place for place, name in enumerate(known)}
         return np.array([number[value] for value in values], dtype=np.int64), known
-    array = np.asarray(values)
-    if array.dtype.kind not in "iu":
-        raise DataError(f"{where}: expected labels that are integers or strings, found {array.dtype}")
-    labels = array.astype(np.int64)
-    if len(labels) and labels.min() < 0:
-        raise DataError(f"{where}: expected labels >= 0, found {labels.min()} (an unlabelled split?)")
-    top = int(labels.max()) + 1 if len(labels) else 0
-    if names is not None and top > len(names):
-        raise DataError(f"{where}: expected labels below the {len(names)} class names, found {top - 1}")
-    return labels, tuple(names) if names is not None else tuple(str(n) for n in range(top))
+    if not all(issubclass(kind, int | np.integer) and kind is not bool for kind in kinds):
+        found = ", ".join(sorted(kind.__name__ for kind in kinds))
+        raise DataError(f"{where}: expected labels that are all integers or all strings, found {found}")
+    low, high = min(values, default=0), max(values, default=-1)
+    if low < 0:
+        raise DataError(f"{where}: expected labels >= 0, found {low} (an unlabelled split?)")
+    if names is not None and high >= len(names):
+        raise DataError(f"{where}: expected labels below the {len(names)} class names, found {high}")
+    if high >= MOST_CLASSES:
+        raise DataError(f"{where}: expected labels below {MOST_CLASSES}, found {high} (ids in place of classes?)")
+    labels = np.array(values, dtype=np.int64)
+    return labels, tuple(names) if names is not None else tuple(str(n) for n in range(int(high) + 1))

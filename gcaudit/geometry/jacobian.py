@@ -29,6 +29,10 @@ from gcaudit.errors import RequestError
 from gcaudit.geometry.counter import derive_seed, random_bits, random_order_keys
 
 Estimator = Literal["sketch", "exact", "outputs"]
+_DETACHED = (
+    "expected an embedding that is differentiable in the pixels, found one that does not depend on them "
+    "(computed under no_grad, or from something else); choose another --layer"
+)
 ESTIMATORS: tuple[Estimator, ...] = ("sketch", "exact", "outputs")
 
 
@@ -137,13 +141,12 @@ def squared_vjps(embeddings: Tensor, inputs: Tensor, vectors: Iterable[Tensor]) 
     total = torch.zeros(len(inputs), dtype=torch.float64, device=inputs.device)
     pending = list(vectors)
     if not embeddings.requires_grad:
-        raise RequestError(
-            "expected an embedding that is differentiable in the pixels, found one that does not depend on them "
-            "(computed under no_grad, or from something else); choose another --layer"
-        )
+        raise RequestError(_DETACHED)
     for number, vector in enumerate(pending, start=1):
         direction = vector.to(embeddings).expand_as(embeddings)
-        (gradient,) = torch.autograd.grad(embeddings, inputs, direction, retain_graph=number < len(pending))
+        (gradient,) = torch.autograd.grad(embeddings, inputs, direction, retain_graph=number < len(pending), allow_unused=True)
+        if gradient is None:
+            raise RequestError(_DETACHED)
         total += gradient.flatten(1).to(torch.float64).square().sum(1)
     return total
 

@@ -29,10 +29,10 @@ class Row:
 
 
 def _decimals(value: MetricValue) -> int:
-    """Digits after the point that show two digits of the standard error, or four of the value."""
+    """Digits after the point that show two digits of a quarter of the interval, or four of the value."""
     assert value.value is not None
-    scale = value.stderr if value.stderr else abs(value.value)
-    wanted = 1 if value.stderr else 3
+    width = 0.0 if value.ci95 is None else (value.ci95[1] - value.ci95[0]) / 4
+    scale, wanted = (width, 1) if width else (abs(value.value), 3)
     return 0 if scale == 0 else max(0, wanted - math.floor(math.log10(scale)))
 
 

@@ -1,0 +1,309 @@
+import decimal
+import io
+import json
+import pickle
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from gcaudit.data import DataRequest, open_data
+from gcaudit.data.batches import stream_batches
+from gcaudit.data.readers import encoded
+from gcaudit.errors import DataError
+
+
+def hugging_face(column, names):
+    features = {column: {"names": names, "_type": "ClassLabel"}}
+    return {"huggingface": json.dumps({"info": {"features": features}})}
+
+
+def write(path, labels, *, images=None, names=None, group=None, image="image", label="label", stem=None):
+    """Images are bytes that say file and row; nothing here decodes them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if images is None:
+        images = [{"bytes": f"{stem or path.stem} {row}".encode(), "path": None} for row in range(len(labels))]
+    table = pa.table({image: images, label: labels})
+    if names is not None:
+        table = table.replace_schema_metadata(hugging_face(label, names))
+    pq.write_table(table, path, row_group_size=group)
+    return path
+
+
+def read_all(images):
+    return [images.reader.read(row).decode() for row in images.index.tolist()]
+
+
+def opened(spec, **options):
+    return open_data(DataRequest(str(spec), "source", **options))
+
+
+def refused(spec, **options):
+    with pytest.raises(DataError) as caught:
+        opened(spec, **options)
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_file_with_integer_labels(tmp_path):
+    images = opened(write(tmp_path / "a.parquet", [2, 0, 2]))
+    assert images.class_names == ("0", "2")
+    assert (images.class_numbers, images.total_classes) == ((0, 2), 3)
+    assert images.labels.tolist() == [1, 0, 1]
+    assert read_all(images) == ["a 0", "a 1", "a 2"]
+    assert images.reader.where(1) == f"{tmp_path / 'a.parquet'}, row 1"
+
+
+def test_string_labels_are_classes_in_alphabetical_order(tmp_path):
+    images = opened(write(tmp_path / "a.parquet", ["dog", "cat", "dog", "ant"]))
+    assert images.class_names == ("ant", "cat", "dog")
+    assert images.labels.tolist() == [2, 1, 2, 0]
+
+
+def test_dictionary_labels_are_strings(tmp_path):
+    path = write(tmp_path / "a.parquet", pa.array(["dog", "cat", "dog"]).dictionary_encode(), images=[b"0", b"1", b"2"])
+    assert opened(path).class_names == ("cat", "dog")
+
+
+def test_class_names_of_hugging_face_metadata(tmp_path):
+    images = opened(write(tmp_path / "a.parquet", [1, 0, 1], names=["plane", "car", "bird"]))
+    assert images.class_names == ("plane", "car")
+    assert images.total_classes == 3
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"huggingface": "{"},
+        {"huggingface": "[]"},
+        {"huggingface": "null"},
+        {"huggingface": '{"info": {"features": {"label": {"names": [1, 2]}}}}'},
+        {"huggingface": '{"info": {"features": {"label": {"names": "ab"}}}}'},
+        {"pandas": "{}"},
+    ],
+)
+def test_metadata_that_names_no_classes_is_left_alone(tmp_path, metadata):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"image": [b"a", b"b"], "label": [0, 1]}).replace_schema_metadata(metadata), path)
+    assert opened(path).class_names == ("0", "1")
+
+
+@pytest.mark.parametrize("column", ["label", "labels", "fine_label", "target", "class", "class_label"])
+def test_label_columns(tmp_path, column):
+    assert opened(write(tmp_path / "a.parquet", [0, 1], label=column, names=["x", "y"])).class_names == ("x", "y")
+
+
+@pytest.mark.parametrize("column", ["image", "img", "images", "picture", "pixels", "jpg", "png"])
+def test_image_columns(tmp_path, column):
+    assert read_all(opened(write(tmp_path / "a.parquet", [0, 1], image=column))) == ["a 0", "a 1"]
+
+
+def test_fine_labels_come_before_coarse_ones(tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"coarse_label": [0, 0], "fine_label": [3, 4], "img": [b"a", b"b"]}), path)
+    assert opened(path).class_names == ("3", "4")
+
+
+def test_bare_bytes_are_images(tmp_path):
+    assert read_all(opened(write(tmp_path / "a.parquet", [0, 1], images=[b"x", b"y"]))) == ["x", "y"]
+
+
+def test_rows_come_from_the_right_file_and_group(tmp_path):
+    write(tmp_path / "b.parquet", [0] * 5, group=2)
+    write(tmp_path / "a.parquet", [1] * 7, group=3)
+    write(tmp_path / "c.parquet", [2] * 4)
+    images = opened(tmp_path)
+    expected = [f"a {row}" for row in range(7)] + [f"b {row}" for row in range(5)] + [f"c {row}" for row in range(4)]
+    assert read_all(images) == expected
+    assert images.labels.tolist() == [1] * 7 + [0] * 5 + [2] * 4
+    assert [images.reader.where(row) for row in (0, 6, 7, 11, 12, 15)] == [
+        f"{tmp_path / name}.parquet, row {row}" for name, row in (("a", 0), ("a", 6), ("b", 0), ("b", 4), ("c", 0), ("c", 3))
+    ]
+    backwards = [images.reader.read(row).decode() for row in reversed(range(16))]
+    assert backwards == expected[::-1]
+
+
+def test_empty_files_and_groups_shift_no_row(tmp_path):
+    write(tmp_path / "a.parquet", pa.array([], pa.int64()), images=pa.array([], pa.binary()))
+    write(tmp_path / "b.parquet", [0, 1], images=[b"b0", b"b1"])
+    write(tmp_path / "c.parquet", pa.array([], pa.int64()), images=pa.array([], pa.binary()))
+    with pq.ParquetWriter(tmp_path / "d.parquet", pa.schema({"image": pa.binary(), "label": pa.int64()})) as writer:
+        for values in ([b"d0"], [], [b"d1"]):
+            writer.write_table(pa.table({"image": values, "label": [1] * len(values)}, schema=writer.schema))
+    images = opened(tmp_path)
+    assert read_all(images) == ["b0", "b1", "d0", "d1"]
+    assert images.reader.where(0) == f"{tmp_path / 'b.parquet'}, row 0"
+    assert images.reader.where(3) == f"{tmp_path / 'd.parquet'}, row 1"
+
+
+def test_a_folder_may_keep_its_files_in_data(tmp_path):
+    write(tmp_path / "data" / "train-0.parquet", [0, 1])
+    assert read_all(opened(tmp_path)) == ["train-0 0", "train-0 1"]
+
+
+def test_a_glob_takes_parquet_alone(tmp_path):
+    write(tmp_path / "x" / "train-0.parquet", [0, 1])
+    write(tmp_path / "y" / "train-1.parquet", [0, 1])
+    write(tmp_path / "y" / "test-0.parquet", [0, 1])
+    (tmp_path / "y" / "train.txt").write_text("words")
+    assert read_all(opened(tmp_path / "*" / "train*")) == ["train-0 0", "train-0 1", "train-1 0", "train-1 1"]
+    assert len(read_all(opened(tmp_path / "**" / "*.parquet"))) == 6
+    assert "found no file or folder" in refused(tmp_path / "z*.parquet")
+
+
+def test_a_folder_is_taken_whole_unless_a_split_is_named(tmp_path):
+    write(tmp_path / "train-00000-of-00002.parquet", [0, 1], stem="t0")
+    write(tmp_path / "train-00001-of-00002.parquet", [0, 1], stem="t1")
+    write(tmp_path / "validation.parquet", [0, 1], stem="v")
+    assert len(read_all(opened(tmp_path))) == 6
+    images = opened(tmp_path, split="train")
+    assert read_all(images) == ["t0 0", "t0 1", "t1 0", "t1 1"]
+    assert images.split == "train"
+    assert read_all(opened(tmp_path, split="val")) == ["v 0", "v 1"]
+
+
+def test_a_split_that_no_file_is_named_after(tmp_path):
+    write(tmp_path / "train.parquet", [0, 1])
+    write(tmp_path / "val.parquet", [0, 1])
+    assert "expected parquet files whose name starts with 'test', found train.parquet, val.parquet" in refused(
+        tmp_path, split="test"
+    )
+
+
+def test_a_file_is_held_to_its_split(tmp_path):
+    path = write(tmp_path / "train.parquet", [0, 1])
+    assert opened(path, split="train").split == "train"
+    assert "expected parquet files whose name starts with 'test', found train.parquet" in refused(path, split="test")
+
+
+def test_missing_columns_are_told_from_those_there(tmp_path):
+    path = write(tmp_path / "a.parquet", [0, 1], image="photo")
+    assert f"{path}: expected a column of images named image, img, images, picture and 3 more, found photo, label" in refused(path)
+    path = write(tmp_path / "b.parquet", [0, 1], label="species")
+    assert "expected a column of labels named label, labels, fine_label, target and 2 more, found image, species" in refused(path)
+
+
+def test_files_must_have_the_same_columns(tmp_path):
+    write(tmp_path / "a.parquet", [0, 1])
+    write(tmp_path / "b.parquet", [0, 1], image="img")
+    assert f"{tmp_path / 'b.parquet'}: expected a column of images named image, found img, label" in refused(tmp_path)
+    write(tmp_path / "b.parquet", [0, 1], label="target")
+    assert f"{tmp_path / 'b.parquet'}: expected a column of labels named label, found image, target" in refused(tmp_path)
+
+
+def test_files_must_have_the_same_class_names(tmp_path):
+    write(tmp_path / "a.parquet", [0, 1], names=["cat", "dog"])
+    write(tmp_path / "b.parquet", [0, 1], names=["dog", "cat"])
+    assert f"{tmp_path / 'b.parquet'}: expected the class names of the files before it, found others" in refused(tmp_path)
+    write(tmp_path / "b.parquet", [0, 1])
+    assert opened(tmp_path).class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, None, None], "expected a label for every image, found 2 without"),
+        (["cat", None], "expected a label for every image, found 1 without"),
+        ([0, -1], "expected labels >= 0, found -1 (an unlabelled split?)"),
+        ([0.0, 1.0], "expected labels that are all integers or all strings, found float"),
+        ([True, False], "expected labels that are all integers or all strings, found bool"),
+        ([b"cat", b"dog"], "expected labels that are all integers or all strings, found bytes"),
+        ([[0], [1, 2]], "expected labels that are all integers or all strings, found list"),
+        ([[0], [1]], "expected labels that are all integers or all strings, found list"),
+        ([decimal.Decimal(1)], "expected labels that are all integers or all strings, found Decimal"),
+        ([0, 10**15], "expected labels below 1000000, found 1000000000000000 (ids in place of classes?)"),
+        (pa.array([0, 2**63], pa.uint64()), "expected labels below 1000000, found 9223372036854775808"),
+    ],
+)
+def test_labels_that_are_none(tmp_path, labels, message):
+    path = write(tmp_path / "a.parquet", labels, images=[b""] * len(labels))
+    assert f"{path}: {message}" in refused(path)
+
+
+def test_labels_of_two_kinds(tmp_path):
+    write(tmp_path / "a.parquet", ["cat", "dog"])
+    write(tmp_path / "b.parquet", [0, 1])
+    assert "expected labels that are all integers or all strings, found int, str" in refused(tmp_path)
+
+
+def test_labels_beyond_the_names(tmp_path):
+    path = write(tmp_path / "a.parquet", [0, 2], names=["cat", "dog"])
+    assert f"{path}: expected labels below the 2 class names, found 2" in refused(path)
+
+
+def test_no_rows(tmp_path):
+    path = write(tmp_path / "a.parquet", pa.array([], pa.int64()), images=pa.array([], pa.binary()))
+    assert refused(path) == f"{path}: expected images, found no rows"
+
+
+@pytest.mark.parametrize("damage", ["cut", "words", "empty", "folder"])
+def test_damaged_files(tmp_path, damage):
+    path = write(tmp_path / "a.parquet", list(range(50)))
+    content = {"cut": path.read_bytes()[:-20], "words": b"words" * 100, "empty": b""}.get(damage)
+    path.unlink()
+    if content is None:
+        path.mkdir()
+        assert f"{path}: expected a readable parquet file, found " in refused(tmp_path)
+    else:
+        path.write_bytes(content)
+        assert f"{path}: expected a readable parquet file, found " in refused(path)
+
+
+def test_a_file_that_goes_away_later(tmp_path):
+    path = write(tmp_path / "a.parquet", [0, 1])
+    images = opened(path)
+    path.unlink()
+    with pytest.raises(DataError, match=r"a\.parquet: expected readable parquet, found .*No such file"):
+        images.reader.read(0)
+
+
+def test_the_path_stands_in_for_missing_bytes(tmp_path):
+    (tmp_path / "0.jpg").write_bytes(b"beside")
+    cells = [{"bytes": None, "path": str(tmp_path / "0.jpg")}, {"bytes": b"within", "path": "gone.jpg"}]
+    assert read_all(opened(write(tmp_path / "a.parquet", [0, 1], images=cells))) == ["beside", "within"]
+
+
+@pytest.mark.parametrize(("path", "told"), [("gone.jpg", "'gone.jpg'"), (None, "None"), ("", "''")])
+def test_neither_bytes_nor_a_file(tmp_path, monkeypatch, path, told):
+    monkeypatch.chdir(tmp_path)
+    cells = [{"bytes": b"x", "path": None}, {"bytes": None, "path": path}]
+    images = opened(write(tmp_path / "a.parquet", [0, 1], images=cells))
+    expected = rf"a\.parquet, row 1: expected image bytes, found none and no file at {told}"
+    with pytest.raises(DataError, match=expected):
+        images.reader.read(1)
+    (batch,) = stream_batches(images.reader, images.index[1:], [[0]], torch.Tensor, workers=0, pin=False)
+    assert batch.failures == ((0, f"{tmp_path / 'a.parquet'}, row 1: expected image bytes, found none and no file at {told}"),)
+
+
+def test_no_bytes_are_told_from_a_missing_cell():
+    assert encoded({"bytes": b"", "path": "x"}, "here") == b""
+    assert encoded(b"raw", "here") == b"raw"
+
+
+def test_readers_survive_pickling_and_leave_their_memory_behind(tmp_path):
+    reader = opened(write(tmp_path / "a.parquet", [0] * 6, group=2)).reader
+    fresh = len(pickle.dumps(reader))
+    assert reader.read(5) == b"a 5"
+    sent = pickle.dumps(reader)
+    assert len(sent) == fresh
+    twin = pickle.loads(sent)
+    assert twin == reader
+    assert [twin.read(row) for row in range(6)] == [reader.read(row) for row in range(6)]
+
+
+def test_few_row_groups_are_held(tmp_path):
+    reader = opened(write(tmp_path / "a.parquet", [0] * 10, group=1)).reader
+    for row in range(10):
+        reader.read(row)
+    assert len(reader._held) <= 2
+
+
+def test_real_cifar10(shared):
+    images = opened(shared / "data" / "cifar10" / "test.parquet")
+    assert images.counts.tolist() == [1000] * 10
+    assert images.class_names[0] == "airplane"
+    picture = Image.open(io.BytesIO(images.reader.read(9_999)))
+    assert (picture.size, picture.mode) == ((32, 32), "RGB")

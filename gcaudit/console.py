@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 FORMATS = ("table", "json", "markdown")
 _SUFFIXES = {".json": "json", ".md": "markdown", ".txt": "table"}
 _PIPE_WIDTH = 160
-_LEAST_WIDTH = 80
 
 
 def choose_format(name: str | None, output: Path | None) -> str:
@@ -62,7 +61,10 @@ def _table_text(report: Report, *, colours: bool, width: int) -> str:
 
     text = io.StringIO()
     console = Console(file=text, width=width, force_terminal=colours, no_color=not colours, highlight=False, legacy_windows=False)
-    console.print(render_table(report))
+    table = render_table(report)
+    # a terminal breaks a line that is too long, rich would cut it off
+    console.width = max(width, console.measure(table, options=console.options.update(max_width=_PIPE_WIDTH)).minimum)
+    console.print(table)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
 
 
@@ -85,7 +87,7 @@ def render(report: Report, name: str, *, to_terminal: bool) -> str:
         return render_markdown(report)
     import shutil
 
-    width = max(_LEAST_WIDTH, shutil.get_terminal_size((_PIPE_WIDTH, 24)).columns) if to_terminal else _PIPE_WIDTH
+    width = shutil.get_terminal_size((_PIPE_WIDTH, 24)).columns if to_terminal else _PIPE_WIDTH
     return _table_text(report, colours=to_terminal and "NO_COLOR" not in os.environ, width=width)
 
 

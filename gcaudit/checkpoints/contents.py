@@ -85,15 +85,14 @@ def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
     Raises:
         CheckpointError: naming the tensor.
     """
-    finite = (torch.float4_e2m1fn_x2,)  # a type without NaN and inf, nor any arithmetic
     for name, tensor in tensors.items():
         if not name.isprintable():
             raise CheckpointError(f"{path}: expected printable names of tensors, found {ascii(name)[:80]}; {RESAVE}")
         if tensor.is_meta:
             raise CheckpointError(f"{path}: expected weights, found tensor {name!r} without data (device meta); {RESAVE}")
-        if tensor.layout != torch.strided or tensor.is_quantized or tensor.dtype in finite:
+        if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.layout != torch.strided or tensor.is_quantized:
             continue
-        if not (tensor.is_floating_point() or tensor.is_complex()):
+        if tensor.dtype == torch.float4_e2m1fn_x2:  # a type without NaN and inf, nor any arithmetic
             continue
         if tensor.numel() > max(_EXPANDED_LIMIT, tensor.untyped_storage().nbytes()):
             raise CheckpointError(
@@ -120,6 +119,12 @@ def plain_dict(value: Any) -> dict[str, Any]:
     return {str(key): item for key, item in value.items()} if isinstance(value, Mapping) else {}
 
 
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, np.generic) or (isinstance(value, Tensor) and value.device.type == "cpu" and value.numel() <= 16):
+        return value.tolist()
+    return list(value) if isinstance(value, tuple) else value if isinstance(value, str | int | float | list) else None
+
+
 _PREPROCESSING = ("input_size", "img_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
 
 
@@ -132,9 +137,8 @@ def preprocessing_in(config: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         Those that are set, tuples and tensors as lists; `img_size` becomes `input_size`.
     """
-    given = {key: config.get(key) for key in _PREPROCESSING}
-    found = {key: value.tolist() if isinstance(value, Tensor | np.generic) else value for key, value in given.items()}
-    found = {key: list(value) if isinstance(value, tuple) else value for key, value in found.items() if value not in (None, "")}
+    found = {key: _plain_value(config.get(key)) for key in _PREPROCESSING}
+    found = {key: value for key, value in found.items() if value not in (None, "")}
     side, channels = found.pop("img_size", None), config.get("in_chans")
     if side is not None and "input_size" not in found:
         sides = side if isinstance(side, list) else [side, side]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, final
@@ -53,7 +54,9 @@ def _digest(raw: Any) -> bytes:
     if isinstance(raw, bytes | bytearray | memoryview):
         state.update(raw)
         return state.digest()
-    array = raw.detach().cpu().numpy() if isinstance(raw, Tensor) else np.asarray(raw)
+    if isinstance(raw, Tensor):
+        raw = (raw.float() if raw.dtype == torch.bfloat16 else raw).detach().cpu().numpy()
+    array = np.asarray(raw)
     state.update(f"{array.shape}{array.dtype}".encode())
     state.update(np.ascontiguousarray(array).tobytes())
     return state.digest()
@@ -125,6 +128,16 @@ def _start_worker(_number: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+def _last_words(error: Exception) -> Exception:
+    """Wait for the signal of a worker's death: it comes a moment after its pipes break, says more, and must not come later."""
+    if not isinstance(error, RuntimeError):
+        try:
+            time.sleep(1)
+        except RuntimeError as signalled:
+            return signalled
+    return error
+
+
 def stream_batches(
     reader: Reader, index: Tensor, order: Sequence[Sequence[int]], transform: Transform, *, workers: int, pin: bool
 ) -> Iterator[Batch]:
@@ -157,9 +170,8 @@ def stream_batches(
     )
     try:
         yield from loader
-    except RuntimeError as error:
-        if "worker" not in str(error):
+    except (RuntimeError, OSError, EOFError) as error:
+        if workers == 0 or (isinstance(error, RuntimeError) and "worker" not in str(error)):
             raise
-        raise AuditError(
-            f"expected the decoding workers to live: {one_line(error)}; pass --workers 0 or a smaller batch"
-        ) from error
+        text = one_line(_last_words(error))
+        raise AuditError(f"expected the decoding workers to live: {text}; pass --workers 0 or a smaller batch") from error

@@ -376,6 +376,7 @@ def read_hugging_face(spec: str, split: str | None, preferred: Sequence[str]) ->
 
 
 def _table_data(datasets: Any, table: Any, spec: str) -> RawData:
+    table = table.with_format(None)  # a format is saved with the data, and would turn cells into tensors
     columns = list(table.column_names)
     pictures = [name for name, feature in table.features.items() if isinstance(feature, datasets.Image)]
     image = pictures[0] if pictures else pick_column(columns, IMAGE_COLUMNS, "images", spec)

@@ -118,7 +118,11 @@ def load_encoder(request: ModelRequest) -> Encoder:
     """
     if isinstance(request.spec, nn.Module):
         name = f"{type(request.spec).__module__}.{type(request.spec).__qualname__}"
-        return _finish(request, describe_module(name, copy.deepcopy(request.spec)), None, None, [])
+        try:
+            own = copy.deepcopy(request.spec)
+        except Exception as error:  # a module may hold anything
+            raise RequestError(f"expected a module that can be copied, found {type(error).__name__}: {one_line(error)}") from error
+        return _finish(request, describe_module(name, own), None, None, [])
     if request.spec == "demo":
         return _from_checkpoint(request, read_checkpoint(bundled_path("demo-model")))
     if _is_published(request.spec):
@@ -149,15 +153,14 @@ def _check_is_path(spec: str) -> None:
 
 def _from_checkpoint(request: ModelRequest, checkpoint: Checkpoint) -> Encoder:
     hints = checkpoint.hints
-    arguments = {**hints.arch_args, **request.arch_args}
     if request.arch is not None:
-        return _assemble(request, checkpoint, request.arch, arguments)
+        return _assemble(request, checkpoint, request.arch)
     if hints.arch is None:
         raise ArchitectureError(
             f"{checkpoint.path}: expected the checkpoint to name its architecture, found {len(checkpoint.tensors)} tensors and no "
             "name; add --arch timm:NAME, torchvision:NAME or FILE.py:FACTORY"
         )
-    prefixed = _is_published(f"{hints.arch}:") or hints.arch.startswith(("timm:", "torchvision:"))
+    prefixed = hints.arch.startswith(("timm:", "torchvision:"))
     names = [hints.arch] if prefixed else known_names(hints.arch)
     if not names:
         raise ArchitectureError(
@@ -167,14 +170,20 @@ def _from_checkpoint(request: ModelRequest, checkpoint: Checkpoint) -> Encoder:
     problem: GcauditError | None = None
     for name in names:
         try:
-            return _assemble(request, checkpoint, name, arguments)
+            return _assemble(request, checkpoint, name)
         except ArchitectureError as error:
             problem = problem or error
     assert problem is not None
     raise problem
 
 
-def _assemble(request: ModelRequest, checkpoint: Checkpoint, arch: str, arguments: Mapping[str, Any]) -> Encoder:
+# with these timm reads further files: a checkpoint may not ask for that
+_FILE_ARGUMENTS = {"pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
+
+
+def _assemble(request: ModelRequest, checkpoint: Checkpoint, arch: str) -> Encoder:
+    hinted = checkpoint.hints.arch_args if arch.startswith(("timm:", "hf-hub:")) else {}  # they are timm's arguments
+    arguments = {key: value for key, value in hinted.items() if key not in _FILE_ARGUMENTS} | dict(request.arch_args)
     architecture = build_architecture(arch, arguments)
     config, origin = dict(architecture.config), "architecture"
     if checkpoint.hints.preprocessing:

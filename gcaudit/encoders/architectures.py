@@ -102,14 +102,15 @@ def _rejected(name: str, arguments: Mapping[str, Any], error: Exception) -> Arch
 
 
 def _build_timm(name: str, model: str, arguments: Mapping[str, Any], pretrained: bool) -> Architecture:
-    if not model.startswith("hf-hub:") and not timm.is_model(model.partition(".")[0]):
+    on_hub = name.startswith("hf-hub:")
+    if not on_hub and not timm.is_model(model.partition(".")[0]):
         raise _unknown(name, model, timm.list_models(), "timm")
-    if pretrained:
+    if pretrained or on_hub:
         prepare_hub()
     try:
         module = timm.create_model(model, pretrained=pretrained, **arguments)
     except Exception as error:  # timm, the hub client and the network raise many kinds
-        raise _offline(name, error) if pretrained else _rejected(name, arguments, error) from error
+        raise _offline(name, error) if pretrained or on_hub else _rejected(name, arguments, error) from error
     size = arguments.get("img_size")
     channels = arguments.get("in_chans")
     chosen = {"img_size": size} if isinstance(size, int) else {}
@@ -157,7 +158,8 @@ def _unknown(name: str, model: str, names: list[str], family: str) -> Architectu
 def _import_file(path: Path) -> Any:
     if not path.is_file():
         raise ArchitectureError(f"expected the factory's file at {path}, found none; check --arch")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    # a name of its own: a file called random.py or timm.py must not take the place of that module
+    spec = importlib.util.spec_from_file_location(f"_gcaudit_arch_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ArchitectureError(f"expected a Python file at {path}, found something else; check --arch")
     module = importlib.util.module_from_spec(spec)
@@ -173,9 +175,9 @@ def _build_custom(name: str, arguments: Mapping[str, Any]) -> Architecture:
     except GcauditError:
         raise
     except ModuleNotFoundError as error:
-        raise ArchitectureError(f"expected to import {where!r} for --arch {name}: {error}; is it installed?") from error
+        raise ArchitectureError(f"expected to import {where!r} for --arch {name}: {one_line(error)}; is it installed?") from error
     except Exception as error:  # the user's code may raise anything
-        raise ArchitectureError(f"expected to import {where!r}: {type(error).__name__}: {error}") from error
+        raise ArchitectureError(f"expected to import {where!r}: {type(error).__name__}: {one_line(error)}") from error
     factory = getattr(module, factory_name, None)
     if not callable(factory):
         own = [key for key, value in vars(module).items() if inspect.isfunction(value) and not key.startswith("_")]

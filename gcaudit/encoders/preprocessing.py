@@ -13,7 +13,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.data.transforms_factory import create_transform
 from torch import Tensor
 
-from gcaudit.errors import RequestError
+from gcaudit.errors import RequestError, one_line
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 CROP_MODES = ("center", "squash", "border")
@@ -57,6 +57,8 @@ class Preprocessing:
         if len(self.mean) != channels or len(self.std) != channels:
             found = f"{len(self.mean)} and {len(self.std)}"
             raise RequestError(f"expected {channels} numbers for --mean and --std, one a channel; found {found}")
+        if not all(map(math.isfinite, (*self.mean, *self.std))):
+            raise RequestError(f"expected finite numbers for --mean and --std, found {self.mean} and {self.std}")
         if min(self.std) <= 0:
             raise RequestError(f"expected --std above 0, found {self.std}")
         if self.interpolation not in INTERPOLATIONS:
@@ -187,8 +189,8 @@ def preprocessing_from(config: Mapping[str, Any], origin: str, channels: int | N
         mean, guessed_mean = _numbers(config.get("mean") or IMAGENET_DEFAULT_MEAN, channels)
         std, guessed_std = _numbers(config.get("std") or IMAGENET_DEFAULT_STD, channels)
         crop_pct = float(config.get("crop_pct") or 0.875)
-    except (TypeError, ValueError) as error:
-        raise RequestError(f"expected numbers as preprocessing in the {origin}, found {error}") from None
+    except (TypeError, ValueError, OverflowError) as error:
+        raise RequestError(f"expected numbers as preprocessing in the {origin}, found {one_line(error)}") from None
     absent = any(config.get(key) is None for key in ("input_size", "mean", "std"))
     return Preprocessing(
         input_size=(channels, size[1], size[2]),

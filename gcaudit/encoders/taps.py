@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from gcaudit.errors import ArchitectureError
 
 
+_CHANNELS_FIRST = (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+
+
 @final
 @dataclass(frozen=True)
 class Tap:
@@ -140,21 +143,35 @@ def layer_tap(module: nn.Module, layer: str, inputs: Tensor) -> Tap:
     Raises:
         ArchitectureError: there is no such layer, or it is not called.
     """
-    names = [name for name, _ in module.named_modules() if name]
-    if layer not in names:
-        close = get_close_matches(layer, names, n=3) or names[-3:]
+    layers = {name: child for name, child in module.named_modules() if name}
+    if layer not in layers:
+        close = get_close_matches(layer, layers, n=3) or list(layers)[-3:] or ["none: it has no layers"]
         raise ArchitectureError(f"expected the name of a layer, found {layer!r}; did you mean {', '.join(close)}?")
     with captured(module, layer, "output") as found:
         module(inputs)
     if not found:
         raise ArchitectureError(f"expected a layer that is called, found that {layer!r} is not; choose another --layer")
-    channels_last = getattr(module, "output_fmt", "NCHW") == "NHWC" or type(module).__name__ == "SwinTransformer"
-    _to_vectors(found[-1], channels_last)
+    channels_last = _is_channels_last(module, layers[layer])
+    vectors = _to_vectors(found[-1], channels_last)
+    if len(vectors) != len(inputs):
+        raise ArchitectureError(
+            f"expected one output an image, found {len(vectors)} of {layer!r}, which sees parts of images; choose another --layer"
+        )
     return Tap(layer, "output", _pooling(found[-1], channels_last), channels_last)
 
 
+def _is_channels_last(module: nn.Module, layer: nn.Module) -> bool:
+    """Tell whether a layer's maps are (N, H, W, C): some layers say by their kind, others by the network they are in."""
+    if type(layer) in (nn.Linear, nn.LayerNorm):
+        return True
+    order = getattr(layer, "dims", None)  # of torchvision's Permute
+    if isinstance(layer, _CHANNELS_FIRST) or order == [0, 3, 1, 2]:
+        return False
+    return getattr(module, "output_fmt", "NCHW") == "NHWC" or type(module).__name__ == "SwinTransformer"
+
+
 def classifier_tap(module: nn.Module, inputs: Tensor) -> Tap:
-    """Tap the input of the last classifier: the Linear whose output has the shape of the network's own.
+    """Tap the input of the classifier: the last Linear that alone decides the network's output.
 
     SqueezeNet and its like classify by a 1x1 convolution on a map; its input is averaged over space.
 
@@ -183,15 +200,32 @@ def classifier_tap(module: nn.Module, inputs: Tensor) -> Tap:
         for handle in handles:
             handle.remove()
     for name, child, given, made in reversed(calls):
-        if not isinstance(output, Tensor):
+        if not isinstance(output, Tensor) or output.ndim != 2:
             break
-        if isinstance(child, nn.Linear) and made.shape == output.shape and made.ndim == 2:
-            return Tap(name, "input")
-        pointwise = isinstance(child, nn.Conv2d) and child.kernel_size == (1, 1)
-        if pointwise and made.shape[:2] == output.shape[:2] and output.ndim == 2 and calls[-1][0] == name:
+        pointwise = isinstance(child, nn.Conv2d) and child.kernel_size == (1, 1) and made.shape[:2] == output.shape
+        if (pointwise or made.shape == output.shape) and (made is output or _decides(module, name, inputs)):
             return Tap(name, "input", _pooling(given, False))
     last = calls[-1][0] if calls else "a layer's name"
     raise ArchitectureError(f"expected a network that ends in a Linear classifier, found none; name the layer: --layer {last}")
+
+
+def _decides(module: nn.Module, layer: str, inputs: Tensor) -> bool:
+    """Tell whether the network's output depends on the image through a layer's output alone; a squeeze-and-excitation's does not."""
+    image = inputs.detach().clone().requires_grad_()
+    cut: list[Tensor] = []
+
+    def replace(_module: nn.Module, _arguments: tuple[Any, ...], output: Tensor) -> Tensor:
+        cut.append(output.detach().requires_grad_())
+        return cut[-1].clone()
+
+    handle = module.get_submodule(layer).register_forward_hook(replace)
+    try:
+        with torch.enable_grad():
+            output = main_output(module(image.clone())).sum()
+            around, *through = torch.autograd.grad(output, [image, *cut], allow_unused=True) if output.requires_grad else [None]
+    finally:
+        handle.remove()
+    return around is None and any(gradient is not None for gradient in through)
 
 
 def pre_logits_tap(module: nn.Module) -> Tap:

@@ -98,6 +98,13 @@ def test_rows_that_were_selected_before_saving(tmp_path):
     assert images.labels.tolist() == [0, 1]
 
 
+@pytest.mark.parametrize("kind", ["torch", "numpy", "pandas"])
+def test_a_saved_format_changes_nothing(tmp_path, kind):
+    images = opened(saved(tmp_path / "d", table([2, 0, 2], names=["ant", "bee", "cat"]).with_format(kind)))
+    assert images.reader.read(1) == picture(1)
+    assert images.labels.tolist() == [1, 0, 1]
+
+
 def test_splits_of_a_dict_follow_the_role(tmp_path):
     data = {"train": table([0, 1]), "validation": table([0, 1], first=10), "test": table([0, 1], first=20)}
     spec = saved(tmp_path / "d", datasets.DatasetDict(data))

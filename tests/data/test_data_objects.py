@@ -12,8 +12,8 @@ from gcaudit.errors import DataError
 class Items(Dataset):
     """Pairs as given, with whatever attributes."""
 
-    def __init__(self, images, labels, **attributes):
-        self.images, self.given = images, labels
+    def __init__(self, images, given, **attributes):
+        self.images, self.given = images, given
         self.reads = []
         for name, value in attributes.items():
             setattr(self, name, value)
@@ -298,7 +298,7 @@ def test_what_is_no_data_set(given):
 @pytest.mark.parametrize(
     ("items", "message"),
     [
-        ([PIXELS[0], PIXELS[1]], "item 0 of list: expected (image, label), found ValueError: too many values to unpack"),
+        ([PIXELS[0], PIXELS[1], PIXELS[2]], "item 0 of list: expected (image, label), found ValueError: too many values to unpack"),
         ([(PIXELS[0], 0), (PIXELS[1],)], "item 1 of list: expected (image, label), found ValueError: not enough values to unpack"),
         ({"images": PIXELS}, "item 0 of dict: expected (image, label), found KeyError: 0"),
         ([(PIXELS[0], torch.tensor([1, 2]))], "item 0 of list: expected (image, label), found RuntimeError: "),

@@ -13,16 +13,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gcaudit.audit import AuditSpec, run_audit, score
+    from gcaudit.audit import run_audit, score
     from gcaudit.errors import GcauditError
     from gcaudit.geometry.estimate import Estimate
     from gcaudit.geometry.jacobian import energies
     from gcaudit.geometry.ridge import ProbeSettings
     from gcaudit.metrics import METRICS, measure
     from gcaudit.report.schema import Report
+    from gcaudit.spec import AuditSpec
 
 _HOMES = {
-    "AuditSpec": "gcaudit.audit",
+    "AuditSpec": "gcaudit.spec",
     "Estimate": "gcaudit.geometry.estimate",
     "GcauditError": "gcaudit.errors",
     "METRICS": "gcaudit.metrics",

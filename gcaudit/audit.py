@@ -4,192 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from importlib.metadata import version
-from typing import Any, final
+from typing import Any
 
 import torch
 
-from gcaudit.data import DataRequest, ImageSet, open_data
+from gcaudit.data import ImageSet, open_data
 from gcaudit.encoders import Encoder, ModelRequest, load_encoder
 from gcaudit.errors import RequestError, shorten
 from gcaudit.geometry.estimate import Estimate
-from gcaudit.geometry.jacobian import ESTIMATORS
-from gcaudit.geometry.ridge import ProbeSettings
-from gcaudit.metrics import Metric, Role, find_metrics, measure_evidence
-from gcaudit.observe import INPUT_SPACES, PRECISIONS, Observation, PassSettings, observe, resolve_device
+from gcaudit.metrics import Role, measure_evidence
+from gcaudit.observe import Observation, observe, resolve_device
+from gcaudit.report.evidence import ReportEvidence
 from gcaudit.report.schema import DataBlock, MetricValue, ModelBlock, PreprocessingBlock, Report, Timing
+from gcaudit.spec import AuditSpec
 
 ProgressBar = Callable[[str, int], AbstractContextManager[Callable[[int], None] | None]]
-
-
-@final
-@dataclass(frozen=True)
-class AuditSpec:
-    """Everything that can be asked of an audit; each field is the command line's option of that name.
-
-    Attributes:
-        model: path, `timm:NAME[.TAG]`, `hf-hub:ORG/REPO[@REV]`, `torchvision:NAME[:WEIGHTS]`, or a module.
-        source: data spec, (images, labels), Dataset or DataLoader: what the model was trained on.
-        target: the same: what it will be used for.
-        arch: what a bare state dict is.
-        arch_args: keyword arguments of the architecture.
-        ema: take averaged weights.
-        allow_missing: make missing and unexpected keys a warning.
-        layer: take this layer's output instead of the classifier's input.
-        mean: override, C numbers in pixel scale.
-        std: override, C numbers in pixel scale.
-        input_size: override, (H, W).
-        crop_pct: override.
-        interpolation: override.
-        source_split: None takes the default.
-        source_classes: such as `0-9,12` or names.
-        source_max_images: class-balanced draw.
-        target_split: None takes the default.
-        target_classes: such as `0-9,12` or names.
-        target_max_images: class-balanced draw.
-        data_root: where known names lie.
-        skip_bad_images: count images that cannot be decoded instead of stopping.
-        gc: estimator of the energies.
-        vectors: VJPs an image.
-        gc_images: images that get an energy; None all.
-        target_gc: take the Jacobian on the target too.
-        input_space: what the Jacobian is taken with respect to.
-        n_way: classes an episode.
-        n_shot: support images a class; several make a curve.
-        n_query: queries a class; None takes all that are left.
-        episodes: how many.
-        ridge: relative penalty.
-        metrics: names; None takes all.
-        device: `auto`, `cpu`, `cuda`, ...
-        precision: of the forward and backward pass.
-        batch_size: None chooses.
-        workers: None chooses.
-        seed: of every draw.
-    """
-
-    model: Any
-    source: Any
-    target: Any = None
-    arch: str | None = None
-    arch_args: dict[str, Any] = field(default_factory=dict)
-    ema: bool = False
-    allow_missing: bool = False
-    layer: str | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    input_size: tuple[int, int] | None = None
-    crop_pct: float | None = None
-    interpolation: str | None = None
-    source_split: str | None = None
-    source_classes: str | None = None
-    source_max_images: int | None = None
-    target_split: str | None = None
-    target_classes: str | None = None
-    target_max_images: int | None = None
-    data_root: str | None = None
-    skip_bad_images: bool = False
-    gc: str = "sketch"
-    vectors: int = 1
-    gc_images: int | None = 1024
-    target_gc: bool = False
-    input_space: str = "pixel"
-    n_way: int = 5
-    n_shot: tuple[int, ...] = (5,)
-    n_query: int | None = 15
-    episodes: int = 1000
-    ridge: float = 1.0
-    metrics: tuple[str, ...] | None = None
-    device: str = "auto"
-    precision: str = "float32"
-    batch_size: int | None = None
-    workers: int | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Check what can be checked without looking at any file.
-
-        Raises:
-            RequestError: an option is out of range.
-        """
-        for name, value, known in (
-            ("gc", self.gc, ESTIMATORS),
-            ("precision", self.precision, PRECISIONS),
-            ("input-space", self.input_space, INPUT_SPACES),
-        ):
-            if value not in known:
-                raise RequestError(f"expected --{name} of {', '.join(known)}; found {value!r}")
-        for name, number, low in (
-            ("vectors", self.vectors, 1),
-            ("gc-images", self.gc_images, 1),
-            ("batch-size", self.batch_size, 1),
-            ("workers", self.workers, 0),
-            ("source-max-images", self.source_max_images, 1),
-            ("target-max-images", self.target_max_images, 1),
-        ):
-            if number is not None and number < low:
-                raise RequestError(f"expected --{name} of at least {low}, found {number}")
-        self.probe()
-        find_metrics(self.metrics)
-
-    def model_request(self) -> ModelRequest:
-        """Return the part that says which model."""
-        changes = {key: getattr(self, key) for key in ("mean", "std", "input_size", "crop_pct", "interpolation")}
-        return ModelRequest(self.model, self.arch, self.arch_args, self.ema, self.allow_missing, self.layer, changes)
-
-    def data_request(self, role: Role) -> DataRequest:
-        """Return the part that says which images.
-
-        Args:
-            role: of the data set.
-        """
-        return DataRequest(
-            spec=getattr(self, role),
-            role=role,
-            split=getattr(self, f"{role}_split"),
-            classes=getattr(self, f"{role}_classes"),
-            max_images=getattr(self, f"{role}_max_images"),
-            root=self.data_root,
-            seed=self.seed,
-        )
-
-    def pass_settings(self, role: Role) -> PassSettings:
-        """Return the part that says how to look at a data set.
-
-        Args:
-            role: of the data set.
-        """
-        wanted = role == "source" or self.target_gc
-        needed = any(metric.needs == "energies" for metric in self.chosen_metrics(role))
-        return PassSettings(
-            device=self.device,
-            precision=self.precision,  # type: ignore[arg-type]
-            batch_size=self.batch_size,
-            workers=self.workers,
-            seed=self.seed,
-            estimator=self.gc,  # type: ignore[arg-type]
-            vectors=self.vectors,
-            gc_images=self.gc_images if wanted and needed else 0,
-            input_space=self.input_space,  # type: ignore[arg-type]
-            skip_bad_images=self.skip_bad_images,
-        )
-
-    def probe(self) -> ProbeSettings:
-        """Return the part that says how episodes are drawn."""
-        return ProbeSettings(self.n_way, self.n_shot, self.n_query, self.episodes, self.ridge, self.seed)
-
-    def chosen_metrics(self, role: Role) -> tuple[Metric, ...]:
-        """Return what is measured on a data set.
-
-        Args:
-            role: of the data set.
-        """
-        without = () if role == "source" or self.target_gc else ("energies",)
-        return tuple(m for m in find_metrics(self.metrics) if role in m.roles and m.needs not in without)
 
 
 def _no_bar(_title: str, _total: int) -> AbstractContextManager[None]:
@@ -220,6 +54,7 @@ def run_audit(spec: AuditSpec, progress: ProgressBar = _no_bar) -> Report:
     warnings += encoder.warnings
     seen: dict[Role, Observation] = {}
     blocks: dict[Role, DataBlock] = {}
+    kept: list[ReportEvidence] = []
     chosen: tuple[tuple[Role, ImageSet | None], ...] = (("source", source), ("target", target))
     for role, images in chosen:
         if images is None:
@@ -227,11 +62,13 @@ def run_audit(spec: AuditSpec, progress: ProgressBar = _no_bar) -> Report:
         with progress(f"{role} {images.spec}", len(images.labels)) as advance:
             seen[role] = observe(encoder, images, spec.pass_settings(role), advance)
         warnings += [f"{role}: {line}" for line in seen[role].warnings]
-        blocks[role] = _data_block(images, seen[role], spec, role)
+        estimates = measure_evidence(seen[role].evidence, spec.chosen_metrics(role), spec.probe())
+        blocks[role] = _data_block(images, seen[role], estimates)
+        kept.append(_role_evidence(role, seen[role], estimates))
     if target is not None:
         warnings += _overlap(source, target, seen["source"], seen["target"])
     images_seen = sum(observation.evidence.images for observation in seen.values())
-    return Report(
+    report = Report(
         schema="gcaudit.report/1",
         gcaudit=version("gcaudit"),
         created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -245,6 +82,26 @@ def run_audit(spec: AuditSpec, progress: ProgressBar = _no_bar) -> Report:
             seconds=time.perf_counter() - began,
         ),
     )
+    influences = {key: values for part in kept for key, values in part.influences.items()}
+    return report.with_evidence(ReportEvidence(influences, {key: values for part in kept for key, values in part.draws.items()}))
+
+
+def _role_evidence(role: Role, observation: Observation, estimates: Mapping[str, Estimate]) -> ReportEvidence:
+    influences, draws = {}, {}
+    for name, estimate in estimates.items():
+        if estimate.influence is not None:
+            influences[f"{role}.{name}"] = estimate.influence.numpy()
+        for point in estimate.details.get("curve", (estimate,)):
+            shot = point.details.get("n_shot")
+            if shot is not None and point.influence is not None:
+                influences[f"{role}.{name}@{shot}"] = point.influence.numpy()
+                scale = (point.n * (point.n - 1)) ** 0.5
+                draws[f"{role}.episode_accuracies@{shot}"] = point.value + scale * point.influence.numpy()
+    evidence = observation.evidence
+    if evidence.energies is not None and evidence.energy_rows is not None:
+        draws[f"{role}.energies"] = evidence.energies.numpy()
+        draws[f"{role}.energy_images"] = evidence.energy_rows.numpy()
+    return ReportEvidence(influences, draws)
 
 
 def _model_block(encoder: Encoder, spec: AuditSpec) -> ModelBlock:
@@ -313,8 +170,7 @@ def metric_value(estimate: Estimate) -> MetricValue:
     )
 
 
-def _data_block(images: ImageSet, observation: Observation, spec: AuditSpec, role: Role) -> DataBlock:
-    estimates = measure_evidence(observation.evidence, spec.chosen_metrics(role), spec.probe())
+def _data_block(images: ImageSet, observation: Observation, estimates: Mapping[str, Estimate]) -> DataBlock:
     return DataBlock(
         spec=images.spec,
         split=images.split,

@@ -177,7 +177,8 @@ def score(
         "source_max_images": max_images if source_max_images is None else source_max_images,
         "target_max_images": max_images if target_max_images is None else target_max_images,
     }
-    from gcaudit.audit import AuditSpec, run_audit
+    from gcaudit.audit import run_audit
+    from gcaudit.spec import AuditSpec
 
     spec = AuditSpec(
         model=model,
@@ -216,7 +217,8 @@ def score(
 def demo(device: Device = "cpu", format_: Format = None, output: Output = None, quiet: Quiet = False) -> None:
     """Score a bundled checkpoint on bundled images: offline, in seconds."""
     name = choose_format(format_, output)
-    from gcaudit.audit import AuditSpec, run_audit
+    from gcaudit.audit import run_audit
+    from gcaudit.spec import AuditSpec
 
     spec = AuditSpec(model="demo", source="demo", target="demo", device=device)
     report = run_audit(spec) if quiet else run_audit(spec, progress_bar)

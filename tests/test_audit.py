@@ -6,11 +6,12 @@ import torch
 from cases import TinyNet, tiny_images
 
 import gcaudit
-from gcaudit.audit import AuditSpec, inspect_model, metric_value
+from gcaudit.audit import inspect_model, metric_value
 from gcaudit.encoders import ModelRequest
 from gcaudit.errors import AuditError, DataError, RequestError
 from gcaudit.geometry.estimate import Estimate
 from gcaudit.metrics import METRICS
+from gcaudit.spec import AuditSpec
 
 
 def tiny_score(**options):

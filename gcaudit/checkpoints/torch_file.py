@@ -72,6 +72,8 @@ class _Scanner(pickle._Unpickler):  # the C one fills as much memory as a damage
                 raise pickle.UnpicklingError("tensor data without a name or size")
             claimed = numbers * _STORAGE_BYTES.get(getattr(kind, "__name__", ""), 1)
             self.storages[key] = max(claimed, self.storages.get(key, 0))
+        elif isinstance(pid, tuple) and len(pid) > 1 and pid[0] == "module":  # how old files name a class
+            return pid[1]
         return _Inert()
 
 
@@ -221,7 +223,9 @@ def _load_weights(path: Path, scanner: _Scanner, *, mmap: bool) -> Mapping[str, 
     except pickle.UnpicklingError as error:
         if foreign:
             raise needs_code(path, foreign, "a pickle") from None
-        raise CheckpointError(f"{path}: expected tensors alone: {one_line(error)}; {RESAVE}") from None
+        # torch's own text tells people to load without weights_only; its reason is one sentence of it
+        reason = str(error).rpartition("WeightsUnpickler error:")[2].strip().split(". ")[0].split("\n")[0]
+        raise CheckpointError(f"{path}: expected tensors alone, found what torch refuses: {reason[:160]}; {RESAVE}") from None
     except Exception as error:  # a damaged file may raise anything at all
         raise _damaged(path, one_line(error)) from None
     if scanner.damage:
@@ -233,5 +237,6 @@ def _load_weights(path: Path, scanner: _Scanner, *, mmap: bool) -> Mapping[str, 
 
 def _is_plain(name: str) -> bool:
     """Tell names that torch's weights-only loader knows from foreign ones, to list only the latter."""
-    plain = ("torch._utils._rebuild", "torch.storage.", "argparse.Namespace", "numpy.dtype", "_codecs.encode")
-    return name.startswith(plain) or name.endswith(("Storage", "multiarray.scalar")) or name == "torch.Size"
+    plain = ("torch._utils._rebuild", "torch.storage.", "argparse.Namespace", "numpy.dtype", "_codecs.encode", "torch.Size")
+    of_numpy = name.startswith("numpy.") and name.endswith("multiarray.scalar")
+    return name.startswith(plain) or of_numpy or (name.startswith("torch.") and name.endswith("Storage"))

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from gcaudit.errors import ArchitectureError
 
-
 _CHANNELS_FIRST = (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 
 

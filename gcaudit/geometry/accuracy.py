@@ -41,8 +41,8 @@ def balanced_proportion(correct: Tensor, labels: Tensor, classes: int) -> Estima
     if bool((counts < 2).any()):
         reason = "a class with a single image has no variance: no standard error"
         return Estimate(value, None, interval, len(labels), reason)
-    stderr = float((share * (1 - share) / (counts - 1)).sum().sqrt()) / classes
-    return Estimate(value, stderr, interval, len(labels))
+    influence = (correct.to(torch.float64) - share[labels]) / (classes * (counts * (counts - 1)).sqrt()[labels])
+    return Estimate(value, float(influence.norm()), interval, len(labels), influence=influence)
 
 
 def ncm_accuracy(evidence: Evidence) -> Estimate:

@@ -94,8 +94,8 @@ def cdnv(evidence: Evidence) -> Estimate:
     reason = _variance_reason(evidence) or _pair_reason(evidence)
     if reason:
         return missing(reason, evidence.images)
-    value, stderr = delta_method(evidence, _cdnv)
-    return normal_estimate(value, stderr, evidence.images)
+    value, influence = delta_method(evidence, _cdnv)
+    return normal_estimate(value, influence, evidence.images)
 
 
 def _debiased_parts(stats: ClassStatistics) -> tuple[Tensor, Tensor]:
@@ -133,8 +133,8 @@ def cdnv_debiased(evidence: Evidence) -> Estimate:
     if bad:
         pairs = evidence.classes * (evidence.classes - 1) // 2
         return missing(f"{bad} of {pairs} class pairs have a debiased squared distance <= 0: too few images", evidence.images)
-    value, stderr = delta_method(evidence, _cdnv_debiased)
-    return normal_estimate(value, stderr, evidence.images)
+    value, influence = delta_method(evidence, _cdnv_debiased)
+    return normal_estimate(value, influence, evidence.images)
 
 
 def _geometric_collapse(stats: ClassStatistics) -> Tensor:
@@ -151,9 +151,9 @@ def _collapse(evidence: Evidence, statistic: Statistic) -> Estimate:
     reason = energies_reason(evidence) or _pair_reason(evidence)
     if reason:
         return missing(reason, energy_count(evidence))
-    value, stderr = delta_method(evidence, statistic)
+    value, influence = delta_method(evidence, statistic)
     provenance = {"estimator": evidence.estimator, "vectors": evidence.vectors}
-    return normal_estimate(value, stderr, energy_count(evidence), ONE_IMAGE, **provenance)
+    return normal_estimate(value, influence, energy_count(evidence), ONE_IMAGE, **provenance)
 
 
 def geometric_collapse(evidence: Evidence) -> Estimate:

@@ -85,10 +85,10 @@ def gc(evidence: Evidence) -> Estimate:
     reason = energies_reason(evidence)
     if reason:
         return missing(reason)
-    value, stderr = delta_method(evidence, _mean_complexity)
+    value, influence = delta_method(evidence, _mean_complexity)
     per_class = dict(zip(evidence.class_names, class_complexities(evidence).tolist(), strict=True))
     count = energy_count(evidence)
-    return normal_estimate(value, stderr, count, ONE_IMAGE, gc_per_class=per_class, **_provenance(evidence))
+    return normal_estimate(value, influence, count, ONE_IMAGE, gc_per_class=per_class, **_provenance(evidence))
 
 
 def relative_gc(evidence: Evidence) -> Estimate:
@@ -108,8 +108,8 @@ def relative_gc(evidence: Evidence) -> Estimate:
         return missing(reason)
     if bool((evidence.moments.squares <= 0).all()) and bool((evidence.moments.means == evidence.moments.means[0]).all()):
         return missing("all embeddings are equal: their total variance is 0", evidence.images)
-    value, stderr = delta_method(evidence, lambda stats: stats.complexities.mean() / total_variance(stats))
-    return normal_estimate(value, stderr, energy_count(evidence), ONE_IMAGE, **_provenance(evidence))
+    value, influence = delta_method(evidence, lambda stats: stats.complexities.mean() / total_variance(stats))
+    return normal_estimate(value, influence, energy_count(evidence), ONE_IMAGE, **_provenance(evidence))
 
 
 def poincare_lower_bound(evidence: Evidence) -> Estimate:
@@ -133,6 +133,6 @@ def poincare_lower_bound(evidence: Evidence) -> Estimate:
     if bool((complexities <= 0).any()):
         return missing("a class has zero geometric complexity")
     worst = int(torch.argmax(evidence.moments.variances() / complexities))
-    value, stderr = delta_method(evidence, lambda stats: stats.variances[worst] / stats.complexities[worst])
+    value, influence = delta_method(evidence, lambda stats: stats.variances[worst] / stats.complexities[worst])
     name = evidence.class_names[worst]
-    return normal_estimate(value, stderr, energy_count(evidence), ONE_IMAGE, attained_by=name, **_provenance(evidence))
+    return normal_estimate(value, influence, energy_count(evidence), ONE_IMAGE, attained_by=name, **_provenance(evidence))

@@ -66,14 +66,15 @@ def class_complexities(evidence: Evidence) -> Tensor:
 
 
 def delta_method(evidence: Evidence, statistic: Statistic) -> tuple[Tensor, Tensor | None]:
-    """Evaluate a statistic and its standard error.
+    """Evaluate a statistic and the influence of each image on it.
 
     Args:
         evidence: the observed images.
         statistic: a differentiable scalar function of `ClassStatistics`.
 
     Returns:
-        (value, standard error), float64 scalars; the standard error is None where a class that matters has a single image.
+        The value, a float64 scalar, and (N,) float64 influences whose norm is the standard error; None where a class that
+        matters has a single image.
     """
     moments = evidence.moments
     with torch.enable_grad():
@@ -101,7 +102,7 @@ def delta_method(evidence: Evidence, statistic: Statistic) -> tuple[Tensor, Tens
         classes = evidence.labels[rows]
         deviations = evidence.energies - complexities.detach()[classes]
         influence[rows] += (by_complexity / (counts * (counts - 1)).sqrt())[classes] * deviations
-    return value, influence.square().sum().sqrt()
+    return value, influence
 
 
 def _moment_influence(evidence: Evidence, by_mean: Tensor, by_variance: Tensor) -> Tensor:

@@ -25,6 +25,9 @@ class Estimate:
         n: the number of independent draws behind it (images, or episodes).
         reason: why `value` (or only `stderr`) is None.
         details: what else a reader needs (estimator, vectors, settings of the probe, values per class, ...).
+        influence: (N,) float64, by how much each image (or episode) moves the value to first order, scaled so that the sum of
+            squares is the squared standard error. The standard error of the difference of two models on the same images
+            follows from the difference of their influences.
     """
 
     value: float | None
@@ -33,6 +36,7 @@ class Estimate:
     n: int = 0
     reason: str | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+    influence: Tensor | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for number in (self.value, self.stderr, *(self.ci95 or ())):
@@ -56,14 +60,12 @@ def missing(reason: str, n: int = 0, **details: Any) -> Estimate:
     return Estimate(None, n=n, reason=reason, details=details)
 
 
-def normal_estimate(
-    value: Tensor | float, stderr: Tensor | float | None, n: int, reason: str | None = None, **details: Any
-) -> Estimate:
+def normal_estimate(value: Tensor | float, influence: Tensor | None, n: int, reason: str | None = None, **details: Any) -> Estimate:
     """Make an estimate with the interval value -+ 1.96 standard errors.
 
     Args:
         value: the number.
-        stderr: its standard error, or None with a `reason`.
+        influence: of the images, whose norm is the standard error; None with a `reason`.
         n: the number of draws.
         reason: why there is no standard error.
         details: kept in the estimate.
@@ -74,7 +76,8 @@ def normal_estimate(
     number = float(value)
     if not math.isfinite(number):
         return missing("the value is beyond the range of 64-bit floating point", n, **details)
-    if stderr is None or not math.isfinite(float(stderr)):
+    error = math.nan if influence is None else float(influence.norm())
+    if not math.isfinite(error):
         return Estimate(number, n=n, reason=reason or "the standard error is not defined", details=details)
-    error = float(stderr)
-    return Estimate(number, error, (number - NORMAL_95 * error, number + NORMAL_95 * error), n, None, details)
+    interval = (number - NORMAL_95 * error, number + NORMAL_95 * error)
+    return Estimate(number, error, interval, n, None, details, influence)

@@ -224,9 +224,10 @@ def _summarise(accuracies: Tensor, settings: ProbeSettings, n_shot: int) -> Esti
     value = float(accuracies.mean())
     if settings.episodes < 2:
         return Estimate(value, n=1, reason="one episode has no standard error", details=details)
-    stderr = float(accuracies.std() / settings.episodes**0.5)
+    influence = (accuracies - value) / (settings.episodes * (settings.episodes - 1)) ** 0.5
+    stderr = float(influence.norm())
     interval = (max(0.0, value - NORMAL_95 * stderr), min(1.0, value + NORMAL_95 * stderr))
-    return Estimate(value, stderr, interval, settings.episodes, None, details)
+    return Estimate(value, stderr, interval, settings.episodes, None, details, influence)
 
 
 def probe_accuracy(evidence: Evidence, settings: ProbeSettings) -> Estimate:
@@ -251,4 +252,4 @@ def probe_accuracy(evidence: Evidence, settings: ProbeSettings) -> Estimate:
         return curve[0]
     first = curve[0]
     details = {**first.details, "curve": tuple(curve)}
-    return Estimate(first.value, first.stderr, first.ci95, first.n, first.reason, details)
+    return Estimate(first.value, first.stderr, first.ci95, first.n, first.reason, details, first.influence)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SerializerFunctionWrapHandler, ValidationError, model_serializer
+
+from gcaudit.errors import RequestError
+from gcaudit.report.evidence import ReportEvidence, evidence_path, load_evidence
 
 
 class _Model(BaseModel):
@@ -107,6 +111,25 @@ class Report(_Model):
     target: DataBlock | None
     warnings: tuple[str, ...]
     timing: Timing
+    _evidence: ReportEvidence | None = PrivateAttr(default=None)
+
+    @property
+    def evidence(self) -> ReportEvidence | None:
+        """Influences of images and episodes, for paired comparison; None when they were not kept."""
+        return self._evidence
+
+    def with_evidence(self, evidence: ReportEvidence | None) -> Report:
+        """Attach evidence; it is no part of the JSON.
+
+        Args:
+            evidence: the arrays.
+
+        Returns:
+            An equal report with evidence.
+        """
+        found = self.model_copy()
+        found._evidence = evidence
+        return found
 
     def to_json(self) -> str:
         """Write the report as JSON; numbers are never rounded.
@@ -127,6 +150,35 @@ class Report(_Model):
             An equal report.
         """
         return Report.model_validate_json(text)
+
+    @staticmethod
+    def read(path: str | Path) -> Report:
+        """Read a report file, and the evidence beside it when it was saved.
+
+        Args:
+            path: of the JSON.
+
+        Returns:
+            The report.
+
+        Raises:
+            RequestError: no such file, or no report in it.
+        """
+        place = Path(path)
+        try:
+            text = place.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            problem = getattr(error, "strerror", None) or "not text"
+            raise RequestError(f"expected a report at {place}: {problem}; make one with gcaudit score ... -o FILE.json") from None
+        try:
+            report = Report.from_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the file"
+            raise RequestError(
+                f"{place}: expected a report of schema gcaudit.report/1, found in {where}: {first['msg']}; score again"
+            ) from None
+        return report.with_evidence(load_evidence(evidence_path(place), text))
 
     def blocks(self) -> Mapping[str, DataBlock]:
         """Return the data sets by role.

@@ -1,7 +1,9 @@
+import gc
 import hashlib
 import io
 import multiprocessing
 import os
+import time
 
 import numpy as np
 import pytest
@@ -98,7 +100,9 @@ def test_pixels_are_bytes():
 
 
 def digests(*given):
-    batches = stream(Bytes(*given), [[row] for row in range(len(given))], transform=lambda _: torch.zeros(1, 1, 1, dtype=torch.uint8))
+    batches = stream(
+        Bytes(*given), [[row] for row in range(len(given))], transform=lambda _: torch.zeros(1, 1, 1, dtype=torch.uint8)
+    )
     return tuple(digest for batch in batches for digest in batch.digests)
 
 
@@ -165,7 +169,8 @@ PICTURES = {
 
 @pytest.mark.parametrize("name", PICTURES)
 @pytest.mark.parametrize(
-    ("mode", "crop_mode", "interpolation"), [("RGB", "center", "bicubic"), ("RGB", "squash", "bilinear"), ("L", "border", "lanczos")]
+    ("mode", "crop_mode", "interpolation"),
+    [("RGB", "center", "bicubic"), ("RGB", "squash", "bilinear"), ("L", "border", "lanczos")],
 )
 def test_pictures_become_what_timm_makes_of_them(name, mode, crop_mode, interpolation):
     content = PICTURES[name]()
@@ -255,16 +260,40 @@ def test_errors_that_say_where_are_taken_as_they_are():
 class Dying(Bytes):
     def read(self, row):
         if get_worker_info() is not None and row == 2:
+            time.sleep(0.3)  # until nobody waits for the pixels of the images before
             os._exit(7)
         return self.given[row]
 
 
 def test_a_worker_that_dies():
-    with pytest.raises(AuditError, match=r"expected the decoding workers to live: .*worker.*; pass --workers 0 or a smaller batch") as caught:
+    expected = (
+        r"expected the decoding workers to live: DataLoader worker .*exited unexpectedly; pass --workers 0 or a smaller batch"
+    )
+    with pytest.raises(AuditError, match=expected) as caught:
         stream(Dying(*[jpeg()] * 4), [[0], [1], [2], [3]], workers=1)
     assert caught.value.exit_code == 3
     assert "\n" not in str(caught.value)
     assert len(stream(Dying(*[jpeg()] * 4), [[0], [1], [2], [3]])) == 4
+    del caught
+    gc.collect()  # what is left of the loader must not be inherited by the workers of other tests
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset by peer"), EOFError()])
+def test_a_worker_whose_pipes_break_before_its_death_is_known(monkeypatch, error):
+    monkeypatch.setattr("gcaudit.data.batches.DataLoader", lambda *_, **__: broken_by(error))
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    with pytest.raises(
+        AuditError, match=r"expected the decoding workers to live: (.*Connection reset by peer|EOFError); pass --workers 0"
+    ):
+        stream(Bytes(jpeg()), [[0]], workers=1)
+    monkeypatch.setattr("time.sleep", lambda _: broken_by(RuntimeError("DataLoader worker (pid 1) is killed")).__next__())
+    with pytest.raises(AuditError, match=r"expected the decoding workers to live: DataLoader worker \(pid 1\) is killed; pass"):
+        stream(Bytes(jpeg()), [[0]], workers=1)
+
+
+def broken_by(error):
+    raise error
+    yield
 
 
 class Broken(Bytes):
@@ -273,7 +302,7 @@ class Broken(Bytes):
 
 
 def test_a_defect_is_not_taken_for_a_dead_worker():
-    with pytest.raises(RuntimeError, match="^a defect$"):
+    with pytest.raises(RuntimeError, match=r"^a defect$"):
         stream(Broken(b""), [[0]])
 
 

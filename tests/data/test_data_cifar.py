@@ -19,7 +19,7 @@ CIFAR10_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog",
 class Python2Pickler(pickle._Pickler):
     """Writes what Python 2's cPickle wrote: byte strings for text and bytes, 0 and 1 for the flags of a dtype."""
 
-    dispatch = dict(pickle._Pickler.dispatch)
+    dispatch = dict(pickle._Pickler.dispatch)  # noqa: RUF012
 
     def save_text(self, text):
         data = text.encode("latin1") if isinstance(text, str) else text

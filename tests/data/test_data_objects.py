@@ -205,7 +205,9 @@ def test_a_list_of_pairs_is_a_data_set():
     assert found.labels.tolist() == [0, 1, 0, 1, 1, 0]
 
 
-@pytest.mark.parametrize("labels", [[3, 0], [torch.tensor(3), torch.tensor(0)], [torch.tensor([3]), torch.tensor([0])], np.array([3, 0])])
+@pytest.mark.parametrize(
+    "labels", [[3, 0], [torch.tensor(3), torch.tensor(0)], [torch.tensor([3]), torch.tensor([0])], np.array([3, 0])]
+)
 def test_labels_of_items(labels):
     assert opened(Items(PIXELS[:2], labels)).class_names == ("0", "3")
 
@@ -290,8 +292,7 @@ class NoLength(Dataset):
 def test_what_is_no_data_set(given):
     found = type(given.dataset if isinstance(given, DataLoader) else given).__name__
     assert refused(given) == (
-        "expected (images, labels), a Dataset with __len__ and __getitem__, a DataLoader of one, or a data spec; "
-        f"found a {found}"
+        f"expected (images, labels), a Dataset with __len__ and __getitem__, a DataLoader of one, or a data spec; found a {found}"
     )
 
 

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -65,7 +67,13 @@ def test_numbers_and_ranges(text, numbers):
 
 @pytest.mark.parametrize(
     ("text", "names"),
-    [("cat", ("cat",)), ("dog,ant", ("dog", "ant")), ("0,dog", ("ant", "dog")), ("ant,0,0-1", ("ant", "cat")), ("dog, dog", ("dog",))],
+    [
+        ("cat", ("cat",)),
+        ("dog,ant", ("dog", "ant")),
+        ("0,dog", ("ant", "dog")),
+        ("ant,0,0-1", ("ant", "cat")),
+        ("dog, dog", ("dog",)),
+    ],
 )
 def test_names(folder, text, names):
     images = opened(folder(ant=1, cat=2, dog=3), classes=text)
@@ -142,7 +150,7 @@ def test_short_classes_are_made_up_for():
 def test_draws_are_nested():
     data = numbered(9, 3, 12)
     drawn = [set(opened(data, max_images=limit).index.tolist()) for limit in range(3, 25)]
-    assert all(small < large for small, large in zip(drawn, drawn[1:], strict=False))
+    assert all(small < large for small, large in pairwise(drawn))
 
 
 def test_a_limit_beyond_the_images_takes_all():

@@ -23,7 +23,9 @@ def online(monkeypatch):
     return monkeypatch
 
 
-@pytest.mark.parametrize("endpoint", ["https://hub.invalid", "https://hub.invalid:8080/path", "https://a..b", "https://[broken", "https://x:port"])
+@pytest.mark.parametrize(
+    "endpoint", ["https://hub.invalid", "https://hub.invalid:8080/path", "https://a..b", "https://[broken", "https://x:port"]
+)
 def test_a_name_that_leads_nowhere(endpoint):
     assert hub_is_reachable(endpoint) is False
 

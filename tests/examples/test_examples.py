@@ -90,7 +90,7 @@ def test_the_commands_of_the_readme_parse(repository, monkeypatch, capsys):
     def stop(*_arguments, **_options):
         raise ParsedError
 
-    for name in ("gcaudit.audit.AuditSpec", "gcaudit.encoders.ModelRequest", "gcaudit.cli.write_out"):
+    for name in ("gcaudit.spec.AuditSpec", "gcaudit.encoders.ModelRequest", "gcaudit.cli.write_out"):
         monkeypatch.setattr(name, stop)
     monkeypatch.setattr("gcaudit.cli.choose_format", lambda name, _output: name)
     monkeypatch.setenv("GCAUDIT_DEBUG", "1")

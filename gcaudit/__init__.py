@@ -3,6 +3,7 @@
     gcaudit.score(model, source=..., target=...) -> Report
     gcaudit.measure(embeddings, labels) -> {metric: Estimate}
     gcaudit.energies(embed, images) -> energies of the images
+    gcaudit.gate(report, rules, baseline) -> GateResult
 
 Names are imported when they are first used, so that `gcaudit --help` need not wait for torch.
 """
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gcaudit.audit import run_audit, score
     from gcaudit.errors import GcauditError
+    from gcaudit.gates import gate
     from gcaudit.geometry.estimate import Estimate
     from gcaudit.geometry.jacobian import energies
     from gcaudit.geometry.ridge import ProbeSettings
@@ -30,6 +32,7 @@ _HOMES = {
     "ProbeSettings": "gcaudit.geometry.ridge",
     "Report": "gcaudit.report.schema",
     "energies": "gcaudit.geometry.jacobian",
+    "gate": "gcaudit.gates",
     "measure": "gcaudit.metrics",
     "run_audit": "gcaudit.audit",
     "score": "gcaudit.audit",
@@ -43,6 +46,7 @@ __all__ = [
     "ProbeSettings",
     "Report",
     "energies",
+    "gate",
     "measure",
     "run_audit",
     "score",

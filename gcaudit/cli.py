@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import signal
 import sys
@@ -12,8 +11,51 @@ from typing import Annotated, Any
 
 import typer
 
-from gcaudit.console import choose_format, emit, progress_bar, say, write_out
+from gcaudit.console import (
+    GATE_FORMATS,
+    check_writable,
+    choose_format,
+    deliver_verdicts,
+    emit,
+    progress_bar,
+    render_gate,
+    say,
+    write_atomically,
+    write_out,
+)
 from gcaudit.errors import GcauditError, RequestError
+from gcaudit.options import (
+    DATA,
+    GATE,
+    GC,
+    OUT,
+    PROBE,
+    RUN,
+    AllowMismatch,
+    AllowMissing,
+    Arch,
+    ArchArg,
+    Baseline,
+    CropPct,
+    Device,
+    Ema,
+    Format,
+    InputSize,
+    Interpolation,
+    Junit,
+    Layer,
+    MaxRegression,
+    Mean,
+    Model,
+    Output,
+    Quiet,
+    Std,
+    WhenUnsure,
+    count,
+    model_options,
+    numbers,
+    option,
+)
 
 app = typer.Typer(
     name="gcaudit",
@@ -24,101 +66,14 @@ app = typer.Typer(
     help="Audit pre-trained vision checkpoints for transfer: how simple and how collapsed is their embedding?",
 )
 
-_MODEL, _DATA, _GC, _PROBE, _RUN, _OUT = "Model", "Data", "Geometric complexity", "Few-shot probe", "Running", "Output"
-
-
-def _option(*names: str, panel: str, text: str, metavar: str | None = None) -> Any:
-    return typer.Option(*names, help=text, rich_help_panel=panel, metavar=metavar, show_default=True)
-
-
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="path, timm:NAME, hf-hub:ORG/REPO, torchvision:NAME or demo")]
-Arch = Annotated[
-    str | None, _option("--arch", panel=_MODEL, text="what a bare state dict is: timm:NAME, torchvision:NAME, FILE.py:FACTORY")
-]
-ArchArg = Annotated[
-    list[str] | None, _option("--arch-arg", panel=_MODEL, text="KEY=VALUE for the architecture; repeatable", metavar="KEY=VALUE")
-]
-Ema = Annotated[bool, _option("--ema/--no-ema", panel=_MODEL, text="take averaged weights")]
-AllowMissing = Annotated[bool, _option("--allow-missing", panel=_MODEL, text="missing and unexpected keys are a warning")]
-Layer = Annotated[str | None, _option("--layer", panel=_MODEL, text="take this layer's output instead of the classifier's input")]
-Mean = Annotated[str | None, _option("--mean", panel=_MODEL, text="override, such as 0.485,0.456,0.406", metavar="NUMBERS")]
-Std = Annotated[str | None, _option("--std", panel=_MODEL, text="override, such as 0.229,0.224,0.225", metavar="NUMBERS")]
-InputSize = Annotated[str | None, _option("--input-size", panel=_MODEL, text="override, such as 224 or 224x160", metavar="SIZE")]
-CropPct = Annotated[float | None, _option("--crop-pct", panel=_MODEL, text="override")]
-Interpolation = Annotated[str | None, _option("--interpolation", panel=_MODEL, text="override: bilinear, bicubic, ...")]
-Format = Annotated[
-    str | None, _option("--format", "-f", panel=_OUT, text="table, json or markdown; by default as --output's suffix says")
-]
-Output = Annotated[Path | None, _option("--output", "-o", panel=_OUT, text="file to write instead of stdout", metavar="FILE")]
-Quiet = Annotated[bool, _option("--quiet", "-q", panel=_OUT, text="no progress and no summary")]
-Device = Annotated[str, _option("--device", panel=_RUN, text="auto, cpu, cuda, cuda:1, ...")]
-
-
-def _numbers(text: str | None, option: str, kind: type = float) -> tuple[Any, ...] | None:
-    if text is None:
-        return None
-    try:
-        found = tuple(kind(part) for part in text.split(",") if part.strip())
-        if not found:
-            raise ValueError
-    except ValueError:
-        example = "1,5,20" if kind is int else "0.485,0.456,0.406"
-        raise RequestError(f"expected {option} of numbers such as {example}, found {text!r}") from None
-    return found
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    try:
-        sides = [int(part) for part in text.lower().replace(",", "x").split("x")]
-    except ValueError:
-        sides = []
-    if len(sides) not in (1, 2) or min(sides) < 1:
-        raise RequestError(f"expected --input-size such as 224 or 224x160, found {text!r}")
-    return sides[0], sides[-1]
-
-
-def _count(text: str, option: str, word: str) -> int | None:
-    """Read a number, or the word that stands for None."""
-    if text == word:
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        raise RequestError(f"expected {option} of a number or '{word}', found {text!r}") from None
-
-
-def _arch_arguments(pairs: list[str] | None) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for pair in pairs or []:
-        key, equals, value = pair.partition("=")
-        if not equals or not key.isidentifier():
-            raise RequestError(f"expected --arch-arg KEY=VALUE such as in_chans=1, found {pair!r}")
-        words = {"true": True, "false": False, "none": None}
-        try:
-            found[key] = words[value.lower()] if value.lower() in words else ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            found[key] = value
-    return found
-
-
-def _model_options(arch_arg: Any, mean: Any, std: Any, input_size: Any) -> dict[str, Any]:
-    return {
-        "arch_args": _arch_arguments(arch_arg),
-        "mean": _numbers(mean, "--mean"),
-        "std": _numbers(std, "--std"),
-        "input_size": _size(input_size),
-    }
-
 
 @app.command()
 def score(
     model: Model,
     source: Annotated[
-        str, _option("--source", "-s", panel=_DATA, text="data the model was trained on: name, folder, parquet, hf:ID, disk:PATH")
+        str, option("--source", "-s", panel=DATA, text="data the model was trained on: name, folder, parquet, hf:ID, disk:PATH")
     ],
-    target: Annotated[str | None, _option("--target", "-t", panel=_DATA, text="data it will be used for")] = None,
+    target: Annotated[str | None, option("--target", "-t", panel=DATA, text="data it will be used for")] = None,
     arch: Arch = None,
     arch_arg: ArchArg = None,
     ema: Ema = False,
@@ -129,50 +84,63 @@ def score(
     input_size: InputSize = None,
     crop_pct: CropPct = None,
     interpolation: Interpolation = None,
-    source_split: Annotated[str | None, _option("--source-split", panel=_DATA, text="split of the source")] = None,
-    source_classes: Annotated[str | None, _option("--source-classes", panel=_DATA, text="such as 0-9,12 or names")] = None,
-    source_max_images: Annotated[int | None, _option("--source-max-images", panel=_DATA, text="class-balanced draw")] = None,
-    target_split: Annotated[str | None, _option("--target-split", panel=_DATA, text="split of the target")] = None,
-    target_classes: Annotated[str | None, _option("--target-classes", panel=_DATA, text="such as 0-9,12 or names")] = None,
-    target_max_images: Annotated[int | None, _option("--target-max-images", panel=_DATA, text="class-balanced draw")] = None,
-    max_images: Annotated[int | None, _option("--max-images", panel=_DATA, text="the same for both data sets")] = None,
+    source_split: Annotated[str | None, option("--source-split", panel=DATA, text="split of the source")] = None,
+    source_classes: Annotated[str | None, option("--source-classes", panel=DATA, text="such as 0-9,12 or names")] = None,
+    source_max_images: Annotated[int | None, option("--source-max-images", panel=DATA, text="class-balanced draw")] = None,
+    target_split: Annotated[str | None, option("--target-split", panel=DATA, text="split of the target")] = None,
+    target_classes: Annotated[str | None, option("--target-classes", panel=DATA, text="such as 0-9,12 or names")] = None,
+    target_max_images: Annotated[int | None, option("--target-max-images", panel=DATA, text="class-balanced draw")] = None,
+    max_images: Annotated[int | None, option("--max-images", panel=DATA, text="the same for both data sets")] = None,
     data_root: Annotated[
-        str | None, _option("--data-root", panel=_DATA, text="where known data sets lie; else $GCAUDIT_DATA")
+        str | None, option("--data-root", panel=DATA, text="where known data sets lie; else $GCAUDIT_DATA")
     ] = None,
-    skip_bad_images: Annotated[bool, _option("--skip-bad-images", panel=_DATA, text="count damaged images, do not stop")] = False,
-    gc: Annotated[str, _option("--gc", panel=_GC, text="sketch, exact or outputs")] = "sketch",
-    vectors: Annotated[int, _option("--vectors", panel=_GC, text="vector-Jacobian products an image")] = 1,
+    skip_bad_images: Annotated[bool, option("--skip-bad-images", panel=DATA, text="count damaged images, do not stop")] = False,
+    gc: Annotated[str, option("--gc", panel=GC, text="sketch, exact or outputs")] = "sketch",
+    vectors: Annotated[int, option("--vectors", panel=GC, text="vector-Jacobian products an image")] = 1,
     gc_images: Annotated[
-        str, _option("--gc-images", panel=_GC, text="images whose Jacobian is taken, or 'all'", metavar="N|all")
+        str, option("--gc-images", panel=GC, text="images whose Jacobian is taken, or 'all'", metavar="N|all")
     ] = "1024",
-    target_gc: Annotated[bool, _option("--target-gc", panel=_GC, text="take the Jacobian on the target too")] = False,
-    input_space: Annotated[str, _option("--input-space", panel=_GC, text="gradients in: pixel or normalized")] = "pixel",
-    n_way: Annotated[int, _option("--n-way", panel=_PROBE, text="classes an episode")] = 5,
+    target_gc: Annotated[bool, option("--target-gc", panel=GC, text="take the Jacobian on the target too")] = False,
+    input_space: Annotated[str, option("--input-space", panel=GC, text="gradients in: pixel or normalized")] = "pixel",
+    n_way: Annotated[int, option("--n-way", panel=PROBE, text="classes an episode")] = 5,
     n_shot: Annotated[
-        str, _option("--n-shot", panel=_PROBE, text="support images a class; 1,5,20 gives the curve", metavar="N[,N]")
+        str, option("--n-shot", panel=PROBE, text="support images a class; 1,5,20 gives the curve", metavar="N[,N]")
     ] = "5",
-    n_query: Annotated[str, _option("--n-query", panel=_PROBE, text="queries a class, or 'all'", metavar="N|all")] = "15",
-    episodes: Annotated[int, _option("--episodes", panel=_PROBE, text="how many")] = 1000,
-    ridge: Annotated[float, _option("--ridge", panel=_PROBE, text="penalty, relative to the embedding's scale")] = 1.0,
+    n_query: Annotated[str, option("--n-query", panel=PROBE, text="queries a class, or 'all'", metavar="N|all")] = "15",
+    episodes: Annotated[int, option("--episodes", panel=PROBE, text="how many")] = 1000,
+    ridge: Annotated[float, option("--ridge", panel=PROBE, text="penalty, relative to the embedding's scale")] = 1.0,
     metrics: Annotated[
-        str | None, _option("--metrics", panel=_RUN, text="names from 'gcaudit metrics', with commas", metavar="NAMES")
+        str | None, option("--metrics", panel=RUN, text="names from 'gcaudit metrics', with commas", metavar="NAMES")
     ] = None,
     device: Device = "auto",
-    precision: Annotated[str, _option("--precision", panel=_RUN, text="float32, tf32, bfloat16 or float64")] = "float32",
-    batch_size: Annotated[str, _option("--batch-size", panel=_RUN, text="images a batch, or 'auto'", metavar="N|auto")] = "auto",
-    workers: Annotated[int | None, _option("--workers", panel=_RUN, text="decoding processes")] = None,
-    seed: Annotated[int, _option("--seed", panel=_RUN, text="of every random draw")] = 0,
+    precision: Annotated[str, option("--precision", panel=RUN, text="float32, tf32, bfloat16 or float64")] = "float32",
+    batch_size: Annotated[str, option("--batch-size", panel=RUN, text="images a batch, or 'auto'", metavar="N|auto")] = "auto",
+    workers: Annotated[int | None, option("--workers", panel=RUN, text="decoding processes")] = None,
+    seed: Annotated[int, option("--seed", panel=RUN, text="of every random draw")] = 0,
+    gate_: Annotated[
+        list[str] | None, option("--gate", panel=GATE, text="rule or file of rules to judge by; repeatable", metavar="RULES")
+    ] = None,
+    baseline: Baseline = None,
+    max_regression: MaxRegression = None,
+    when_unsure: WhenUnsure = None,
+    allow_mismatch: AllowMismatch = False,
+    junit: Junit = None,
+    save_evidence: Annotated[
+        bool, option("--save-evidence", panel=OUT, text="keep energies and episodes beside -o FILE.json, to compare pairwise")
+    ] = False,
     format_: Format = None,
     output: Output = None,
     quiet: Quiet = False,
 ) -> None:
     """Score a checkpoint: geometric complexity and collapse on the source, few-shot accuracy on the target."""
     name = choose_format(format_, output)
-    options: dict[str, Any] = _model_options(arch_arg, mean, std, input_size) | {
-        "n_shot": _numbers(n_shot, "--n-shot", int),
-        "n_query": _count(n_query, "--n-query", "all"),
-        "gc_images": _count(gc_images, "--gc-images", "all"),
-        "batch_size": _count(batch_size, "--batch-size", "auto"),
+    if save_evidence and (output is None or name != "json"):
+        raise RequestError("expected --save-evidence with --output FILE.json, found no such file; add -o report.json")
+    options: dict[str, Any] = model_options(arch_arg, mean, std, input_size) | {
+        "n_shot": numbers(n_shot, "--n-shot", int),
+        "n_query": count(n_query, "--n-query", "all"),
+        "gc_images": count(gc_images, "--gc-images", "all"),
+        "batch_size": count(batch_size, "--batch-size", "auto"),
         "metrics": None if metrics is None else tuple(part.strip() for part in metrics.split(",") if part.strip()),
         "source_max_images": max_images if source_max_images is None else source_max_images,
         "target_max_images": max_images if target_max_images is None else target_max_images,
@@ -209,8 +177,76 @@ def score(
         seed=seed,
         **options,
     )
+    asked = None
+    if gate_ or baseline or max_regression is not None:
+        asked = _gate_request(gate_ or [], baseline, max_regression, when_unsure, allow_mismatch, junit)
     report = run_audit(spec) if quiet else run_audit(spec, progress_bar)
-    emit(report, name, output, quiet=quiet)
+    emit(report, name, output, quiet=quiet, keep_evidence=save_evidence)
+    if asked is not None:
+        from gcaudit.report.verdicts import render_verdicts
+
+        result = asked.judge(report)
+        say(render_verdicts(result).rstrip())
+        _finish_gate(result, junit)
+
+
+def _gate_request(
+    texts: list[str],
+    baseline: Path | None,
+    max_regression: str | None,
+    when_unsure: str | None,
+    allow_mismatch: bool,
+    junit: Path | None,
+) -> Any:
+    from gcaudit.gates import gate_request
+
+    if junit is not None:
+        check_writable(junit, "--junit")
+    return gate_request(
+        texts, baseline=baseline, max_regression=max_regression, when_unsure=when_unsure, allow_mismatch=allow_mismatch
+    )
+
+
+def _finish_gate(result: Any, junit: Path | None) -> None:
+    deliver_verdicts(result, junit)
+    if not result.passed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def gate(
+    report: Annotated[Path, typer.Argument(metavar="REPORT", help="JSON from gcaudit score")],
+    rule: Annotated[
+        list[str] | None,
+        option("--rule", "-r", panel=GATE, text="such as 'target.probe_accuracy >= 0.6'; repeatable", metavar="RULE"),
+    ] = None,
+    rules: Annotated[
+        Path | None, option("--rules", panel=GATE, text="YAML file; else [tool.gcaudit.gate] of ./pyproject.toml", metavar="FILE")
+    ] = None,
+    baseline: Baseline = None,
+    max_regression: MaxRegression = None,
+    when_unsure: WhenUnsure = None,
+    allow_mismatch: AllowMismatch = False,
+    junit: Junit = None,
+    format_: Annotated[str, option("--format", "-f", panel=OUT, text="table, json, junit or markdown")] = "table",
+    output: Output = None,
+) -> None:
+    """Judge a report by rules and against the last release; exit code 1 when it fails."""
+    if format_ not in GATE_FORMATS:
+        raise RequestError(f"expected --format of {', '.join(GATE_FORMATS)}; found {format_!r}")
+    if output is not None:
+        check_writable(output)
+    from gcaudit.report.schema import Report
+
+    texts = [*(rule or []), *([str(rules)] if rules is not None else [])]
+    asked = _gate_request(texts, baseline, max_regression, when_unsure, allow_mismatch, junit)
+    result = asked.judge(Report.read(report))
+    text = render_gate(result, format_)
+    if output is None:
+        write_out(text)
+    else:
+        write_atomically(output, text)
+    _finish_gate(result, junit)
 
 
 @app.command()
@@ -240,10 +276,10 @@ def inspect(
     input_size: InputSize = None,
     crop_pct: CropPct = None,
     interpolation: Interpolation = None,
-    format_: Annotated[str, _option("--format", "-f", panel=_OUT, text="table or json")] = "table",
+    format_: Annotated[str, option("--format", "-f", panel=OUT, text="table or json")] = "table",
 ) -> None:
     """Say what a model is: format, architecture, layer, preprocessing, digest. Looks at no data."""
-    changes = _model_options(arch_arg, mean, std, input_size)
+    changes = model_options(arch_arg, mean, std, input_size)
     arguments = changes.pop("arch_args")
     if format_ not in ("table", "json"):
         raise RequestError(f"expected --format of table, json; found {format_!r}")

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from gcaudit.errors import AuditError, RequestError
 
 if TYPE_CHECKING:
+    from gcaudit.gates import GateResult
+    from gcaudit.report.evidence import ReportEvidence
     from gcaudit.report.schema import Report
 
 FORMATS = ("table", "json", "markdown")
@@ -36,7 +38,7 @@ def choose_format(name: str | None, output: Path | None) -> str:
         RequestError: unknown format, or an output that cannot be written.
     """
     if output is not None:
-        _check_writable(output)
+        check_writable(output)
     if name is None:
         return _SUFFIXES.get(output.suffix.lower(), "table") if output is not None else "table"
     if name not in FORMATS:
@@ -44,12 +46,21 @@ def choose_format(name: str | None, output: Path | None) -> str:
     return name
 
 
-def _check_writable(output: Path) -> None:
+def check_writable(output: Path, option: str = "--output") -> None:
+    """Check that a file can be written, before any work is done.
+
+    Args:
+        output: the file.
+        option: that named it.
+
+    Raises:
+        RequestError: it cannot.
+    """
     folder = output.parent
     if output.is_dir():
-        raise RequestError(f"expected --output to be a file, found the folder {output}")
+        raise RequestError(f"expected {option} to be a file, found the folder {output}")
     if not folder.is_dir():
-        raise RequestError(f"expected --output in a folder that exists, found no {folder}; make it first")
+        raise RequestError(f"expected {option} in a folder that exists, found no {folder}; make it first")
     if not os.access(output if output.exists() else folder, os.W_OK):
         raise RequestError(f"expected to write {output}, found it not permitted")
 
@@ -161,7 +172,7 @@ def say(text: str) -> None:
         sys.stderr.flush()
 
 
-def emit(report: Report, name: str, output: Path | None, *, quiet: bool) -> None:
+def emit(report: Report, name: str, output: Path | None, *, quiet: bool, keep_evidence: bool = False) -> None:
     """Deliver a report: the report itself, then warnings and a summary.
 
     Args:
@@ -169,12 +180,15 @@ def emit(report: Report, name: str, output: Path | None, *, quiet: bool) -> None
         name: one of `FORMATS`.
         output: a file, or None for stdout.
         quiet: leave the summary out.
+        keep_evidence: also write what paired comparisons need, beside `output`.
     """
     text = render(report, name, to_terminal=output is None and sys.stdout.isatty())
     if output is None:
         write_out(text)
     else:
         write_atomically(output, text)
+        if keep_evidence and report.evidence is not None:
+            _keep_evidence(report.evidence, output, text)
     for line in report.warnings:
         say(f"gcaudit: warning: {line}")
     if not quiet:
@@ -182,6 +196,63 @@ def emit(report: Report, name: str, output: Path | None, *, quiet: bool) -> None
         timing = report.timing
         where = f"; report in {output}" if output is not None else ""
         say(f"gcaudit: {images} images in {timing.seconds:.1f} s ({timing.images_per_second:.0f} images/s){where}")
+
+
+def _keep_evidence(evidence: ReportEvidence, output: Path, text: str) -> None:
+    from gcaudit.report.evidence import evidence_path, save_evidence
+
+    path = evidence_path(output)
+    try:
+        save_evidence(path, evidence, text)
+    except OSError as error:
+        raise AuditError(f"expected to write {path}: {error.strerror or error}") from error
+
+
+GATE_FORMATS = ("table", "json", "junit", "markdown")
+
+
+def render_gate(result: GateResult, name: str) -> str:
+    """Make the text of a gate's verdicts.
+
+    Args:
+        result: of the gate.
+        name: one of `GATE_FORMATS`.
+
+    Returns:
+        Text that ends with a newline.
+    """
+    from gcaudit.report import verdicts
+
+    makers = {
+        "table": verdicts.render_verdicts,
+        "json": verdicts.render_verdicts_json,
+        "junit": verdicts.render_junit,
+        "markdown": verdicts.render_summary,
+    }
+    return makers[name](result)
+
+
+def deliver_verdicts(result: GateResult, junit: Path | None) -> None:
+    """Write what a CI system reads: JUnit to a file; under GitHub Actions, annotations and the step summary.
+
+    Args:
+        result: of the gate.
+        junit: file of the JUnit XML, or None.
+    """
+    from gcaudit.report.verdicts import render_annotations, render_summary
+
+    for line in result.warnings:
+        say(f"gcaudit: warning: {line}")
+    if junit is not None:
+        write_atomically(junit, render_gate(result, "junit"))
+    if os.environ.get("GITHUB_ACTIONS") != "true":
+        return
+    for line in render_annotations(result):
+        say(line)
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary:
+        with contextlib.suppress(OSError), Path(summary).open("a", encoding="utf-8") as file:
+            file.write(render_summary(result))
 
 
 @contextmanager

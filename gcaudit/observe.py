@@ -183,13 +183,15 @@ class _Pass:
             rows = slice(start, start + self.limit)
             try:
                 self._run(batch.pixels[rows], batch.positions[rows])
-            except (torch.OutOfMemoryError, RuntimeError) as error:
+            except RuntimeError as error:
                 self._shrink(error)
                 continue
             start += self.limit
 
     def _shrink(self, error: Exception) -> None:
         out_of_memory = isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+        if "DataLoader worker" in str(error):
+            raise AuditError(f"expected the decoding workers to live: {one_line(error)}; pass --workers 0") from error
         if not out_of_memory:
             raise error
         if self.limit == 1:

@@ -128,6 +128,22 @@ def test_shared_images_are_a_warning():
     assert any("share 149 images" in line for line in found.warnings)
 
 
+def test_classes_of_one_data_set_are_a_warning_and_of_two_are_not(repository, tmp_path):
+    import shutil
+
+    bundled = repository / "gcaudit" / "bundled"
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        shutil.copy(bundled / "demo-train.parquet", tmp_path / name / "train.parquet")
+    shutil.copy(bundled / "demo-train.parquet", tmp_path / "a" / "test.parquet")
+    options = {"metrics": ("cdnv",), "source_max_images": 10, "target_max_images": 10}
+    one = gcaudit.score("demo", str(tmp_path / "a" / "train.parquet"), str(tmp_path / "a" / "test.parquet"), **options)
+    assert any("share 5 classes (T-shirt/top, Trouser, Coat and 2 more)" in line for line in one.warnings)
+    two = gcaudit.score("demo", str(tmp_path / "a" / "train.parquet"), str(tmp_path / "b" / "train.parquet"), **options)
+    assert not any("classes" in line for line in two.warnings)
+    assert any("share 10 images" in line for line in two.warnings)
+
+
 def test_separate_images_are_no_warning(report):
     assert report.warnings == ()
 

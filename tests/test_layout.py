@@ -18,9 +18,12 @@ LAYERS = [
     {"encoders"},
     {"observe"},
     {"spec"},
-    {"audit"},
+    {"audit", "rules"},
+    {"comparable"},
+    {"gates"},
     {"report"},
     {"console"},
+    {"options"},
     {"cli"},
     {"__main__"},
 ]
@@ -29,7 +32,7 @@ ROOMS = {
     "safetensors": {"checkpoints"},
     "datasets": {"data"},
     "pyarrow": {"data"},
-    "typer": {"cli"},
+    "typer": {"cli", "options"},
     "pydantic": {"report.schema"},
 }
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from gcaudit.checkpoints.torch_file import printable
 from gcaudit.errors import CheckpointError, one_line
 
 _HEADER_LIMIT = 100 * 2**20
@@ -78,6 +79,6 @@ def read_safetensors(path: Path, size: int) -> Mapping[str, Any]:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path}: expected a sound safetensors file: {one_line(error)}; fetch it again") from None
+        raise CheckpointError(f"{path}: expected a sound safetensors file: {printable(one_line(error))}; fetch it again") from None
     arch = metadata.get("architecture") or metadata.get("arch")
     return {**tensors, **({"arch": arch} if isinstance(arch, str) and "arch" not in tensors else {})}

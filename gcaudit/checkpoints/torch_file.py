@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import re
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -22,6 +23,18 @@ from gcaudit.errors import CheckpointError, one_line, shorten
 
 LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"
 RESAVE = "re-save the weights where the model's code is: torch.save(model.state_dict(), 'weights.pt')"
+
+
+def printable(text: str) -> str:
+    """Escape what a hostile file could do to a terminal.
+
+    Args:
+        text: with words of the file.
+
+    Returns:
+        The text, characters that cannot be printed escaped.
+    """
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 class _Inert:
@@ -62,7 +75,7 @@ class _Scanner(pickle._Unpickler):  # the C one fills as much memory as a damage
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
-        self.imports.append(ascii(f"{module}.{name}"[:80])[1:-1])
+        self.imports.append(printable(f"{module}.{name}"[:80]))
         return type(name, (_Inert,), {"__module__": module})
 
     def persistent_load(self, pid: Any) -> Any:
@@ -82,14 +95,28 @@ _STORAGE_BYTES = {
     "IntStorage": 4, "HalfStorage": 2, "BFloat16Storage": 2, "ShortStorage": 2,
 }  # fmt: skip
 
-_ALLOWED = [argparse.Namespace, np.dtype, type(np.float64(0)), type(np.float32(0)), type(np.int64(0))]
-_ALLOWED += [type(np.dtype(kind)) for kind in ("f8", "f4", "i8", "i4", "?")]
-_NUMPY_SCALAR = np.float64(0).__reduce__()[0]
+
+class _Kind:
+    """Stands for `numpy.dtype`, whose own `__setstate__` crashes on a damaged state."""
+
+    def __init__(self, name: Any, *_flags: Any) -> None:
+        self.name, self.order = name if isinstance(name, str) else "", "="
+
+    def __setstate__(self, state: Any) -> None:
+        self.order = state[1] if isinstance(state[1], str) else "?"
 
 
-def _safe_globals() -> list[Any]:
-    """Plain containers of numbers and options that training scripts save beside the weights."""
-    return [*_ALLOWED, _NUMPY_SCALAR, (_NUMPY_SCALAR, "numpy.core.multiarray.scalar")]
+def _number(kind: Any, raw: Any) -> Any:
+    """Make a plain number of what NumPy writes for its scalars; None for other things than numbers."""
+    if isinstance(kind, _Kind) and isinstance(raw, bytes) and re.fullmatch("[fiub][1248]", kind.name) and kind.order in "<>=|":
+        return np.frombuffer(raw, f"{kind.order}{kind.name}", 1)[0].item()
+    return None
+
+
+# plain containers of numbers and options that training scripts save beside the weights
+_ALLOWED: list[Any] = [
+    argparse.Namespace, (_Kind, "numpy.dtype"), (_number, "numpy.core.multiarray.scalar"), (_number, "numpy._core.multiarray.scalar"),
+]  # fmt: skip
 
 
 def _scan(file: IO[bytes], path: Path) -> _Scanner:
@@ -99,7 +126,7 @@ def _scan(file: IO[bytes], path: Path) -> _Scanner:
     except (MemoryError, RecursionError):
         raise CheckpointError(f"{path}: the pickle inside is too large or too deep to be a checkpoint; {RESAVE}") from None
     except Exception as error:  # a hostile pickle may raise anything at all
-        scanner.damage = one_line(error)
+        scanner.damage = printable(one_line(error))
     return scanner
 
 
@@ -215,7 +242,7 @@ def _load_weights(path: Path, scanner: _Scanner, *, mmap: bool) -> Mapping[str, 
     if scanner.damage and not foreign:
         raise _damaged(path, scanner.damage)
     try:
-        with torch.serialization.safe_globals(_safe_globals()), path.open("rb") as file, warnings.catch_warnings():
+        with torch.serialization.safe_globals(_ALLOWED), path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old storages and pickle protocols
             # torch.load believes a .safetensors suffix, and maps memory from a path alone
             mmap = mmap and path.suffix != ".safetensors"
@@ -225,9 +252,11 @@ def _load_weights(path: Path, scanner: _Scanner, *, mmap: bool) -> Mapping[str, 
             raise needs_code(path, foreign, "a pickle") from None
         # torch's own text tells people to load without weights_only; its reason is one sentence of it
         reason = str(error).rpartition("WeightsUnpickler error:")[2].strip().split(". ")[0].split("\n")[0]
-        raise CheckpointError(f"{path}: expected tensors alone, found what torch refuses: {reason[:160]}; {RESAVE}") from None
+        raise CheckpointError(
+            f"{path}: expected tensors alone, found what torch refuses: {printable(reason[:160])}; {RESAVE}"
+        ) from None
     except Exception as error:  # a damaged file may raise anything at all
-        raise _damaged(path, one_line(error)) from None
+        raise _damaged(path, printable(one_line(error))) from None
     if scanner.damage:
         raise _damaged(path, scanner.damage)
     if isinstance(content, Mapping):

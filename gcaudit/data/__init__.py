@@ -168,11 +168,17 @@ def _open(request: DataRequest) -> tuple[RawData, str, str | None, str]:
     if spec.startswith("torchvision:"):
         raw, taken = _open_torchvision(spec, request)
         return raw, spec, taken, spec.lower()
-    return _open_path(spec, request.split), spec, request.split, str(Path(spec).resolve())
+    return _open_path(spec, request.split), spec, request.split, _family(spec)
 
 
 def _default_split(known: KnownData, role: str) -> str:
     return known.source_split if role == "source" else known.target_split
+
+
+def _family(spec: str) -> str:
+    """Name what a path belongs to: parquet files of one folder are parts of one data set."""
+    path = Path(spec).expanduser().resolve()
+    return str(path if path.is_dir() else path.parent)
 
 
 def _open_path(spec: str, split: str | None) -> RawData:

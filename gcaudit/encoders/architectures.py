@@ -103,8 +103,12 @@ def _rejected(name: str, arguments: Mapping[str, Any], error: Exception) -> Arch
 
 def _build_timm(name: str, model: str, arguments: Mapping[str, Any], pretrained: bool) -> Architecture:
     on_hub = name.startswith("hf-hub:")
-    if not on_hub and not timm.is_model(model.partition(".")[0]):
+    base, _, tag = model.partition(".")
+    if not on_hub and not timm.is_model(base):
         raise _unknown(name, model, timm.list_models(), "timm")
+    tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{base}.*")] if tag and pretrained else []
+    if tag and pretrained and not on_hub and tag not in tags:
+        raise ArchitectureError(f"expected weights of timm's {base} ({shorten(tags, 12) or 'it has none'}), found {tag!r}")
     if pretrained or on_hub:
         prepare_hub()
     try:
@@ -160,8 +164,7 @@ def _import_file(path: Path) -> Any:
         raise ArchitectureError(f"expected the factory's file at {path}, found none; check --arch")
     # a name of its own: a file called random.py or timm.py must not take the place of that module
     spec = importlib.util.spec_from_file_location(f"_gcaudit_arch_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise ArchitectureError(f"expected a Python file at {path}, found something else; check --arch")
+    assert spec is not None and spec.loader is not None, "a name that ends in .py has a loader"  # noqa: PT018
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)

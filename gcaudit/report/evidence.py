@@ -34,8 +34,8 @@ class ReportEvidence:
         draws: by name, for people: `ROLE.energies` with `ROLE.energy_images`, and `target.episode_accuracies@N_SHOT`.
     """
 
-    influences: Arrays = field(default_factory=dict)
-    draws: Arrays = field(default_factory=dict)
+    influences: Arrays = field(default_factory=dict, compare=False)
+    draws: Arrays = field(default_factory=dict, compare=False)
 
 
 def evidence_path(report: Path) -> Path:
@@ -89,7 +89,7 @@ def load_evidence(path: Path, report_text: str) -> ReportEvidence | None:
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise RequestError(f"{path}: expected saved evidence: {one_line(error)}; remove it, or score again") from None

@@ -332,7 +332,7 @@ def test_foreign_code_cannot_pass_for_plain(tmp_path, name):
     path = tmp_path / "model.pt"
     save_zip({"epoch": 3}, path)
     rezip(path, lambda records: records.update({data_pickle(records): b"\x80\x02c" + name + b"\n)R."}))
-    refuse(path, "wants to import evil|found what torch refuses: .*[Ss]torage")
+    refuse(path, r"found a pickle that wants to import evil\.\w+")
 
 
 def test_what_torch_refuses_is_told_in_its_words_but_without_its_advice(tmp_path):
@@ -494,11 +494,11 @@ def test_views_of_one_storage_are_read(tmp_path, save):
 def test_reading_leaves_the_file_and_the_globals_alone(tmp_path):
     path = tmp_path / "model.pt"
     save_zip({"state_dict": weights(), "args": argparse.Namespace(lr=0.1)}, path)
-    before, allowed = path.read_bytes(), torch.serialization.get_safe_globals()
+    before, allowed = path.read_bytes(), set(torch.serialization.get_safe_globals())
     checkpoint = read_checkpoint(str(path))
     checkpoint.tensors["conv.weight"].zero_()
     assert path.read_bytes() == before
-    assert torch.serialization.get_safe_globals() == allowed
+    assert set(torch.serialization.get_safe_globals()) == allowed
 
 
 def test_a_pickle_protocol_of_its_own_gives_no_warning(tmp_path):
@@ -529,3 +529,17 @@ def test_message_of_refusal_names_a_way_out(tmp_path):
     (tmp_path / "model.pt").write_bytes(buffer.getvalue())
     message = refuse(tmp_path / "model.pt", "re-save the weights where the model's code is")
     assert re.search(r"torch\.save\(model\.state_dict\(\), '.*'\)", message)
+
+
+def test_damaged_numpy_type_cannot_crash_the_process(tmp_path):
+    path = tmp_path / "model.pt"
+    save_zip({"w": torch.ones(3), "best": np.float64(1)}, path)
+
+    def change(records):
+        name, state = data_pickle(records), b"(K\x03X\x01\x00\x00\x00<q%cNNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00t"
+        memo = records[name][records[name].index(b"NNNJ") - 1]
+        assert records[name].count(state % memo) == 1
+        records[name] = records[name].replace(state % memo, (state % memo).replace(b"NNN", b"N"))
+
+    rezip(path, change)
+    assert torch.equal(read_checkpoint(path).tensors["w"], torch.ones(3))

@@ -126,6 +126,11 @@ def test_an_only_split_is_taken(tmp_path):
     assert opened(spec).split == opened(spec, "target").split == "everything"
 
 
+def test_nothing_stands_in_for_train(tmp_path):
+    spec = saved(tmp_path / "d", datasets.DatasetDict({"validation": table([0, 1]), "test": table([0, 1])}))
+    assert "expected to know the split, found validation, test" in refused(spec)
+
+
 def test_splits_that_tell_nothing(tmp_path):
     spec = saved(tmp_path / "d", datasets.DatasetDict({"a": table([0, 1]), "b": table([0, 1])}))
     message = refused(spec)

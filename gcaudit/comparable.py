@@ -1,0 +1,87 @@
+"""Which reports may be compared, and where a rule's value stands in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gcaudit.errors import shorten
+from gcaudit.report.schema import MetricValue, Report
+from gcaudit.rules import Rule
+
+
+def differences(report: Report, baseline: Report, rules: Iterable[Rule]) -> list[str]:
+    """List why two reports may not be compared by some rules.
+
+    Args:
+        report: the new one.
+        baseline: the old one.
+        rules: regressions to judge.
+
+    Returns:
+        One line a difference; empty when they may be compared.
+    """
+    found: list[str] = []
+    new, old = report.model, baseline.model
+    for what, a, b in (
+        ("embedding", new.embedding, old.embedding),
+        *((key, getattr(new.preprocessing, key), getattr(old.preprocessing, key)) for key in _PREPROCESSING),
+    ):
+        if a != b:
+            found.append(f"{what}: {_show(a)} against {_show(b)} in the baseline")
+    for rule in rules:
+        found += _rule_differences(report, baseline, rule)
+    return list(dict.fromkeys(found))
+
+
+_PREPROCESSING = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode", "input_space")
+_PROBE = ("n_way", "n_query", "ridge")
+
+
+def _show(value: object) -> str:
+    return ", ".join(str(part) for part in value) if isinstance(value, tuple) else str(value)
+
+
+def _rule_differences(report: Report, baseline: Report, rule: Rule) -> list[str]:
+    new, old = report.blocks().get(rule.role), baseline.blocks().get(rule.role)
+    if new is None or old is None:
+        return []
+    if new.class_names != old.class_names:
+        return [f"{rule.role} classes: {shorten(new.class_names, 3)} against {shorten(old.class_names, 3)} in the baseline"]
+    if new.fingerprint != old.fingerprint:
+        return [f"{rule.role} images: {new.images} of {new.spec} against {old.images} others of {old.spec} in the baseline"]
+    found = []
+    if rule.metric == "gc" and report.model.arch != baseline.model.arch:
+        found.append(f"architecture, for {rule.name}: {report.model.arch} against {baseline.model.arch} in the baseline")
+    a, b = find_value(report, rule), find_value(baseline, rule)
+    if isinstance(a, MetricValue) and isinstance(b, MetricValue):
+        keys = (*_PROBE, "n_shot")
+        found += [
+            f"{key} of {rule.name}: {getattr(a, key)} against {getattr(b, key)} in the baseline"
+            for key in keys
+            if getattr(a, key) != getattr(b, key)
+        ]
+    return found
+
+
+def find_value(report: Report, rule: Rule) -> MetricValue | str:
+    """Find a rule's value.
+
+    Args:
+        report: where to look.
+        rule: that names it.
+
+    Returns:
+        The value, or why there is none.
+    """
+    block = report.blocks().get(rule.role)
+    if block is None:
+        return f"the report has no {rule.role}; score with --{rule.role}"
+    value = block.metrics.get(rule.metric)
+    if value is None:
+        return f"the report has no {rule.role}.{rule.metric}"
+    if rule.shot is None:
+        return value
+    points = {point.n_shot: point for point in value.curve or (value,)}
+    if rule.shot not in points:
+        return f"the report has no {rule.shot}-shot {rule.metric}, only {', '.join(str(shot) for shot in points)}"
+    return points[rule.shot]

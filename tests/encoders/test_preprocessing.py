@@ -1,7 +1,6 @@
 import io
 import math
 import pickle
-import warnings
 
 import numpy as np
 import pytest
@@ -40,9 +39,7 @@ def save_picture(folder, mode, rotated=False):
         exif = Image.Exif()
         exif[0x0112] = 6
         options["exif"] = exif
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        noise(mode).save(folder / f"picture.{suffix}", **options)
+    noise(mode).save(folder / f"picture.{suffix}", **options)
     return folder / f"picture.{suffix}"
 
 

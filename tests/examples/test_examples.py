@@ -1,6 +1,7 @@
 import gzip
 import re
 import runpy
+import shlex
 import struct
 import sys
 
@@ -90,15 +91,15 @@ def test_the_commands_of_the_readme_parse(repository, monkeypatch, capsys):
     def stop(*_arguments, **_options):
         raise ParsedError
 
-    for name in ("gcaudit.spec.AuditSpec", "gcaudit.encoders.ModelRequest", "gcaudit.cli.write_out"):
+    for name in ("gcaudit.spec.AuditSpec", "gcaudit.encoders.ModelRequest", "gcaudit.cli.write_out", "gcaudit.gates.gate_request"):
         monkeypatch.setattr(name, stop)
-    monkeypatch.setattr("gcaudit.cli.choose_format", lambda name, _output: name)
+    monkeypatch.setattr("gcaudit.cli.choose_format", lambda name, _output: name or "json")
     monkeypatch.setenv("GCAUDIT_DEBUG", "1")
     lines = [line for block in readme_blocks(repository, "(?:sh|console)") for line in block.replace("\\\n", " ").splitlines()]
     lines = [line.removeprefix("$ ").split(" #")[0] for line in lines if line.removeprefix("$ ").startswith("gcaudit ")]
     assert len(lines) >= 5
     for line in lines:
-        monkeypatch.setattr(sys, "argv", line.split())
+        monkeypatch.setattr(sys, "argv", shlex.split(line))
         with pytest.raises(ParsedError):
             cli._run()
         assert capsys.readouterr().err == ""

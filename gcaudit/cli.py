@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 import warnings
 from pathlib import Path
 from typing import Annotated, Any
@@ -134,7 +135,7 @@ def score(
 ) -> None:
     """Score a checkpoint: geometric complexity and collapse on the source, few-shot accuracy on the target."""
     name = choose_format(format_, output)
-    if save_evidence and (output is None or name != "json"):
+    if save_evidence and (output is None or name != "json" or output.suffix != ".json"):
         raise RequestError("expected --save-evidence with --output FILE.json, found no such file; add -o report.json")
     options: dict[str, Any] = model_options(arch_arg, mean, std, input_size) | {
         "n_shot": numbers(n_shot, "--n-shot", int),
@@ -178,7 +179,7 @@ def score(
         **options,
     )
     asked = None
-    if gate_ or baseline or max_regression is not None:
+    if gate_ or allow_mismatch or any(given is not None for given in (baseline, max_regression, when_unsure, junit)):
         asked = _gate_request(gate_ or [], baseline, max_regression, when_unsure, allow_mismatch, junit)
     report = run_audit(spec) if quiet else run_audit(spec, progress_bar)
     emit(report, name, output, quiet=quiet, keep_evidence=save_evidence)
@@ -341,7 +342,8 @@ def _run() -> int:
             _show_usage_error(error)
             return 2
         if os.environ.get("GCAUDIT_DEBUG"):
-            raise
+            traceback.print_exc()
+            return 3
         text = " ".join(str(error).split())
         say(f"gcaudit: internal error: {type(error).__name__}: {text}; set GCAUDIT_DEBUG=1 for the traceback, and report it")
         return 3

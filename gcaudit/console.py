@@ -61,7 +61,9 @@ def check_writable(output: Path, option: str = "--output") -> None:
         raise RequestError(f"expected {option} to be a file, found the folder {output}")
     if not folder.is_dir():
         raise RequestError(f"expected {option} in a folder that exists, found no {folder}; make it first")
-    if not os.access(output if output.exists() else folder, os.W_OK):
+    if output.exists() and not output.is_file():
+        return
+    if not (os.access(folder.resolve(), os.W_OK) and (not output.exists() or os.access(output, os.W_OK))):
         raise RequestError(f"expected to write {output}, found it not permitted")
 
 
@@ -106,16 +108,17 @@ def write_atomically(path: Path, text: str) -> None:
     """Write a file so that it is there whole or not at all.
 
     Args:
-        path: replaced if it exists; devices and pipes are written to directly.
+        path: replaced if it exists, through links; devices and pipes are written to directly.
         text: the content.
 
     Raises:
         AuditError: it cannot be written.
     """
     try:
-        if path.exists() and not path.is_file():
+        if path.parts[:2] in (("/", "dev"), ("/", "proc")) or (path.exists() and not path.is_file()):
             path.write_text(text, encoding="utf-8")
             return
+        path = path.resolve()
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -187,8 +190,8 @@ def emit(report: Report, name: str, output: Path | None, *, quiet: bool, keep_ev
         write_out(text)
     else:
         write_atomically(output, text)
-        if keep_evidence and report.evidence is not None:
-            _keep_evidence(report.evidence, output, text)
+        if name == "json" and output.suffix == ".json":
+            _keep_evidence(report.evidence if keep_evidence else None, output, text)
     for line in report.warnings:
         say(f"gcaudit: warning: {line}")
     if not quiet:
@@ -198,12 +201,16 @@ def emit(report: Report, name: str, output: Path | None, *, quiet: bool, keep_ev
         say(f"gcaudit: {images} images in {timing.seconds:.1f} s ({timing.images_per_second:.0f} images/s){where}")
 
 
-def _keep_evidence(evidence: ReportEvidence, output: Path, text: str) -> None:
+def _keep_evidence(evidence: ReportEvidence | None, output: Path, text: str) -> None:
+    """Write evidence beside a report; what lies there of an older one is of no use any more."""
     from gcaudit.report.evidence import evidence_path, save_evidence
 
     path = evidence_path(output)
     try:
-        save_evidence(path, evidence, text)
+        if evidence is None:
+            path.unlink(missing_ok=True)
+        else:
+            save_evidence(path, evidence, text)
     except OSError as error:
         raise AuditError(f"expected to write {path}: {error.strerror or error}") from error
 

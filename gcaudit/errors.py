@@ -49,8 +49,20 @@ def shorten(names: list[str] | tuple[str, ...], limit: int = 5) -> str:
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 
 
+def printable(text: str) -> str:
+    """Escape what hostile data could do to a terminal.
+
+    Args:
+        text: with foreign words.
+
+    Returns:
+        The text, characters that cannot be printed escaped.
+    """
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
 def one_line(error: BaseException, limit: int = 160) -> str:
-    """Write another library's error in one short line.
+    """Write another library's error in one short line, safe for a terminal.
 
     Args:
         error: what was raised.
@@ -59,5 +71,5 @@ def one_line(error: BaseException, limit: int = 160) -> str:
     Returns:
         Its message without line breaks, or its type when it has none.
     """
-    text = " ".join(str(error).split())
+    text = printable(" ".join(str(error).split()))
     return text[:limit] + "..." if len(text) > limit else text or type(error).__name__

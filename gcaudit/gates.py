@@ -83,26 +83,23 @@ class GateResult:
         return all(verdict.status != "failed" for verdict in self.verdicts)
 
 
-def regression_rules(report: Report, share: float, rules: Sequence[Rule]) -> list[Rule]:
+def regression_rules(report: Report, baseline: Report | None, share: float, rules: Sequence[Rule]) -> list[Rule]:
     """Make the rules that `max_regression` stands for: the headline metrics that no rule treats already.
 
     Args:
         report: the report to judge.
+        baseline: the old one; a headline that only it has fails as missing.
         share: largest allowed regression.
         rules: those that were given.
 
     Returns:
         Rules of level `error`.
     """
+    roles = {role for each in (report, baseline) if each is not None for role in each.blocks()}
     taken = {rule.name for rule in rules if rule.regression}
-    found = [
-        parse_rule(f"{name} regression <= {share!r}")
-        for name in HEADLINES
-        if name not in taken and name.split(".")[0] in report.blocks()
+    return [
+        parse_rule(f"{name} regression <= {share!r}") for name in HEADLINES if name not in taken and name.split(".")[0] in roles
     ]
-    if not found and not taken:
-        raise RequestError(f"expected {' or '.join(HEADLINES)} in the report for --max-regression, found neither; add a rule")
-    return found
 
 
 def _number(value: float, other: float) -> str:
@@ -269,7 +266,7 @@ def gate(
     old = baseline if isinstance(baseline, Report) or baseline is None else Report.read(baseline)
     read = [rule if isinstance(rule, Rule) else parse_rule(rule) for rule in rules]
     if max_regression is not None:
-        read += regression_rules(new, parse_share(max_regression), read)
+        read += regression_rules(new, old, parse_share(max_regression), read)
     return judge(new, read, old, when_unsure=when_unsure, allow_mismatch=allow_mismatch)
 
 

@@ -101,8 +101,10 @@ def find_metrics(names: Iterable[str] | None) -> tuple[Metric, ...]:
     """
     if names is None:
         return METRICS
-    wanted = list(names)
+    wanted = [names] if isinstance(names, str) else list(names)
     known = [metric.name for metric in METRICS]
+    if not wanted:
+        raise RequestError(f"expected the name of at least one metric, found none; known: {', '.join(known)}")
     for name in wanted:
         if name not in known:
             close = get_close_matches(name, known, n=1)
@@ -176,6 +178,8 @@ def evidence_of(embeddings: Any, labels: Any, logits: Any = None, energies: Any 
     values = None if energies is None else _as_tensor(energies, "energies", 1).to(torch.float64)
     if values is not None and len(values) != len(z):
         raise DataError(f"expected {len(z)} energies, one an image, found {len(values)}")
+    if values is not None and not bool((torch.isfinite(values) & (values >= 0)).all()):
+        raise DataError("expected energies that are finite and not negative, found others; take them with gcaudit.energies")
     return Evidence(
         embeddings=z,
         labels=inverse,

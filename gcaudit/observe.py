@@ -35,6 +35,8 @@ INPUT_SPACES: tuple[InputSpace, ...] = ("pixel", "normalized")
 
 _BATCH_PIXELS = 64 * 3 * 224 * 224
 _FEW_IMAGES = 256
+_MEMORY_SIGNS = ("allocate memory", "ALLOC_FAILED", "unable to find an engine")
+"""How the CPU's allocator, cuBLAS and cuDNN say that memory ran out."""
 Progress = Callable[[int], None]
 
 
@@ -116,14 +118,14 @@ def resolve_device(name: str) -> torch.device:
 @contextmanager
 def _numerics(device: torch.device, precision: Precision) -> Iterator[None]:
     """Set the float32 kernels to what was asked for, and put the process's settings back."""
-    matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, conv.allow_tf32
-    matmul.allow_tf32 = conv.allow_tf32 = precision == "tf32"
+    matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before = matmul.fp32_precision, conv.fp32_precision
+    matmul.fp32_precision = conv.fp32_precision = "tf32" if precision == "tf32" else "ieee"
     try:
         with torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext():
             yield
     finally:
-        matmul.allow_tf32, conv.allow_tf32 = before
+        matmul.fp32_precision, conv.fp32_precision = before
 
 
 def _auto_batch(images: int, pixels: int) -> int:
@@ -189,7 +191,7 @@ class _Pass:
             start += self.limit
 
     def _shrink(self, error: Exception) -> None:
-        out_of_memory = isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+        out_of_memory = isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in _MEMORY_SIGNS)
         if "DataLoader worker" in str(error):
             raise AuditError(f"expected the decoding workers to live: {one_line(error)}; pass --workers 0") from error
         if not out_of_memory:
@@ -295,7 +297,7 @@ def observe(encoder: Encoder, images: ImageSet, settings: PassSettings, progress
     batch_size = settings.batch_size or _auto_batch(size, math.prod(encoder.preprocessing.input_size))
     workers = _auto_workers(size) if settings.workers is None else settings.workers
     kind = torch.float64 if settings.precision == "float64" else torch.float32
-    encoder.module.to(device, torch.float64 if settings.precision == "float64" else None)
+    encoder.module.to(device, kind)
     places = energy_places(images, settings)
     wants = torch.zeros(size, dtype=torch.bool)
     wants[places] = True

@@ -86,6 +86,8 @@ def parse_rule(text: str, level: Level = "error") -> Rule:
     if match is None:
         raise RequestError(f"expected a rule such as {EXAMPLE}, found {text!r}")
     (metric,) = find_metrics([match["metric"]])
+    if match["shot"] is not None and metric.name != "probe_accuracy":
+        raise RequestError(f"expected @N_SHOT with probe_accuracy only, found {text!r}")
     number = float(match["number"]) / (100 if match["percent"] else 1)
     regression = match["kind"] is not None
     if regression and (match["sign"] != "<=" or number < 0):
@@ -150,6 +152,10 @@ def _load(path: Path) -> Any:
 def _rule(entry: Any, path: Path) -> Rule:
     if isinstance(entry, str):
         return parse_rule(entry)
+    if isinstance(entry, Mapping) and len(entry) == 1 and next(iter(entry)) in (*LEVELS, False):
+        # YAML takes 'warn: source.gc <= 1' for a mapping, and a bare off for false
+        ((level, text),) = entry.items()
+        return parse_rule(f"{level or 'off'}: {text}")
     if isinstance(entry, Mapping) and isinstance(entry.get("rule"), str) and set(entry) <= {"rule", "level"}:
         # YAML reads a bare off as false
         level = "off" if entry.get("level") is False else entry.get("level", "error")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any, final
 
 from gcaudit.data import DataRequest
@@ -98,11 +99,19 @@ class AuditSpec:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check what can be checked without looking at any file.
+        """Bring single values into their tuples, and check what can be checked without looking at any file.
 
         Raises:
             RequestError: an option is out of range.
         """
+        singles = {key: getattr(self, key) for key in ("n_shot", "mean", "std", "metrics")}
+        for key, single in singles.items():
+            if isinstance(single, int | float | str):
+                object.__setattr__(self, key, (single,))
+        if isinstance(self.input_size, int):
+            object.__setattr__(self, "input_size", (self.input_size, self.input_size))
+        if isinstance(self.model, PurePath):
+            object.__setattr__(self, "model", str(self.model))
         for name, value, known in (
             ("gc", self.gc, ESTIMATORS),
             ("precision", self.precision, PRECISIONS),

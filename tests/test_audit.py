@@ -177,6 +177,26 @@ def test_wrong_requests_are_told_before_any_work(options, error, message):
         tiny_score(**options)
 
 
+def test_single_values_and_paths_are_taken_as_users_write_them(tmp_path):
+    spec = AuditSpec(model=tmp_path / "m.pt", source="demo", n_shot=3, mean=0.5, std=0.25, input_size=8, metrics="cdnv")
+    assert (spec.n_shot, spec.mean, spec.std, spec.input_size, spec.metrics) == ((3,), (0.5,), (0.25,), (8, 8), ("cdnv",))
+    assert spec.model == str(tmp_path / "m.pt")
+    with pytest.raises(RequestError, match="at least one metric"):
+        AuditSpec(model="demo", source="demo", metrics=())
+
+
+def test_splits_of_one_folder_are_one_data_set(tmp_path):
+    from PIL import Image
+
+    for split in ("train", "test"):
+        for name in "ab":
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in range(2):
+                Image.new("RGB", (8, 8), (number * 9, len(split) * 20, 0)).save(tmp_path / split / name / f"{number}.png")
+    found = gcaudit.score(TinyNet(), str(tmp_path / "train"), str(tmp_path / "test"), metrics=("cdnv",))
+    assert any("share 2 classes (a, b)" in line for line in found.warnings)
+
+
 def test_nan_weights_end_the_audit():
     net = TinyNet()
     net.mix.weight.data.fill_(math.nan)

@@ -199,8 +199,10 @@ def test_defects_exit_3_and_ask_for_a_report(run, monkeypatch):
     assert code == 3
     assert "internal error: ZeroDivisionError: division by zero; set GCAUDIT_DEBUG=1" in one_line(err)
     monkeypatch.setenv("GCAUDIT_DEBUG", "1")
-    with pytest.raises(ZeroDivisionError):
-        run("demo")
+    code, _, err = run("demo")
+    assert code == 3
+    assert "Traceback" in err
+    assert "ZeroDivisionError" in err
 
 
 def test_an_abort_exits_2(run, monkeypatch):
@@ -226,6 +228,20 @@ def test_files_are_replaced_whole_or_not_at_all(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(AuditError, match="expected to write"):
         write_atomically(tmp_path / "gone" / "r.json", "new")
+
+
+def test_links_are_followed_and_devices_written_to(tmp_path):
+    (tmp_path / "real.json").write_text("old")
+    (tmp_path / "link.json").symlink_to("real.json")
+    write_atomically(tmp_path / "link.json", "new")
+    assert (tmp_path / "link.json").is_symlink()
+    assert (tmp_path / "real.json").read_text() == "new"
+    command = [*PROGRAM, "demo", "-q", "-f", "json", "-o", "/dev/stdout"]
+    with (tmp_path / "out.json").open("w") as out:
+        found = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, timeout=300, check=False)
+    assert (found.returncode, found.stderr) == (0, "")
+    assert Report.from_json((tmp_path / "out.json").read_text()).model.spec == "demo"
+    assert Path("/dev/stdout").is_symlink()
 
 
 def shell(arguments, **options):

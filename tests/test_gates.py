@@ -73,6 +73,7 @@ def test_rules_are_read(text, shown):
         ("probe_accuracy >= 0.6", "expected a rule such as"),
         ("source.gc", "expected a rule such as"),
         ("source.gc = 3", "expected a rule such as"),
+        ("source.cdnv@5 <= 1", "@N_SHOT with probe_accuracy only"),
         ("source.gc >= nan", "expected a rule such as"),
         ("source.cdvn <= 3", "did you mean cdnv"),
         ("source.gc regression >= 2%", "'regression <= SHARE'"),
@@ -268,6 +269,14 @@ def test_what_is_null_or_missing_fails_with_its_reason(demo):
         assert gcaudit.gate(report, [f"warn: {rule}"], baseline).passed
 
 
+def test_a_headline_that_only_the_baseline_has_fails(demo):
+    alone = gcaudit.score("demo", "demo", seed=0)
+    result = gcaudit.gate(alone, [], demo, max_regression="2%")
+    assert [verdict.outcome for verdict in result.verdicts] == ["passed", "missing"]
+    assert "the report has no target" in result.verdicts[1].message
+    assert not result.passed
+
+
 def test_points_of_the_curve_can_be_judged():
     report = gcaudit.score("demo", "demo", "demo", n_shot=(1, 5), episodes=100)
     curve = report.target.metrics["probe_accuracy"].curve
@@ -451,6 +460,34 @@ def test_evidence_is_kept_and_belongs_to_its_report(demo, tmp_path):
     assert load_evidence(tmp_path / "none.npz", "") is None
 
 
+def test_damaged_evidence_is_told_whatever_the_damage(demo, tmp_path):
+    path = tmp_path / "r.evidence.npz"
+    save_evidence(path, demo.evidence, demo.to_json())
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for place in rng.integers(0, len(whole), 60):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        try:
+            load_evidence(path, demo.to_json())
+        except RequestError as error:
+            refused += "\n" not in str(error)
+    assert refused > 30
+    np.save(tmp_path / "x.npy", np.zeros(3))
+    (tmp_path / "x.npy").replace(path)
+    with pytest.raises(RequestError, match="expected saved evidence"):
+        load_evidence(path, "")
+
+
+def test_evidence_of_an_older_report_is_removed(run, tmp_path):
+    options = ("score", "demo", "-s", "demo", "-q", "--metrics", "cdnv", "-o", tmp_path / "r.json")
+    assert run(*options, "--save-evidence")[0] == 0
+    assert (tmp_path / "r.evidence.npz").is_file()
+    assert run(*options, "--seed", 1)[0] == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
+    assert run("gate", tmp_path / "r.json", "-r", "source.cdnv <= 1")[0] == 0
+
+
 def test_pickles_in_evidence_are_not_read(tmp_path):
     class Touch:
         def __reduce__(self):
@@ -499,8 +536,9 @@ def test_rules_are_read_from_files(tmp_path, monkeypatch, name, text):
 
 
 def test_a_bare_list_is_a_file_of_rules(tmp_path):
-    (tmp_path / "g.yml").write_text("- source.gc <= 3\n")
-    assert read_rules(tmp_path / "g.yml").rules[0].limit == 3
+    (tmp_path / "g.yml").write_text("- source.gc <= 3\n- warn: source.gc <= 4\n- off: source.cdnv <= 1\n")
+    rules = read_rules(tmp_path / "g.yml").rules
+    assert [(rule.limit, rule.level) for rule in rules] == [(3, "error"), (4, "warn"), (1, "off")]
 
 
 @pytest.mark.parametrize(
@@ -662,6 +700,7 @@ def test_each_format_can_be_printed_or_written(run, tmp_path, demo, name):
         (["gate", "r.json", "--baseline", "other.json", "--max-regression", "1%"], "may be compared"),
         (["score", "demo", "-s", "demo", "--save-evidence"], "--save-evidence with --output FILE.json"),
         (["score", "demo", "-s", "demo", "--gate", "nonsense"], "expected a rule such as"),
+        (["score", "demo", "-s", "demo", "--junit", "gate.xml"], "expected rules, found none"),
         (["score", "demo", "-s", "demo", "--baseline", "none.json", "--max-regression", "0"], "expected a report at none.json"),
     ],
 )

@@ -76,6 +76,8 @@ def test_half_precision_embeddings_are_widened():
         (lambda z, y: gcaudit.measure(np.where(z == z[4, 0], np.inf, z), y), "NaN or inf in row 4"),
         (lambda z, y: gcaudit.measure(z, y, logits=np.zeros((2, 3))), "65 rows of logits"),
         (lambda z, y: gcaudit.measure(z, y, energies=np.zeros(2)), "65 energies"),
+        (lambda z, y: gcaudit.measure(z, y, energies=np.full(65, np.nan)), "energies that are finite"),
+        (lambda z, y: gcaudit.measure(z, y, energies=np.full(65, -1.0)), "energies that are finite and not negative"),
     ],
 )
 def test_wrong_arrays_are_told(call, message):

@@ -212,10 +212,39 @@ def test_progress_counts_every_image(encoder):
 
 @pytest.mark.parametrize("precision", ["bfloat16", "tf32"])
 def test_low_precision_is_near_float32_and_puts_settings_back(encoder, precision):
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    before = torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision
     plain, low = look(encoder, image_set()).evidence, look(encoder, image_set(), precision=precision).evidence
     assert (low.energies.mean() / plain.energies.mean() - 1).abs() < 0.02
-    assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
+    assert (torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision) == before
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_modules_of_any_type_run_at_the_precision_asked_for(encoder, kind):
+    plain = look(encoder, image_set()).evidence.embeddings
+    other = look(load_encoder(ModelRequest(TinyNet().to(kind))), image_set()).evidence.embeddings
+    assert other.dtype == torch.float32
+    torch.testing.assert_close(other, plain, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("text", ["CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling x", "unable to find an engine to execute"])
+def test_libraries_that_run_out_of_memory_are_understood(text):
+    class Starved(Hungry):
+        def forward(self, x):
+            if len(x) > self.fits:
+                raise RuntimeError(text)
+            return super().forward(x)
+
+    found = look(load_encoder(ModelRequest(Starved())), image_set(), batch_size=48)
+    assert found.batch_size == 3
+
+
+def test_a_worker_that_dies_while_the_network_runs_ends_the_audit(encoder, monkeypatch):
+    def die(*_arguments, **_options):
+        raise RuntimeError("DataLoader worker (pid 7) exited unexpectedly")
+
+    monkeypatch.setattr("gcaudit.observe._Pass._run", die)
+    with pytest.raises(AuditError, match="expected the decoding workers to live"):
+        look(encoder, image_set())
 
 
 def test_auto_finds_a_device():

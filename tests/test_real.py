@@ -1,5 +1,7 @@
 """Real checkpoints on real images, where they lie beside the repository."""
 
+import os
+
 import numpy as np
 import pytest
 import reference
@@ -9,6 +11,14 @@ import gcaudit
 from gcaudit.data import DataRequest, open_data
 from gcaudit.data.batches import stream_batches
 from gcaudit.encoders import ModelRequest, load_encoder, picture_transform
+
+
+@pytest.fixture(autouse=True, scope="module")
+def two_threads():
+    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    yield
+    torch.set_num_threads(1)
+
 
 TOP1 = {"resnet20": 0.81, "resnet44": 0.83}
 

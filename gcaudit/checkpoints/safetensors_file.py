@@ -11,8 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from gcaudit.checkpoints.torch_file import printable
-from gcaudit.errors import CheckpointError, one_line
+from gcaudit.errors import CheckpointError, one_line, printable
 
 _HEADER_LIMIT = 100 * 2**20
 _DTYPE_BITS = {

@@ -19,22 +19,10 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from gcaudit.errors import CheckpointError, one_line, shorten
+from gcaudit.errors import CheckpointError, one_line, printable, shorten
 
 LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"
 RESAVE = "re-save the weights where the model's code is: torch.save(model.state_dict(), 'weights.pt')"
-
-
-def printable(text: str) -> str:
-    """Escape what a hostile file could do to a terminal.
-
-    Args:
-        text: with words of the file.
-
-    Returns:
-        The text, characters that cannot be printed escaped.
-    """
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 class _Inert:
@@ -126,7 +114,7 @@ def _scan(file: IO[bytes], path: Path) -> _Scanner:
     except (MemoryError, RecursionError):
         raise CheckpointError(f"{path}: the pickle inside is too large or too deep to be a checkpoint; {RESAVE}") from None
     except Exception as error:  # a hostile pickle may raise anything at all
-        scanner.damage = printable(one_line(error))
+        scanner.damage = one_line(error)
     return scanner
 
 
@@ -256,7 +244,7 @@ def _load_weights(path: Path, scanner: _Scanner, *, mmap: bool) -> Mapping[str, 
             f"{path}: expected tensors alone, found what torch refuses: {printable(reason[:160])}; {RESAVE}"
         ) from None
     except Exception as error:  # a damaged file may raise anything at all
-        raise _damaged(path, printable(one_line(error))) from None
+        raise _damaged(path, one_line(error)) from None
     if scanner.damage:
         raise _damaged(path, scanner.damage)
     if isinstance(content, Mapping):

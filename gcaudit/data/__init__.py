@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from gcaudit.data.formats import find_parquet, read_folder, read_hugging_face, read_parquet
+from gcaudit.data.formats import SPLIT_NAMES, find_parquet, read_folder, read_hugging_face, read_parquet
 from gcaudit.data.known import KNOWN, KnownData, open_known
 from gcaudit.data.readers import ItemReader, RawData, Reader, TensorReader, number_labels
 from gcaudit.errors import DataError, RequestError, one_line, shorten
@@ -176,9 +176,9 @@ def _default_split(known: KnownData, role: str) -> str:
 
 
 def _family(spec: str) -> str:
-    """Name what a path belongs to: parquet files of one folder are parts of one data set."""
+    """Name what a path belongs to: parquet files of one folder, and folders named after splits, are parts of one data set."""
     path = Path(spec).expanduser().resolve()
-    return str(path if path.is_dir() else path.parent)
+    return str(path if path.is_dir() and path.name.lower() not in SPLIT_NAMES else path.parent)
 
 
 def _open_path(spec: str, split: str | None) -> RawData:

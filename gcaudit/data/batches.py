@@ -7,7 +7,7 @@ import io
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
@@ -38,6 +38,10 @@ class Batch:
     positions: Tensor
     digests: tuple[bytes, ...]
     failures: tuple[tuple[int, str], ...]
+
+    def pin_memory(self) -> Batch:
+        """Move the pixels into page-locked memory; torch's loader calls this."""
+        return replace(self, pixels=self.pixels.pin_memory())
 
 
 @final

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -200,10 +200,12 @@ def _finish(
     warnings: list[str],
 ) -> Encoder:
     keys, origin = config or (architecture.config, "architecture")
-    preprocessing = override(preprocessing_from(keys, origin, architecture.channels), request.changes)
+    found = preprocessing_from(keys, origin, architecture.channels)
+    doubt = architecture.doubt if origin == "architecture" else ""
+    preprocessing = override(replace(found, assumed=True) if doubt else found, request.changes)
     module = architecture.module
     if preprocessing.assumed:
-        warnings = [*warnings, _assumption(preprocessing)]
+        warnings = [*warnings, _assumption(preprocessing, doubt)]
     module.requires_grad_(False)
     try:
         with torch.no_grad():
@@ -261,11 +263,10 @@ def _choose_tap(request: ModelRequest, architecture: Architecture, blank: Tensor
     return classifier_tap(architecture.module, blank)
 
 
-def _assumption(preprocessing: Preprocessing) -> str:
+def _assumption(preprocessing: Preprocessing, doubt: str) -> str:
     size = "x".join(str(n) for n in preprocessing.input_size)
     mean = ", ".join(f"{value:g}" for value in preprocessing.mean)
     std = ", ".join(f"{value:g}" for value in preprocessing.std)
-    return (
-        f"preprocessing was assumed: input {size}, mean {mean}, std {std}; "
-        "if training used another, pass --input-size, --mean and --std"
-    )
+    hint = doubt or "if training used another, pass --input-size, --mean and --std"
+    crop = f"crop {preprocessing.crop_pct:.4g}"
+    return f"preprocessing was assumed: input {size}, {crop}, mean {mean}, std {std}; {hint}"

@@ -35,6 +35,7 @@ class Architecture:
         module: in eval mode, on the CPU.
         config: timm's preprocessing keys, as far as they are known.
         channels: input channels where they are known.
+        doubt: why the preprocessing may be another, or empty.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Architecture:
     module: nn.Module
     config: Mapping[str, Any]
     channels: int | None
+    doubt: str = ""
 
 
 def build_architecture(name: str, arguments: Mapping[str, Any], *, pretrained: bool = False) -> Architecture:
@@ -95,7 +97,7 @@ def _offline(name: str, error: Exception) -> ArchitectureError:
     )
 
 
-def _rejected(name: str, arguments: Mapping[str, Any], error: Exception) -> ArchitectureError:
+def _rejected(name: str, arguments: Mapping[str, Any], error: BaseException) -> ArchitectureError:
     given = ", ".join(f"{key}={value!r}" for key, value in arguments.items()) or "no arguments"
     text = one_line(error, 200)
     return ArchitectureError(f"expected {name} to be built from {given}: {type(error).__name__}: {text}; see --arch-arg")
@@ -136,21 +138,33 @@ def _build_torchvision(name: str, rest: str, arguments: Mapping[str, Any], pretr
     except KeyError:
         known = ", ".join(option.name for option in options)
         raise ArchitectureError(f"expected weights of torchvision's {model} ({known}), found {which!r}") from None
-    chosen = {"init_weights": False} if model in ("googlenet", "inception_v3") and not pretrained else {}
-    try:
-        module = torchvision.models.get_model(model, weights=weights if pretrained else None, **chosen, **arguments)
-    except Exception as error:  # torch.hub and the network raise many kinds
-        raise _offline(name, error) if pretrained else _rejected(name, arguments, error) from error
     preset = weights.transforms()
     crop, resize = int(preset.crop_size[0]), int(preset.resize_size[0])
+    share, chosen = crop_share(resize, crop), {}
+    if model.startswith("vit_") and not pretrained:  # their position embedding has one input size, that of the weights
+        crop = arguments.get("image_size", crop)
+        chosen = {"image_size": crop}
+    elif model in ("googlenet", "inception_v3") and not pretrained:
+        chosen = {"init_weights": False}
+    try:
+        module = torchvision.models.get_model(model, weights=weights if pretrained else None, **{**chosen, **arguments})
+    except Exception as error:  # torch.hub and the network raise many kinds
+        raise _offline(name, error) if pretrained else _rejected(name, arguments, error) from error
     config = {
         "input_size": (3, crop, crop),
         "mean": tuple(preset.mean),
         "std": tuple(preset.std),
         "interpolation": preset.interpolation.value,
-        "crop_pct": crop_share(resize, crop),
+        "crop_pct": share,
     }
-    return Architecture(name, "torchvision", module.eval(), config, None)
+    presets = {
+        (tuple(p.crop_size), tuple(p.resize_size), tuple(p.mean), p.interpolation) for p in (o.transforms() for o in options)
+    }
+    doubt = ""
+    if not pretrained and not which and len(presets) > 1:
+        others = " or ".join(f"--arch {name}:{option.name}" for option in options)
+        doubt = f"torchvision's weights of {model} differ in it, so name yours: {others}"
+    return Architecture(name, "torchvision", module.eval(), config, None, doubt)
 
 
 def _unknown(name: str, model: str, names: list[str], family: str) -> ArchitectureError:
@@ -167,6 +181,8 @@ def _import_file(path: Path) -> Any:
     assert spec is not None and spec.loader is not None, "a name that ends in .py has a loader"  # noqa: PT018
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
+    if str(path.parent) not in sys.path:  # files beside it, as when it is run by itself
+        sys.path.append(str(path.parent))
     spec.loader.exec_module(module)
     return module
 
@@ -179,7 +195,7 @@ def _build_custom(name: str, arguments: Mapping[str, Any]) -> Architecture:
         raise
     except ModuleNotFoundError as error:
         raise ArchitectureError(f"expected to import {where!r} for --arch {name}: {one_line(error)}; is it installed?") from error
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         raise ArchitectureError(f"expected to import {where!r}: {type(error).__name__}: {one_line(error)}") from error
     factory = getattr(module, factory_name, None)
     if not callable(factory):
@@ -187,7 +203,7 @@ def _build_custom(name: str, arguments: Mapping[str, Any]) -> Architecture:
         raise ArchitectureError(f"expected a function {factory_name!r} in {where}, found {shorten(own) or 'no functions'}")
     try:
         built = factory(**arguments)
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         raise _rejected(name, arguments, error) from error
     if not isinstance(built, nn.Module):
         raise ArchitectureError(f"expected {name} to return a torch.nn.Module, found a {type(built).__name__}")

@@ -78,7 +78,9 @@ def captured(module: nn.Module, layer: str, side: str) -> Iterator[list[Any]]:
         found.append(arguments[0])
 
     def after(_module: nn.Module, _arguments: tuple[Any, ...], output: Any) -> None:
-        found.append(output)
+        # a layer that follows may work in place, on this very tensor
+        kept = main_output(output)
+        found.append(kept.clone() if isinstance(kept, Tensor) else kept)
 
     target = module.get_submodule(layer)
     handle = target.register_forward_pre_hook(before) if side == "input" else target.register_forward_hook(after)

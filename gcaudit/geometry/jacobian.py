@@ -139,15 +139,19 @@ def squared_vjps(embeddings: Tensor, inputs: Tensor, vectors: Iterable[Tensor]) 
         RequestError: the embedding does not depend on the pixels.
     """
     total = torch.zeros(len(inputs), dtype=torch.float64, device=inputs.device)
-    pending = list(vectors)
     if not embeddings.requires_grad:
         raise RequestError(_DETACHED)
-    for number, vector in enumerate(pending, start=1):
+    waiting = iter(vectors)
+    vector = next(waiting, None)
+    while vector is not None:
+        following = next(waiting, None)
         direction = vector.to(embeddings).expand_as(embeddings)
-        (gradient,) = torch.autograd.grad(embeddings, inputs, direction, retain_graph=number < len(pending), allow_unused=True)
+        keep = following is not None
+        (gradient,) = torch.autograd.grad(embeddings, inputs, direction, retain_graph=keep, allow_unused=True)
         if gradient is None:
             raise RequestError(_DETACHED)
         total += gradient.flatten(1).to(torch.float64).square().sum(1)
+        vector = following
     return total
 
 

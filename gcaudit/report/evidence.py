@@ -10,7 +10,8 @@ The file is `NAME.evidence.npz` beside `NAME.json`, and names the report it belo
 from __future__ import annotations
 
 import hashlib
-import zipfile
+import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,10 +65,12 @@ def save_evidence(path: Path, evidence: ReportEvidence, report_text: str) -> Non
     """
     arrays = {f"influence/{key}": values for key, values in evidence.influences.items()}
     arrays |= {f"draws/{key}": values for key, values in evidence.draws.items()}
-    temporary = path.with_name(f".{path.name}.part")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
     try:
-        with temporary.open("wb") as file:
+        with os.fdopen(handle, "wb") as file:
             np.savez_compressed(file, report=_digest(report_text), **arrays)  # type: ignore[arg-type]
+        temporary.chmod(0o644)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -91,7 +94,7 @@ def load_evidence(path: Path, report_text: str) -> ReportEvidence | None:
     try:
         with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged archive raises many kinds
         raise RequestError(f"{path}: expected saved evidence: {one_line(error)}; remove it, or score again") from None
     if not np.array_equal(arrays.pop("report", np.zeros(0)), _digest(report_text)):
         raise RequestError(f"{path}: expected the evidence of the report beside it, found another's; remove it, or score again")

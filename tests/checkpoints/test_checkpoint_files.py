@@ -543,3 +543,52 @@ def test_damaged_numpy_type_cannot_crash_the_process(tmp_path):
 
     rezip(path, change)
     assert torch.equal(read_checkpoint(path).tensors["w"], torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        b"K\x01a",  # append
+        b"(K\x01K\x02e",  # appends
+        b"(K\x01\x90",  # additems
+        b"K\x01K\x02s",  # setitem
+        b"(K\x01K\x02u",  # setitems
+        b"}b",  # build
+        b")R",  # call
+    ],
+)
+@pytest.mark.parametrize("made", [b"cfirst\nf\n)R", b"cfirst\nf\n)\x81"])
+def test_scan_goes_on_after_whatever_is_done_with_foreign_objects(tmp_path, made, use):
+    path = tmp_path / "model.pkl"
+    path.write_bytes(b"\x80\x04" + made + use + b"0clast\ng\n.")
+    refuse(path, r"wants to import first\.f, last\.g;")
+
+
+def test_file_that_loads_but_could_not_be_scanned(tmp_path):
+    path = tmp_path / "model.pt"
+    save_zip({"device": torch.device("cpu"), "w": torch.ones(36)}, path)
+
+    def change(records):
+        name = data_pickle(records)
+        assert records[name].count(b"X\x01\x00\x00\x000q") == 1
+        records[name] = records[name].replace(b"X\x01\x00\x00\x000q", b"K\x00q")
+
+    rezip(path, change)
+    assert torch.equal(torch.load(path, weights_only=True)["w"], torch.ones(36))
+    refuse(path, "tensor data without a name or size; it is damaged")
+
+
+def test_storage_claimed_twice_is_measured_by_the_larger_claim(tmp_path):
+    path = tmp_path / "model.pt"
+    base = torch.ones(36)
+    save_zip({"a": base, "b": base[:2]}, path)
+
+    def change(records):
+        name = data_pickle(records)
+        assert records[name].count(b"K\x24t") == 2
+        first, middle, last = records[name].split(b"K\x24t")
+        records[name] = first + b"K\x24t" + middle + b"K\x02t" + last
+        records[next(n for n in records if n.endswith("data/0"))] = b"\0" * 8
+
+    rezip(path, change)
+    refuse(path, "tensor data '0' claim 144 bytes, the file has 8; it is damaged")

@@ -293,6 +293,22 @@ def test_arguments_of_torchvision():
     assert build_architecture("torchvision:shufflenet_v2_x0_5", {"num_classes": 3}).module.fc.out_features == 3
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "size"),
+    [
+        ("torchvision:vit_b_16", {}, 224),
+        ("torchvision:vit_b_16:IMAGENET1K_SWAG_E2E_V1", {}, 384),
+        ("torchvision:vit_b_16:IMAGENET1K_SWAG_LINEAR_V1", {}, 224),
+        ("torchvision:vit_b_16:IMAGENET1K_SWAG_E2E_V1", {"image_size": 64}, 64),
+    ],
+)
+def test_vision_transformer_of_torchvision_takes_the_size_of_its_weights(name, arguments, size):
+    with torch.device("meta"):
+        built = build_architecture(name, arguments)
+    assert built.config["input_size"] == (3, size, size)
+    assert built.module.image_size == size
+
+
 @pytest.mark.parametrize("name", ["torchvision:googlenet", "torchvision:inception_v3"])
 def test_torchvision_models_that_warn_of_their_own_weights(name):
     built = build_architecture(name, {})

@@ -71,7 +71,7 @@ def test_assumed_preprocessing_is_a_warning():
     model.pretrained_cfg = {"input_size": (3, 8, 8)}
     (warning,) = load_encoder(ModelRequest(model)).warnings
     assert warning == (
-        "preprocessing was assumed: input 3x8x8, mean 0.485, 0.456, 0.406, std 0.229, 0.224, 0.225; "
+        "preprocessing was assumed: input 3x8x8, crop 0.875, mean 0.485, 0.456, 0.406, std 0.229, 0.224, 0.225; "
         "if training used another, pass --input-size, --mean and --std"
     )
     settled = {"mean": (0.5,), "std": (0.5,), "input_size": (8, 8)}

@@ -1,6 +1,5 @@
 """Every family of timm and every classifier of torchvision has an embedding; shapes alone, on the meta device."""
 
-import warnings
 from collections import defaultdict
 
 import pytest
@@ -8,7 +7,9 @@ import timm
 import torch
 import torchvision
 from timm.models import _registry
+from torch import nn
 
+from gcaudit.encoders.architectures import build_architecture
 from gcaudit.encoders.taps import classifier_tap, dry_input, pre_logits_tap
 
 SMALL = ("test_", "zepto", "atto", "femto", "pico", "nano", "xxs", "tiny", "micro", "xs", "mini", "_s0", "small", "_s")
@@ -43,17 +44,29 @@ def test_timm_family(name):
         assert logits.shape == (2, model.num_classes)
 
 
+@pytest.fixture
+def no_memory(monkeypatch):
+    """Parameters and buffers go to the meta device as they are registered; what builds the network stays on the CPU."""
+    parameter, buffer = nn.Module.register_parameter, nn.Module.register_buffer
+
+    def register_parameter(module, name, value):
+        parameter(module, name, value if value is None else nn.Parameter(value.to("meta"), value.requires_grad))
+
+    def register_buffer(module, name, value, persistent=True):
+        buffer(module, name, value if value is None else value.to("meta"), persistent)
+
+    monkeypatch.setattr(nn.Module, "register_parameter", register_parameter)
+    monkeypatch.setattr(nn.Module, "register_buffer", register_buffer)
+
+
 @pytest.mark.parametrize("name", torchvision.models.list_models(module=torchvision.models))
-def test_torchvision_model(name):
-    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    with torch.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scipy's and torchvision's, of how weights are drawn
-        model = torchvision.models.get_model(name, **options).eval()
-    crop = torchvision.models.get_model_weights(name)["DEFAULT"].transforms().crop_size[0]
-    inputs = dry_input((3, crop, crop), model)
+def test_torchvision_model(name, no_memory):
+    built = build_architecture(f"torchvision:{name}", {})
+    inputs = dry_input(built.config["input_size"], built.module)
     with torch.no_grad(), torch.device("meta"):
-        tap = classifier_tap(model, inputs)
-        embeddings, logits = tap(model, inputs.expand(2, -1, -1, -1), logits=True)
-    head = model.get_submodule(tap.layer)
-    assert embeddings.shape == (2, head.in_channels if isinstance(head, torch.nn.Conv2d) else head.in_features)
+        tap = classifier_tap(built.module, inputs)
+        embeddings, logits = tap(built.module, inputs.expand(2, -1, -1, -1), logits=True)
+    head = built.module.get_submodule(tap.layer)
+    assert inputs.device.type == "meta"
+    assert embeddings.shape == (2, head.in_channels if isinstance(head, nn.Conv2d) else head.in_features)
     assert logits.shape == (2, 1000)

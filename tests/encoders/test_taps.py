@@ -253,7 +253,7 @@ def test_layer_that_gives_tokens():
     ("layer", "last"), [("features.1", True), ("features.0.0", False), ("norm", True), ("permute", False), ("avgpool", False)]
 )
 def test_maps_of_torchvisions_swin(layer, last):
-    model = torchvision.models.swin_t(embed_dim=24, depths=[1, 1, 1, 1], num_heads=[1, 2, 3, 4]).eval() if False else tiny_swin()
+    model = torchvision.models.SwinTransformer([4, 4], 12, [1, 1], [1, 2], [4, 4], num_classes=5).eval()
     inputs = random_images()
     tap = layer_tap(model, layer, inputs[:1])
     with torch.no_grad(), captured(model, layer, "output") as found:
@@ -262,11 +262,6 @@ def test_maps_of_torchvisions_swin(layer, last):
     assert tap.channels_last is last
     assert torch.equal(embeddings, found[0].mean((1, 2) if last else (2, 3)))
     assert embeddings.shape[1] == found[0].shape[3 if last else 1]
-
-
-def tiny_swin():
-    torch.manual_seed(0)
-    return torchvision.models.SwinTransformer([4, 4], 12, [1, 1], [1, 2], [4, 4], num_classes=5).eval()
 
 
 def test_maps_of_timms_swin():
@@ -389,3 +384,12 @@ def test_blank_image_is_like_the_network():
     assert dry_input((3, 4, 5), nn.Linear(1, 1).double()).dtype == torch.float64
     assert dry_input((3, 4, 5), nn.Linear(1, 1, device="meta")).device.type == "meta"
     assert dry_input((3, 4, 5), nn.Identity()).shape == (1, 3, 4, 5)
+
+
+def test_layer_is_seen_before_what_follows_works_in_place():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 4), nn.ReLU(inplace=True))
+    images = torch.randn(3, 3, 8, 8)
+    with torch.no_grad():
+        embeddings = layer_tap(model, "1", IMAGE)(model, images)[0]
+        assert torch.equal(embeddings, model[1](images.flatten(1)))
+    assert embeddings.min() < 0

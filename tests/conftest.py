@@ -1,8 +1,11 @@
 import os
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+from gcaudit import cli
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # threads of small networks wait for each other far longer than they work when the cores are shared
@@ -32,3 +35,15 @@ def shared():
 @pytest.fixture
 def repository():
     return ROOT
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run the command line in this process: (exit code, stdout, stderr)."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["gcaudit", *(str(argument) for argument in arguments)])
+        code = cli._run()
+        return code, *capsys.readouterr()
+
+    return call

@@ -12,24 +12,11 @@ import torch
 from cases import TinyNet
 from PIL import Image
 
-from gcaudit import cli
 from gcaudit.console import write_atomically
 from gcaudit.errors import AuditError
 from gcaudit.report.schema import Report
 
 PROGRAM = [sys.executable, "-m", "gcaudit"]
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run the command line in this process: (exit code, stdout, stderr)."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["gcaudit", *(str(argument) for argument in arguments)])
-        code = cli._run()
-        return code, *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import pytest
 import yaml
 
 import gcaudit
-from gcaudit import cli
 from gcaudit.errors import RequestError
 from gcaudit.gates import GateResult, Verdict, gate_request
 from gcaudit.report.evidence import ReportEvidence, evidence_path, load_evidence, save_evidence
@@ -641,16 +640,6 @@ def test_json_verdicts_are_whole():
 def test_people_see_one_line_a_rule():
     lines = render_verdicts(result_of(verdict("failed", "bad"), verdict("passed", "good"))).splitlines()
     assert lines == ["FAIL  bad", "PASS  good", "gate FAILED: model|<b>.pt: 1 passed, 1 failed"]
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["gcaudit", *(str(argument) for argument in arguments)])
-        code = cli._run()
-        return code, *capsys.readouterr()
-
-    return call
 
 
 def test_a_perturbed_checkpoint_fails_everywhere_and_another_seed_passes(run, tmp_path, monkeypatch):

@@ -45,6 +45,8 @@ def run_audit(spec: AuditSpec, progress: ProgressBar = _no_bar) -> Report:
     """
     began = time.perf_counter()
     resolve_device(spec.device)
+    if spec.target is None and not spec.chosen_metrics("source"):
+        raise RequestError(f"expected --target for {shorten(spec.metrics or ())}, found none; add --target DATA")
     source = open_data(spec.data_request("source"))
     target = None if spec.target is None else open_data(spec.data_request("target"))
     warnings: list[str] = []

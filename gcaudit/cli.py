@@ -222,7 +222,7 @@ def gate(
         option("--rule", "-r", panel=GATE, text="such as 'target.probe_accuracy >= 0.6'; repeatable", metavar="RULE"),
     ] = None,
     rules: Annotated[
-        Path | None, option("--rules", panel=GATE, text="YAML file; else [tool.gcaudit.gate] of ./pyproject.toml", metavar="FILE")
+        Path | None, option("--rules", panel=GATE, text="YAML file; else \\[tool.gcaudit.gate] of ./pyproject.toml", metavar="FILE")
     ] = None,
     baseline: Baseline = None,
     max_regression: MaxRegression = None,
@@ -364,6 +364,9 @@ def _show_usage_error(error: Any) -> None:
 def main() -> None:
     """Run the command line; exit codes: 0 done, 1 a gate failed, 2 wrong request, 3 could not be completed, 130 Ctrl-C."""
     warnings.simplefilter("ignore")
+    # a stream that the caller has closed is None
+    sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - open until the end
+    sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")

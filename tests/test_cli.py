@@ -147,6 +147,8 @@ def test_lists(run):
         (["score", "demo", "-s", "demo", "--metrics", "cdvn"], "did you mean cdnv"),
         (["score", "demo", "-s", "nowhere/"], "found no file or folder 'nowhere/'"),
         (["score", "no/such.ckpt", "-s", "demo"], "no/such.ckpt"),
+        (["score", "", "-s", "demo"], "found an empty name"),
+        (["score", "demo", "-s", "demo", "--metrics", "probe_accuracy"], "expected --target for probe_accuracy"),
         (["score", "demo", "-s", "demo", "-t", "demo", "--n-way", "6"], "at least 6 target classes"),
         (["score", "demo", "-s", "demo", "--device", "quantum"], "--device auto"),
         (["score", "timm:resnet18", "-s", "demo", "--arch", "timm:resnet18"], "--arch with a file only"),
@@ -259,6 +261,12 @@ def test_a_full_disk_exits_3():
         found = subprocess.run([*PROGRAM, "demo", "-q"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=300, check=False)
     assert found.returncode == 3
     assert one_line(found.stderr).startswith("gcaudit: error: expected to write to standard output")
+
+
+def test_closed_streams_are_no_defect(tmp_path):
+    command = f"{sys.executable} -m gcaudit demo -q -o {tmp_path / 'r.json'} >&- 2>&-"
+    assert subprocess.run(["bash", "-c", command], timeout=300, check=False).returncode == 0
+    assert Report.read(tmp_path / "r.json").model.spec == "demo"
 
 
 def test_ascii_terminals_get_ascii():

@@ -141,6 +141,8 @@ def _is_published(spec: str) -> bool:
 
 def _check_is_path(spec: str) -> None:
     path = Path(spec)
+    if not spec.strip():
+        raise CheckpointError("expected a checkpoint, found an empty name; type a path, timm:NAME, torchvision:NAME or demo")
     if path.exists() or path.suffix in WEIGHT_SUFFIXES or spec.startswith((".", "/", "~")):
         return
     if spec.count("/") == 1 and not spec.endswith("/"):

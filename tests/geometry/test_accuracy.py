@@ -29,8 +29,14 @@ def test_chunks_do_not_matter(monkeypatch):
     assert ncm_accuracy(evidence_of(z, y)).value == whole
 
 
-def test_equal_embeddings_are_not_nearest_to_their_own():
-    assert ncm_accuracy(evidence_of(np.ones((6, 2)), [0, 0, 0, 1, 1, 1])).value == 0.0
+def test_equal_embeddings_are_a_reason():
+    found = ncm_accuracy(evidence_of(np.ones((6, 2)), [0, 0, 0, 1, 1, 1]))
+    assert found.value is None
+    assert "all embeddings are equal" in found.reason
+
+
+def test_a_tie_with_another_class_is_not_nearest_to_its_own():
+    assert ncm_accuracy(evidence_of([[0.0], [2.0], [0.0], [2.0]], [0, 0, 1, 1])).value == 0.0
 
 
 @pytest.mark.parametrize(("labels", "reason"), [([0, 0, 0], "at least 2 classes"), ([0, 0, 5], "class '5' has 1 image")])

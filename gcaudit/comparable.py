@@ -34,7 +34,7 @@ def differences(report: Report, baseline: Report, rules: Iterable[Rule]) -> list
 
 
 _PREPROCESSING = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode", "input_space")
-_PROBE = ("n_way", "n_query", "ridge")
+_PROBE = ("n_way", "n_query", "ridge", "n_shot")
 
 
 def _show(value: object) -> str:
@@ -54,10 +54,9 @@ def _rule_differences(report: Report, baseline: Report, rule: Rule) -> list[str]
         found.append(f"architecture, for {rule.name}: {report.model.arch} against {baseline.model.arch} in the baseline")
     a, b = find_value(report, rule), find_value(baseline, rule)
     if isinstance(a, MetricValue) and isinstance(b, MetricValue):
-        keys = (*_PROBE, "n_shot")
         found += [
             f"{key} of {rule.name}: {getattr(a, key)} against {getattr(b, key)} in the baseline"
-            for key in keys
+            for key in _PROBE
             if getattr(a, key) != getattr(b, key)
         ]
     return found

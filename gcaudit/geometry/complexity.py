@@ -106,7 +106,7 @@ def relative_gc(evidence: Evidence) -> Estimate:
     reason = energies_reason(evidence)
     if reason:
         return missing(reason)
-    if bool((evidence.moments.squares <= 0).all()) and bool((evidence.moments.means == evidence.moments.means[0]).all()):
+    if evidence.moments.all_equal:
         return missing("all embeddings are equal: their total variance is 0", evidence.images)
     value, influence = delta_method(evidence, lambda stats: stats.complexities.mean() / total_variance(stats))
     return normal_estimate(value, influence, energy_count(evidence), ONE_IMAGE, **_provenance(evidence))

@@ -83,6 +83,11 @@ class ClassMoments:
         self.squares[present] += squares + shift.square().sum(1) * (old * new / total)
         self.counts[present] += counts
 
+    @property
+    def all_equal(self) -> bool:
+        """Whether all embeddings are the same point."""
+        return bool((self.squares <= 0).all()) and bool((self.means == self.means[0]).all())
+
     def variances(self, ddof: int = 0) -> Tensor:
         """Return the class variances v_c (ddof=0) or u_c (ddof=1).
 

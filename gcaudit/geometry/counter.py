@@ -38,6 +38,14 @@ def _mix(bits: Tensor) -> Tensor:
     return bits ^ _shift_right(bits, 31)
 
 
+def _mix_number(bits: int) -> int:
+    """Do what `_mix` does to one number, on the host: a tensor made for it would have to be brought to the device first."""
+    bits %= 2**64
+    bits = (bits ^ (bits >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    bits = (bits ^ (bits >> 27)) * 0x94D049BB133111EB % 2**64
+    return _signed(bits ^ (bits >> 31))
+
+
 def random_bits(seed: int, *counters: Tensor) -> Tensor:
     """Hash a seed and counters to 64 random bits each.
 
@@ -48,11 +56,10 @@ def random_bits(seed: int, *counters: Tensor) -> Tensor:
     Returns:
         int64 tensor of the broadcast shape, all 64 bits random.
     """
-    device = counters[0].device if counters else torch.device("cpu")
-    bits = _mix(torch.tensor(_signed(seed + 0x9E3779B97F4A7C15), dtype=torch.int64, device=device))
+    bits: Tensor | int = _mix_number(seed + 0x9E3779B97F4A7C15)
     for counter in counters:
         bits = _mix(bits ^ _mix(counter + _GOLDEN))
-    return bits
+    return bits if isinstance(bits, Tensor) else torch.tensor(bits)
 
 
 def random_order_keys(seed: int, *counters: Tensor) -> Tensor:

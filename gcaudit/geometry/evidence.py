@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import Any, Protocol, final
 
 import torch
 from torch import Tensor
 
 from gcaudit.geometry.moments import ClassMoments
+
+
+class Rows(Protocol):
+    """What the metrics need of embeddings: a tensor has it, and so has a file of more rows than memory holds."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, D)."""
+
+    def __getitem__(self, rows: Any, /) -> Tensor:
+        """Return the rows of a slice, or of an int64 tensor."""
 
 
 @final
@@ -17,7 +28,7 @@ class Evidence:
     """What was observed on one data set.
 
     Attributes:
-        embeddings: (N, D) float32 or float64 on the CPU, in the order of the data set.
+        embeddings: (N, D) float32 or float64 rows on the CPU, in the order of the data set.
         labels: (N,) int64 in 0..K-1.
         class_names: K names.
         moments: class moments of the embeddings.
@@ -31,7 +42,7 @@ class Evidence:
         predictions_reason: why there are no predictions.
     """
 
-    embeddings: Tensor
+    embeddings: Rows
     labels: Tensor
     class_names: tuple[str, ...]
     moments: ClassMoments

@@ -9,9 +9,14 @@ its second moment.
     exact    the D unit vectors, summed: no noise, D VJPs
     sketch   m rows of a randomly signed, randomly ordered Hadamard matrix, averaged
     outputs  m of the D outputs drawn without replacement, times D/m: the paper's sampling
+    entries  m of the D*d entries drawn with replacement, times D*d/m: the paper's too, for the study of estimators only
 
 The noise of `sketch` comes only from the off-diagonal entries of J J^T, that of `outputs` from how unequal the outputs'
-gradients are, which in trained networks is far more.
+gradients are, which in trained networks is far more, and that of `entries` from how unequal all entries are.
+
+`exact` needs D backward passes through one graph. A batch of a few images leaves the machine idle, so each image is put into the batch
+`copies` times and its copies take different unit vectors: the forward pass is repeated, the D backward passes, which are nearly all of the
+work, run at the batch size that suits the machine. Unlike batched gradients by vmap this works for every network.
 
 References: Munn, Dherin, Gonzalvo, NeurIPS 2024 (`outputs`); Hutchinson, "A stochastic estimator of the trace of the influence
 matrix", Communications in Statistics 1989; Yu, Suresh et al., "Orthogonal random features", NeurIPS 2016 (signed Hadamard rows).
@@ -28,12 +33,15 @@ from torch import Tensor
 from gcaudit.errors import RequestError
 from gcaudit.geometry.counter import derive_seed, random_bits, random_order_keys
 
-Estimator = Literal["sketch", "exact", "outputs"]
+Estimator = Literal["sketch", "exact", "outputs", "entries"]
 _DETACHED = (
     "expected an embedding that is differentiable in the pixels, found one that does not depend on them "
     "(computed under no_grad, or from something else); choose another --layer"
 )
 ESTIMATORS: tuple[Estimator, ...] = ("sketch", "exact", "outputs")
+"""What an audit offers."""
+STUDY_ESTIMATORS: tuple[Estimator, ...] = (*ESTIMATORS, "entries")
+"""What `energies` offers."""
 
 
 def vectors_per_image(estimator: Estimator, vectors: int, dim: int) -> tuple[Estimator, int]:
@@ -45,11 +53,11 @@ def vectors_per_image(estimator: Estimator, vectors: int, dim: int) -> tuple[Est
         dim: D.
 
     Returns:
-        The estimator used and its VJPs an image; m >= D is `exact`.
+        The estimator used and its VJPs an image; m >= D is `exact`, except for `entries`.
     """
     if vectors < 1:
         raise RequestError(f"expected at least 1 vector an image, found {vectors}; pass --vectors 1 or more")
-    if estimator == "exact" or vectors >= dim:
+    if estimator == "exact" or (vectors >= dim and estimator != "entries"):
         return "exact", dim
     return estimator, vectors
 
@@ -108,20 +116,54 @@ def output_vectors(index: Tensor, dim: int, vectors: int, seed: int) -> Tensor:
     return drawn.scatter_(2, outputs.T[:, :, None], dim**0.5)
 
 
-def unit_vectors(dim: int, device: torch.device | str = "cpu") -> Iterator[Tensor]:
-    """Yield the D unit vectors, each of shape (D,).
+def unit_vectors(dim: int, images: int, copies: int = 1, device: torch.device | str = "cpu") -> Iterator[Tensor]:
+    """Yield the D unit vectors, `copies` of them at a time.
 
     Args:
         dim: D.
+        images: N.
+        copies: rows an image has in the batch, one after the other.
         device: where they are made.
 
     Yields:
-        Unit vectors; the sum of their squared VJPs is the exact energy.
+        ceil(D / copies) tensors (N * copies, D), zero in rows for which no unit vector is left. Over all of them, the squared VJPs of an
+        image's rows sum to its exact energy.
     """
-    for k in range(dim):
-        unit = torch.zeros(dim, device=device)
-        unit[k] = 1
-        yield unit
+    for start in range(0, dim, copies):
+        units = torch.zeros(copies, dim, device=device)
+        count = min(copies, dim - start)
+        units[:count, start : start + count] = torch.eye(count, device=device)
+        yield units.repeat(images, 1)
+
+
+def _pixel_gradients(embeddings: Tensor, inputs: Tensor, vectors: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Yield J(x)^T v for each v, keeping the graph until the last."""
+    if not embeddings.requires_grad:
+        raise RequestError(_DETACHED)
+    waiting = iter(vectors)
+    vector = next(waiting, None)
+    while vector is not None:
+        following = next(waiting, None)
+        direction = vector.to(embeddings).expand_as(embeddings)
+        keep = following is not None
+        (gradient,) = torch.autograd.grad(embeddings, inputs, direction, retain_graph=keep, allow_unused=True)
+        if gradient is None:
+            raise RequestError(_DETACHED)
+        yield gradient
+        vector = following
+
+
+def _squared_norms(gradient: Tensor) -> Tensor:
+    """Sum the squares of each image's entries.
+
+    Rows of pixels are summed in the gradient's own precision and these sums in float64, which errs like one rounding of float32 and does
+    not copy the whole gradient into float64.
+    """
+    if gradient.ndim < 4:
+        return gradient.flatten(1).to(torch.float64).square().sum(1)
+    kind = torch.float32 if gradient.dtype in (torch.float16, torch.bfloat16) else gradient.dtype
+    rows = gradient.to(kind).square().sum(-1)
+    return rows.flatten(1).to(torch.float64).sum(1)
 
 
 def squared_vjps(embeddings: Tensor, inputs: Tensor, vectors: Iterable[Tensor]) -> Tensor:
@@ -139,32 +181,52 @@ def squared_vjps(embeddings: Tensor, inputs: Tensor, vectors: Iterable[Tensor]) 
         RequestError: the embedding does not depend on the pixels.
     """
     total = torch.zeros(len(inputs), dtype=torch.float64, device=inputs.device)
-    if not embeddings.requires_grad:
-        raise RequestError(_DETACHED)
-    waiting = iter(vectors)
-    vector = next(waiting, None)
-    while vector is not None:
-        following = next(waiting, None)
-        direction = vector.to(embeddings).expand_as(embeddings)
-        keep = following is not None
-        (gradient,) = torch.autograd.grad(embeddings, inputs, direction, retain_graph=keep, allow_unused=True)
-        if gradient is None:
-            raise RequestError(_DETACHED)
-        total += gradient.flatten(1).to(torch.float64).square().sum(1)
-        vector = following
+    for gradient in _pixel_gradients(embeddings, inputs, vectors):
+        total += _squared_norms(gradient)
     return total
 
 
-def batch_energies(embeddings: Tensor, inputs: Tensor, index: Tensor, *, estimator: Estimator, vectors: int, seed: int) -> Tensor:
+def _squared_entries(embeddings: Tensor, inputs: Tensor, index: Tensor, count: int, seed: int) -> Tensor:
+    """Sum `count` entries of J squared, drawn with replacement and weighted to be unbiased; (N,) float64."""
+    dim, pixels = embeddings.shape[1], inputs[0].numel()
+    draw = torch.arange(count, device=index.device)
+    output = random_order_keys(derive_seed(seed, "entry outputs"), index[:, None], draw) % dim
+    place = random_order_keys(derive_seed(seed, "entry pixels"), index[:, None], draw) % pixels
+    units = (torch.nn.functional.one_hot(column, dim) for column in output.T)
+    total = torch.zeros(len(inputs), dtype=torch.float64, device=inputs.device)
+    for column, gradient in zip(place.T, _pixel_gradients(embeddings, inputs, units), strict=True):
+        total += gradient.flatten(1).gather(1, column[:, None])[:, 0].to(torch.float64).square()
+    return total * dim * pixels
+
+
+def copies_per_image(estimator: Estimator, dim: int, images: int, rows: int) -> int:
+    """Settle how often `exact` puts each image into a batch.
+
+    Args:
+        estimator: as settled by `vectors_per_image`.
+        dim: D.
+        images: N.
+        rows: rows that a batch may have, which is what bounds the memory.
+
+    Returns:
+        As many copies as fit, at most D; 1 for the estimators of few vectors.
+    """
+    return max(1, min(dim, rows // max(1, images))) if estimator == "exact" else 1
+
+
+def batch_energies(
+    embeddings: Tensor, inputs: Tensor, index: Tensor, *, estimator: Estimator, vectors: int, seed: int, copies: int = 1
+) -> Tensor:
     """Measure the energies of a batch whose forward pass has been done.
 
     Args:
-        embeddings: (N, D), on the graph of `inputs`.
-        inputs: (N, ...) with requires_grad.
+        embeddings: (N * copies, D), on the graph of `inputs`.
+        inputs: (N * copies, ...) with requires_grad; the copies of an image follow each other.
         index: (N,) int64 index of each image in its data set.
-        estimator: `exact`, `sketch` or `outputs`.
+        estimator: `exact`, `sketch`, `outputs` or `entries`.
         vectors: m; ignored by `exact`.
         seed: the seed of the run.
+        copies: rows of each image, see `copies_per_image`; 1 unless exact.
 
     Returns:
         (N,) float64 energies.
@@ -172,9 +234,13 @@ def batch_energies(embeddings: Tensor, inputs: Tensor, index: Tensor, *, estimat
     dim = embeddings.shape[1]
     estimator, count = vectors_per_image(estimator, vectors, dim)
     if estimator == "exact":
-        return squared_vjps(embeddings, inputs, unit_vectors(dim, embeddings.device))
+        units = unit_vectors(dim, len(index), copies, embeddings.device)
+        return squared_vjps(embeddings, inputs, units).view(len(index), copies).sum(1)
+    index = index.to(embeddings.device)
+    if estimator == "entries":
+        return _squared_entries(embeddings, inputs, index, count, seed) / count
     draw = sketch_vectors if estimator == "sketch" else output_vectors
-    return squared_vjps(embeddings, inputs, draw(index.to(embeddings.device), dim, count, seed)) / count
+    return squared_vjps(embeddings, inputs, draw(index, dim, count, seed)) / count
 
 
 def energies(
@@ -197,9 +263,9 @@ def energies(
         images: (N, ...) floating point; derivatives are taken with respect to these numbers.
         seed: of the random vectors.
         vectors: VJPs an image.
-        estimator: `sketch`, `exact` or `outputs`.
+        estimator: `sketch`, `exact`, `outputs` or `entries`.
         index: (N,) int64 index of each image in its data set; 0..N-1 when None.
-        batch_size: images per pass.
+        batch_size: rows per pass; `exact` fills them with copies of the images when these are fewer.
 
     Returns:
         (N,) float64 energies; scaling the embedding by a scales them by a^2.
@@ -212,16 +278,21 @@ def energies(
         >>> energies(lambda x: x @ weight.T, torch.zeros(1, 2), estimator="exact").item()
         25.0
     """
-    if estimator not in ESTIMATORS:
-        raise RequestError(f"expected an estimator of {', '.join(ESTIMATORS)}, found {estimator!r}")
+    if estimator not in STUDY_ESTIMATORS:
+        raise RequestError(f"expected an estimator of {', '.join(STUDY_ESTIMATORS)}, found {estimator!r}")
     index = torch.arange(len(images)) if index is None else index
     found = []
     for start in range(0, len(images), batch_size):
-        rows = slice(start, start + batch_size)
-        x = images[rows].detach().clone().requires_grad_()
+        given = images[start : start + batch_size].detach()
+        copies = 1
+        if estimator == "exact":
+            with torch.no_grad():
+                copies = copies_per_image(estimator, embed(given[:1]).shape[-1], len(given), batch_size)
+        x = given.repeat_interleave(copies, 0).requires_grad_()
         with torch.enable_grad():
             z = embed(x)
             if z.ndim != 2 or len(z) != len(x):
                 raise RequestError(f"expected embeddings of shape ({len(x)}, D), found {tuple(z.shape)}")
-            found.append(batch_energies(z, x, index[rows], estimator=estimator, vectors=vectors, seed=seed))
+            options = {"estimator": estimator, "vectors": vectors, "seed": seed, "copies": copies}
+            found.append(batch_energies(z, x, index[start : start + batch_size], **options))  # type: ignore[arg-type]
     return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64)

@@ -52,16 +52,24 @@ class ClassMoments:
         """
         z = embeddings.detach().to(self.means)
         labels = labels.to(self.means.device)
-        present, local = torch.unique(labels, return_inverse=True)
-        counts = torch.bincount(local, minlength=len(present))
-        rows = counts[:, None].to(z.dtype)
-        means = torch.zeros(len(present), z.shape[1], dtype=z.dtype, device=z.device).index_add_(0, local, z) / rows
+        if not len(z):
+            return
+        order = torch.argsort(labels, stable=True)
+        z, labels = z[order], labels[order]
+        # groups are numbered without asking how many there are, which would make the host wait for the device
+        first = torch.ones_like(labels, dtype=torch.bool)
+        first[1:] = labels[1:] != labels[:-1]
+        local = torch.cumsum(first, 0) - 1
+        slots = min(len(z), len(self.counts))
+        counts = torch.zeros(slots, dtype=torch.int64, device=z.device).index_add_(0, local, torch.ones_like(labels))
+        present = torch.zeros(slots, dtype=torch.int64, device=z.device).index_copy_(0, local, labels)
+        rows = counts.clamp(min=1)[:, None].to(z.dtype)
+        means = z.new_zeros(slots, z.shape[1]).index_add_(0, local, z) / rows
         deviations = z - means[local]
         correction = torch.zeros_like(means).index_add_(0, local, deviations) / rows
         means += correction
         squares = (deviations - correction[local]).square().sum(1)
-        sums = torch.zeros(len(present), dtype=z.dtype, device=z.device).index_add_(0, local, squares)
-        self._absorb(present, counts, means, sums)
+        self._absorb(present, counts, means, z.new_zeros(slots).index_add_(0, local, squares))
 
     def merge(self, other: ClassMoments) -> None:
         """Add the images behind another ClassMoments of the same shape.
@@ -75,13 +83,20 @@ class ClassMoments:
         self._absorb(present.to(self.means.device), counts, means, squares)
 
     def _absorb(self, present: Tensor, counts: Tensor, means: Tensor, squares: Tensor) -> None:
+        """Add groups; each class occurs once among those with a count, empty groups may name any."""
         old = self.counts[present].to(torch.float64)
         new = counts.to(torch.float64)
-        total = old + new
+        total = (old + new).clamp(min=1)
         shift = means - self.means[present]
-        self.means[present] += shift * (new / total)[:, None]
-        self.squares[present] += squares + shift.square().sum(1) * (old * new / total)
-        self.counts[present] += counts
+        self.means.index_add_(0, present, shift * (new / total)[:, None])
+        self.squares.index_add_(0, present, squares + shift.square().sum(1) * (old * new / total))
+        self.counts.index_add_(0, present, counts)
+
+    def cpu(self) -> ClassMoments:
+        """Return the same moments on the CPU."""
+        found = ClassMoments(*self.means.shape)
+        found.merge(self)
+        return found
 
     @property
     def all_equal(self) -> bool:

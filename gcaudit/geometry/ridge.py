@@ -28,9 +28,15 @@ from torch import Tensor
 from gcaudit.errors import DataError, RequestError
 from gcaudit.geometry.counter import derive_seed, random_order_keys
 from gcaudit.geometry.estimate import NORMAL_95, Estimate, missing
-from gcaudit.geometry.evidence import Evidence
+from gcaudit.geometry.evidence import Evidence, Rows
 
-_BYTES = 256 * 2**20
+_BYTES = 8 * 2**20
+_ROWS = 4096
+_GRAM_ROWS = 8192
+_GRAM_GAIN = 4
+"""A product of one large matrix with itself does so many times more work a second than small ones of gathered rows."""
+_CANCELLED = 1e-6
+"""Centred inner products below this share of the uncentred ones have lost too many digits."""
 _ABSENT = torch.iinfo(torch.int64).max
 
 
@@ -141,19 +147,55 @@ def draw_episodes(members: Tensor, counts: Tensor, numbers: Tensor, *, settings:
     place = torch.arange(longest)
     keys = random_order_keys(derive_seed(seed, "images"), numbers[:, None, None], ways[:, :, None], place)
     size = counts[ways]
-    order = torch.argsort(torch.where(place < size[:, :, None], keys, _ABSENT), dim=2, stable=True)
-    rows = members[ways[:, :, None], order]
+    present = place < size[:, :, None]
+    head = torch.topk(torch.where(present, keys, _ABSENT), n_shot, dim=2, largest=False, sorted=True).indices
     wanted = size - n_shot if settings.n_query is None else torch.clamp(size - n_shot, max=settings.n_query)
-    back = torch.arange(int(wanted.max()))
-    tail = torch.clamp(size[:, :, None] - 1 - back, min=0)
-    return Episodes(rows[:, :, :n_shot], rows.gather(2, tail), back < wanted[:, :, None])
+    tail = torch.topk(torch.where(present, keys, -1), int(wanted.max()), dim=2, sorted=True).indices
+    rows = members[ways]
+    return Episodes(rows.gather(2, head), rows.gather(2, tail), torch.arange(tail.shape[2]) < wanted[:, :, None])
 
 
-def ridge_accuracies(pool: Tensor, episodes: Episodes, ridge: float, resolution: float = 0.0) -> Tensor:
-    """Fit and score episodes.
+def _score(products: Tensor, queries: Tensor, episodes: Episodes, ridge: float, floor: Tensor | float) -> tuple[Tensor, Tensor]:
+    """Fit and score episodes from inner products.
 
     Args:
-        pool: (N, D) float64 embeddings.
+        products: (B, S, S) of the support embeddings, about any origin that the queries share.
+        queries: (B, n_way * Q, S) of queries and support.
+        episodes: B episodes.
+        ridge: the relative penalty.
+        floor: traces of the centred products up to this are rounding.
+
+    Returns:
+        (B,) float64 accuracies and (B,) bool, whether the support was told apart from a single point.
+    """
+    batch, ways, shots = episodes.support.shape
+    size = ways * shots
+    middle = products.mean(2)
+    centred = products - middle[:, :, None] - middle[:, None, :] + middle.mean(1)[:, None, None]
+    trace = centred.diagonal(dim1=1, dim2=2).sum(1)
+    usable = trace > floor
+    penalty = torch.where(usable, ridge * trace / size, torch.ones_like(trace))
+    centred.diagonal(dim1=1, dim2=2).add_(penalty[:, None])
+    targets = torch.eye(ways, dtype=products.dtype).repeat_interleave(shots, 0) - 1 / ways
+    targets = targets.expand(batch, size, ways)
+    factors, failed = torch.linalg.cholesky_ex(centred)
+    weights = torch.linalg.solve(centred, targets) if bool(failed.any()) else torch.cholesky_solve(targets, factors)
+    # the weights of a class sum to 0, so of all terms that centre a query's products only this one is left
+    predicted = (queries @ weights - middle[:, None, :] @ weights).argmax(2).reshape(episodes.query.shape)
+    correct = (predicted == torch.arange(ways)[None, :, None]) & episodes.present
+    return (correct.sum(2) / episodes.present.sum(2).to(torch.float64)).mean(1), usable
+
+
+def _take(pool: Rows, rows: Tensor) -> Tensor:
+    found = pool.index_select(0, rows.flatten()) if isinstance(pool, Tensor) else pool[rows.flatten()]
+    return found.to(torch.float64)
+
+
+def ridge_accuracies(pool: Rows, episodes: Episodes, ridge: float, resolution: float = 0.0) -> Tensor:
+    """Fit and score episodes from the embeddings.
+
+    Args:
+        pool: (N, D) embeddings.
         episodes: rows into the pool.
         ridge: the relative penalty.
         resolution: distances up to this size are rounding.
@@ -163,50 +205,95 @@ def ridge_accuracies(pool: Tensor, episodes: Episodes, ridge: float, resolution:
     """
     batch, ways, shots = episodes.support.shape
     size = ways * shots
-    support = pool[episodes.support.reshape(batch, size)]
+    support = _take(pool, episodes.support).view(batch, size, -1)
     mean = support.mean(1, keepdim=True)
     support = support - mean
-    gram = support @ support.mT
-    trace = gram.diagonal(dim1=1, dim2=2).sum(1)
-    targets = torch.eye(ways, dtype=pool.dtype).repeat_interleave(shots, 0) - 1 / ways
-    usable = trace > size * resolution**2
-    penalty = torch.where(usable, ridge * trace / size, torch.ones_like(trace))
-    system = gram + penalty[:, None, None] * torch.eye(size, dtype=pool.dtype)
-    weights = torch.linalg.solve(system, targets.expand(batch, size, ways))
-    query = pool[episodes.query.reshape(batch, -1)] - mean
-    predicted = (query @ support.mT @ weights).argmax(2).reshape(episodes.query.shape)
-    correct = (predicted == torch.arange(ways)[None, :, None]) & episodes.present
-    accuracy = (correct.sum(2) / episodes.present.sum(2).to(torch.float64)).mean(1)
+    query = _take(pool, episodes.query).view(batch, -1, support.shape[2]) - mean
+    accuracy, usable = _score(support @ support.mT, query @ support.mT, episodes, ridge, size * resolution**2)
     return torch.where(usable, accuracy, torch.nan)
 
 
-def episode_accuracies(evidence: Evidence, settings: ProbeSettings, n_shot: int) -> Tensor:
-    """Score all episodes at one n_shot.
+def gram_accuracies(gram: Tensor, pool: Rows, episodes: Episodes, ridge: float, resolution: float = 0.0) -> Tensor:
+    """Fit and score episodes from the inner products of the whole pool.
+
+    Centring inner products cancels where a support is tight beside its distance from the origin; such episodes, if any, are done again from
+    the embeddings.
+
+    Args:
+        gram: (N, N) float64 inner products of the pool about its centre.
+        pool: (N, D) embeddings.
+        episodes: rows into the pool.
+        ridge: the relative penalty.
+        resolution: distances up to this size are rounding.
+
+    Returns:
+        What `ridge_accuracies` returns, to rounding.
+    """
+    batch = len(episodes.support)
+    support, query = episodes.support.reshape(batch, -1), episodes.query.reshape(batch, -1)
+    flat = gram.flatten()
+
+    def inner(rows: Tensor) -> Tensor:
+        # index_select takes single numbers out of a large matrix several times faster than indexing does
+        places = rows[:, :, None] * len(gram) + support[:, None, :]
+        return flat.index_select(0, places.flatten()).view(places.shape)
+
+    products, queries = inner(support), inner(query)
+    floor = _CANCELLED * products.diagonal(dim1=1, dim2=2).sum(1)
+    accuracy, sound = _score(products, queries, episodes, ridge, floor)
+    if not bool(sound.all()):
+        again = (~sound).nonzero().flatten()
+        tight = Episodes(episodes.support[again], episodes.query[again], episodes.present[again])
+        accuracy[again] = ridge_accuracies(pool, tight, ridge, resolution)
+    return accuracy
+
+
+def _gram(pool: Rows, centre: Tensor) -> Tensor:
+    centred = torch.cat([pool[slice(start, start + _ROWS)].to(torch.float64) - centre for start in range(0, pool.shape[0], _ROWS)])
+    return centred @ centred.T
+
+
+def episode_accuracies(evidence: Evidence, settings: ProbeSettings) -> list[Tensor]:
+    """Score all episodes at each n_shot.
+
+    All inner products of the pool are taken once where that is less work than taking those of each episode, and fits; the numbers are the
+    same either way.
 
     Args:
         evidence: the target's embeddings.
         settings: of the probe.
-        n_shot: support images a class.
 
     Returns:
-        (episodes,) float64; see `ridge_accuracies`.
+        (episodes,) float64 for each n_shot; see `ridge_accuracies`.
     """
-    counts = evidence.moments.counts
+    counts, pool = evidence.moments.counts, evidence.embeddings
     by_class = torch.split(torch.argsort(evidence.labels, stable=True), counts.tolist())
     members = torch.nn.utils.rnn.pad_sequence(list(by_class), batch_first=True)
     centre = evidence.moments.means.mean(0)
-    pool = evidence.embeddings.to(torch.float64) - centre
-    resolution = 64 * torch.finfo(torch.float64).eps * float(centre.norm() + pool.norm(dim=1).max())
+    resolution = 64 * torch.finfo(torch.float64).eps * float(centre.norm() + (evidence.moments.means - centre).norm(dim=1).max())
     seed = derive_seed(settings.seed, "episodes", evidence.fingerprint)
-    queries = members.shape[1] - n_shot if settings.n_query is None else min(settings.n_query, members.shape[1] - n_shot)
-    rows = settings.n_way * (n_shot + queries)
-    chunk = max(1, min(256, _BYTES // (8 * max(rows * pool.shape[1], settings.n_way * members.shape[1] * 4))))
+    longest = members.shape[1]
+    rows = {}
+    for shot in settings.n_shot:
+        queries = longest - shot if settings.n_query is None else min(settings.n_query, longest - shot)
+        rows[shot] = settings.n_way * shot, settings.n_way * (shot + queries)
+    work = settings.episodes * sum(support * both for support, both in rows.values())
+    gram = _gram(pool, centre) if pool.shape[0] <= min(_GRAM_ROWS, (_GRAM_GAIN * work) ** 0.5) else None
     found = []
-    for start in range(0, settings.episodes, chunk):
-        numbers = torch.arange(start, min(start + chunk, settings.episodes))
-        episodes = draw_episodes(members, counts, numbers, settings=settings, n_shot=n_shot, seed=seed)
-        found.append(ridge_accuracies(pool, episodes, settings.ridge, resolution))
-    return torch.cat(found)
+    for shot, (support, both) in rows.items():
+        each = support * both if gram is not None else both * pool.shape[1]
+        chunk = max(1, min(1024, _BYTES // (8 * max(each, settings.n_way * longest * 4))))
+        parts = []
+        for start in range(0, settings.episodes, chunk):
+            numbers = torch.arange(start, min(start + chunk, settings.episodes))
+            episodes = draw_episodes(members, counts, numbers, settings=settings, n_shot=shot, seed=seed)
+            parts.append(
+                ridge_accuracies(pool, episodes, settings.ridge, resolution)
+                if gram is None
+                else gram_accuracies(gram, pool, episodes, settings.ridge, resolution)
+            )
+        found.append(torch.cat(parts))
+    return found
 
 
 def _summarise(accuracies: Tensor, settings: ProbeSettings, n_shot: int) -> Estimate:
@@ -247,7 +334,8 @@ def probe_accuracy(evidence: Evidence, settings: ProbeSettings) -> Estimate:
         settings.check(evidence.moments.counts, evidence.class_names)
     except DataError as error:
         return missing(str(error), evidence.images)
-    curve = [_summarise(episode_accuracies(evidence, settings, shot), settings, shot) for shot in settings.n_shot]
+    accuracies = episode_accuracies(evidence, settings)
+    curve = [_summarise(found, settings, shot) for found, shot in zip(accuracies, settings.n_shot, strict=True)]
     if len(curve) == 1:
         return curve[0]
     first = curve[0]

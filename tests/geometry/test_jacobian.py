@@ -7,6 +7,7 @@ from cases import TinyNet, tiny_images
 from gcaudit.errors import RequestError
 from gcaudit.geometry.jacobian import (
     batch_energies,
+    copies_per_image,
     energies,
     output_vectors,
     sketch_vectors,
@@ -110,7 +111,33 @@ def test_outputs_are_drawn_without_replacement():
 
 
 def test_unit_vectors_are_units():
-    assert torch.equal(torch.stack(list(unit_vectors(4))), torch.eye(4))
+    assert torch.equal(torch.cat(list(unit_vectors(4, 1))), torch.eye(4))
+
+
+def test_copies_share_the_unit_vectors_out():
+    rows = torch.stack(list(unit_vectors(5, 2, 3)))
+    assert rows.shape == (2, 6, 5)
+    for image in range(2):
+        assert torch.equal(rows[:, 3 * image : 3 * image + 3].flatten(0, 1)[:5], torch.eye(5))
+        assert not rows[1, 3 * image + 2].any()
+
+
+@pytest.mark.parametrize(("images", "rows", "copies"), [(1, 64, 6), (4, 9, 2), (100, 64, 1), (3, 64, 6)])
+def test_exact_fills_a_batch_with_copies(images, rows, copies):
+    assert copies_per_image("exact", 6, images, rows) == copies
+    assert copies_per_image("sketch", 6, images, rows) == 1
+
+
+def test_entries_are_unbiased(tiny):
+    function, images, truth = tiny
+    repeated = images[:1].expand(20_000, -1, -1, -1)
+    found = energies(function, repeated, estimator="entries", vectors=3, batch_size=2000)
+    assert abs(float(found.mean()) - truth[0]) < 4 * float(found.std()) / 20_000**0.5
+    # each draw is an entry of the Jacobian squared, times their number
+    full = torch.autograd.functional.jacobian(lambda x: function(x[None])[0], images[0])
+    jacobian = (full.flatten() ** 2 * full.numel()).numpy()
+    one = energies(function, repeated[:50], estimator="entries")
+    assert np.abs(one.numpy()[:, None] - jacobian).min(1).max() < 1e-9 * jacobian.max()
 
 
 def test_scaling_the_embedding_scales_by_the_square(tiny):

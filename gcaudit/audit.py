@@ -12,15 +12,17 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from gcaudit.data import ImageSet, open_data
 from gcaudit.encoders import Encoder, ModelRequest, load_encoder
 from gcaudit.errors import RequestError, shorten
 from gcaudit.geometry.estimate import Estimate
 from gcaudit.metrics import Role, measure_evidence
-from gcaudit.observe import Observation, observe, resolve_device
+from gcaudit.observe import Observation, observe
 from gcaudit.report.evidence import ReportEvidence
 from gcaudit.report.schema import DataBlock, MetricValue, ModelBlock, PreprocessingBlock, Report, Timing
+from gcaudit.runner import Runner, resolve_device
 from gcaudit.spec import AuditSpec
 
 ProgressBar = Callable[[str, int], AbstractContextManager[Callable[[int], None] | None]]
@@ -54,6 +56,7 @@ def run_audit(spec: AuditSpec, progress: ProgressBar = _no_bar) -> Report:
         warnings += spec.probe().check(target.counts, target.class_names)
     encoder = load_encoder(spec.model_request())
     warnings += encoder.warnings
+    runner = Runner(encoder, spec.run_settings())
     seen: dict[Role, Observation] = {}
     blocks: dict[Role, DataBlock] = {}
     kept: list[ReportEvidence] = []
@@ -62,7 +65,7 @@ def run_audit(spec: AuditSpec, progress: ProgressBar = _no_bar) -> Report:
         if images is None:
             continue
         with progress(f"{role} {images.spec}", len(images.labels)) as advance:
-            seen[role] = observe(encoder, images, spec.pass_settings(role), advance)
+            seen[role] = observe(runner, images, spec.pass_settings(role), advance)
         warnings += [f"{role}: {line}" for line in seen[role].warnings]
         estimates = measure_evidence(seen[role].evidence, spec.chosen_metrics(role), spec.probe())
         blocks[role] = _data_block(images, seen[role], estimates)
@@ -75,7 +78,7 @@ def run_audit(spec: AuditSpec, progress: ProgressBar = _no_bar) -> Report:
         gcaudit=version("gcaudit"),
         created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         model=_model_block(encoder, spec),
-        settings=_settings(spec, seen),
+        settings=_settings(spec, seen, runner),
         source=blocks["source"],
         target=blocks.get("target"),
         warnings=tuple(dict.fromkeys(warnings)),
@@ -210,13 +213,15 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else repr(value)
 
 
-def _settings(spec: AuditSpec, seen: dict[Role, Observation]) -> dict[str, Any]:
+def _settings(spec: AuditSpec, seen: dict[Role, Observation], runner: Runner) -> dict[str, Any]:
     asked = {f.name: _plain(getattr(spec, f.name)) for f in dataclasses.fields(spec) if f.name not in _NOT_SETTINGS}
     used = seen["source"]
     return asked | {
         "device": used.device,
         "device_name": torch.cuda.get_device_name(used.device) if used.device.startswith("cuda") else "cpu",
         "batch_size": used.batch_size,
+        "folded_batch_norms": runner.folded,
+        "memory_format": str(runner.layout).removeprefix("torch."),
         "torch": torch.__version__,
         "timm": version("timm"),
     }
@@ -230,10 +235,16 @@ def _overlap(source: ImageSet, target: ImageSet, on_source: Observation, on_targ
             f"source and target share {len(shared)} classes ({shorten(shared, 3)}): "
             "few-shot accuracy on classes the model was trained on is not transfer"
         )
-    images = set(on_source.digests) & set(on_target.digests)
-    if images:
-        found.append(f"source and target share {len(images)} images: accuracy on images the model was trained on is not transfer")
+    shared_images = _shared_rows(on_source.digests, on_target.digests)
+    if shared_images:
+        found.append(f"source and target share {shared_images} images: accuracy on images the model was trained on is not transfer")
     return found
+
+
+def _shared_rows(a: Tensor, b: Tensor) -> int:
+    """Count the distinct rows that two tables of bytes share."""
+    distinct = [torch.unique(table.contiguous().view(torch.int64), dim=0) for table in (a, b)]
+    return sum(len(table) for table in distinct) - len(torch.unique(torch.cat(distinct), dim=0))
 
 
 def score(model: Any, source: Any, target: Any = None, **options: Any) -> Report:

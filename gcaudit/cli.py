@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import gc
 import os
 import signal
 import sys
@@ -25,6 +28,7 @@ from gcaudit.console import (
     write_out,
 )
 from gcaudit.errors import GcauditError, RequestError
+from gcaudit.heap import keep_freed_memory
 from gcaudit.options import (
     DATA,
     GATE,
@@ -96,11 +100,15 @@ def score(
         str | None, option("--data-root", panel=DATA, text="where known data sets lie; else $GCAUDIT_DATA")
     ] = None,
     skip_bad_images: Annotated[bool, option("--skip-bad-images", panel=DATA, text="count damaged images, do not stop")] = False,
-    gc: Annotated[str, option("--gc", panel=GC, text="sketch, exact or outputs")] = "sketch",
+    gc_: Annotated[str, option("--gc", panel=GC, text="sketch, exact or outputs")] = "sketch",
     vectors: Annotated[int, option("--vectors", panel=GC, text="vector-Jacobian products an image")] = 1,
     gc_images: Annotated[
-        str, option("--gc-images", panel=GC, text="images whose Jacobian is taken, or 'all'", metavar="N|all")
-    ] = "1024",
+        str, option("--gc-images", panel=GC, text="at most so many images whose Jacobian is taken, or 'all'", metavar="N|all")
+    ] = "all",
+    gc_rtol: Annotated[
+        float,
+        option("--gc-rtol", panel=GC, text="stop when GC's standard error is below this share of GC; 0 goes on", metavar="SHARE"),
+    ] = 0.02,
     target_gc: Annotated[bool, option("--target-gc", panel=GC, text="take the Jacobian on the target too")] = False,
     input_space: Annotated[str, option("--input-space", panel=GC, text="gradients in: pixel or normalized")] = "pixel",
     n_way: Annotated[int, option("--n-way", panel=PROBE, text="classes an episode")] = 5,
@@ -116,6 +124,7 @@ def score(
     device: Device = "auto",
     precision: Annotated[str, option("--precision", panel=RUN, text="float32, tf32, bfloat16 or float64")] = "float32",
     batch_size: Annotated[str, option("--batch-size", panel=RUN, text="images a batch, or 'auto'", metavar="N|auto")] = "auto",
+    compile_: Annotated[bool, option("--compile", panel=RUN, text="compile the network: pays for many images on a GPU")] = False,
     workers: Annotated[int | None, option("--workers", panel=RUN, text="decoding processes")] = None,
     seed: Annotated[int, option("--seed", panel=RUN, text="of every random draw")] = 0,
     gate_: Annotated[
@@ -165,7 +174,8 @@ def score(
         target_classes=target_classes,
         data_root=data_root,
         skip_bad_images=skip_bad_images,
-        gc=gc,
+        gc=gc_,
+        gc_rtol=gc_rtol,
         vectors=vectors,
         target_gc=target_gc,
         input_space=input_space,
@@ -174,6 +184,7 @@ def score(
         ridge=ridge,
         device=device,
         precision=precision,
+        compile=compile_,
         workers=workers,
         seed=seed,
         **options,
@@ -364,6 +375,8 @@ def _show_usage_error(error: Any) -> None:
 def main() -> None:
     """Run the command line; exit codes: 0 done, 1 a gate failed, 2 wrong request, 3 could not be completed, 130 Ctrl-C."""
     warnings.simplefilter("ignore")
+    keep_freed_memory()
+    gc.set_threshold(100_000)  # importing torch and timm makes many objects and hardly any garbage
     # a stream that the caller has closed is None
     sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - open until the end
     sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
@@ -373,4 +386,13 @@ def main() -> None:
     code = _run()
     if code == 130:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.exit(code)
+    _leave(code)
+
+
+def _leave(code: int) -> None:
+    """End the process without taking torch's modules apart one by one, which takes a second; what must be done at exit is done."""
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # a reader that left early has seen what it wanted
+            stream.flush()
+    os._exit(code)

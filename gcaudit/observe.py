@@ -1,40 +1,43 @@
 """The one loop: images through the encoder, once, into Evidence.
 
-The batch's embeddings go to the class moments and the store; for the images whose Jacobian is wanted, one VJP (or more) on
-the same graph gives the energies. All state of an audit lives here.
+A batch's embeddings go to the class moments and the store, its energies wait on the device. Images come in the seeded class-balanced
+order, cut where the stopping rule of GC looks; once it is content, the others go through without a backward pass. All state of an
+audit lives here.
+
+On a GPU the host runs ahead: the next batch is copied while this one is computed, moments and energies stay on the device, and embeddings
+are waited for two batches later.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any, Literal, final
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gcaudit.data import ImageSet
-from gcaudit.data.batches import Batch, stream_batches
-from gcaudit.encoders import Encoder, picture_transform
-from gcaudit.errors import AuditError, DataError, RequestError, one_line, shorten
+from gcaudit.data.batches import DIGEST_BYTES, Batch, stream_batches
+from gcaudit.embeddings import EmbeddingStore
+from gcaudit.encoders import picture_transform
+from gcaudit.errors import AuditError, DataError, one_line, shorten
 from gcaudit.geometry.counter import balanced_order, derive_seed
 from gcaudit.geometry.evidence import Evidence
-from gcaudit.geometry.jacobian import Estimator, batch_energies, vectors_per_image
+from gcaudit.geometry.jacobian import vectors_per_image
 from gcaudit.geometry.moments import ClassMoments
+from gcaudit.geometry.stopping import look_counts, relative_error
+from gcaudit.runner import Outputs, Runner
 
-Precision = Literal["float32", "tf32", "bfloat16", "float64"]
-PRECISIONS: tuple[Precision, ...] = ("float32", "tf32", "bfloat16", "float64")
-InputSpace = Literal["pixel", "normalized"]
-INPUT_SPACES: tuple[InputSpace, ...] = ("pixel", "normalized")
-
-_BATCH_PIXELS = 64 * 3 * 224 * 224
 _FEW_IMAGES = 256
+_IN_FLIGHT = 2
+_ROWS = 65536
 _MEMORY_SIGNS = ("allocate memory", "ALLOC_FAILED", "unable to find an engine")
 """How the CPU's allocator, cuBLAS and cuDNN say that memory ran out."""
 Progress = Callable[[int], None]
@@ -43,30 +46,18 @@ Progress = Callable[[int], None]
 @final
 @dataclass(frozen=True)
 class PassSettings:
-    """How images are run through the encoder.
+    """What is looked at in a pass; how a batch is run is the runner's.
 
     Attributes:
-        device: a torch device, or `auto`.
-        precision: of the forward and backward pass; moments are float64 always.
-        batch_size: None chooses by the size of the images.
         workers: decoding processes; None chooses.
-        seed: of the random vectors and of the images whose Jacobian is taken.
-        estimator: of the energies.
-        vectors: VJPs an image.
         gc_images: at most so many images get an energy; 0 none, None all.
-        input_space: what the Jacobian is taken with respect to.
+        gc_rtol: no further image gets one when the standard error of GC is below this share of GC; 0 never stops early.
         skip_bad_images: count images that cannot be decoded instead of stopping.
     """
 
-    device: str = "auto"
-    precision: Precision = "float32"
-    batch_size: int | None = None
     workers: int | None = None
-    seed: int = 0
-    estimator: Estimator = "sketch"
-    vectors: int = 1
-    gc_images: int | None = 1024
-    input_space: InputSpace = "pixel"
+    gc_images: int | None = None
+    gc_rtol: float = 0.02
     skip_bad_images: bool = False
 
 
@@ -77,7 +68,7 @@ class Observation:
 
     Attributes:
         evidence: for the metrics.
-        digests: N digests of the encoded images, to find images that two data sets share.
+        digests: (N, 16) uint8 digests of the encoded images, to find images that two data sets share.
         warnings: what the report should say.
         seconds: wall time of the pass.
         device: where it ran.
@@ -85,110 +76,165 @@ class Observation:
     """
 
     evidence: Evidence
-    digests: tuple[bytes, ...]
+    digests: Tensor
     warnings: tuple[str, ...]
     seconds: float
     device: str
     batch_size: int
 
 
-def resolve_device(name: str) -> torch.device:
-    """Turn `--device` into a device that is there.
-
-    Args:
-        name: `auto`, `cpu`, `cuda`, `cuda:1`, ...
-
-    Returns:
-        The device.
-
-    Raises:
-        RequestError: there is no such device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
-        text = one_line(error)
-        raise RequestError(f"expected --device auto, cpu or a device of this machine, found {name!r} ({text})") from None
-    return device
-
-
-@contextmanager
-def _numerics(device: torch.device, precision: Precision) -> Iterator[None]:
-    """Set the float32 kernels to what was asked for, and put the process's settings back."""
-    matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    before = matmul.fp32_precision, conv.fp32_precision
-    matmul.fp32_precision = conv.fp32_precision = "tf32" if precision == "tf32" else "ieee"
-    try:
-        with torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext():
-            yield
-    finally:
-        matmul.fp32_precision, conv.fp32_precision = before
-
-
-def _auto_batch(images: int, pixels: int) -> int:
-    fitting = max(1, min(512, _BATCH_PIXELS // max(1, pixels)))
-    return min(images, 1 << int(math.log2(fitting)))
-
-
 def _auto_workers(images: int) -> int:
     return 0 if images < _FEW_IMAGES else min(4, os.cpu_count() or 1)
 
 
-def energy_places(images: ImageSet, settings: PassSettings) -> Tensor:
-    """Choose the images whose Jacobian is taken: a class-balanced draw by the seed.
+def energy_segments(images: ImageSet, settings: PassSettings, seed: int) -> list[Tensor]:
+    """Choose the images that may get an energy: a class-balanced draw by the seed, cut where the stopping rule looks.
 
     Args:
         images: the image set.
         settings: of the pass.
+        seed: of the run.
 
     Returns:
-        (M,) int64 places, ascending.
+        int64 places, each segment ascending.
     """
-    if settings.gc_images == 0:
-        return torch.zeros(0, dtype=torch.int64)
-    order = balanced_order(images.labels, images.index, derive_seed(settings.seed, "gc images"))
-    return order[: settings.gc_images].sort().values
+    size = len(images.labels)
+    limit = size if settings.gc_images is None else min(size, settings.gc_images)
+    if limit == 0:
+        return []
+    order = balanced_order(images.labels, images.index, derive_seed(seed, "gc images"))
+    ends = look_counts(limit, len(images.class_names), settings.gc_rtol)
+    return [order[start:end].sort().values for start, end in zip((0, *ends), ends, strict=False)]
 
 
 @final
-@dataclass
+class _Sink:
+    """Brings embeddings and predictions to the host, without making it wait for the batch that was just launched."""
+
+    def __init__(self, runner: Runner, images: ImageSet, predictions: Tensor | None) -> None:
+        self.images = images
+        self.store = EmbeddingStore(len(images.labels), runner.encoder.dim, runner.kind)
+        self.predictions = predictions
+        self.asynchronous = runner.device.type == "cuda"
+        self.waiting: deque[tuple[Any, Tensor, Tensor, Tensor | None]] = deque()
+
+    def put(self, places: Tensor, embeddings: Tensor, predictions: Tensor | None) -> None:
+        if not self.asynchronous:
+            self._keep(places, embeddings.cpu(), None if predictions is None else predictions.cpu())
+            return
+        parts = [None if part is None else self._copy(part) for part in (embeddings, predictions)]
+        event = torch.cuda.current_stream().record_event()
+        assert parts[0] is not None
+        self.waiting.append((event, places, parts[0], parts[1]))
+        self.drain(_IN_FLIGHT)
+
+    def _copy(self, values: Tensor) -> Tensor:
+        return torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
+
+    def drain(self, leave: int = 0) -> None:
+        while len(self.waiting) > leave:
+            event, places, embeddings, predictions = self.waiting.popleft()
+            event.synchronize()
+            self._keep(places, embeddings, predictions)
+
+    def _keep(self, places: Tensor, embeddings: Tensor, predictions: Tensor | None) -> None:
+        check_finite(self.images, embeddings, "embedding", places)
+        self.store.put(places, embeddings)
+        if self.predictions is not None and predictions is not None:
+            self.predictions[places] = predictions
+
+
+def check_finite(images: ImageSet, values: Tensor, what: str, places: Tensor) -> None:
+    """Make sure that nothing overflowed.
+
+    Args:
+        images: the image set.
+        values: (B, ...) numbers.
+        what: they are, for the message.
+        places: (B,) int64 of the images.
+
+    Raises:
+        AuditError: NaN or inf, naming the first image that has it.
+    """
+    if bool(torch.isfinite(values.sum())):  # one sum tells of any, and is far cheaper than a look at each
+        return
+    bad = (~torch.isfinite(values)).flatten(1).any(1).nonzero()
+    if len(bad):
+        row = int(images.index[places[int(bad[0])]])
+        raise AuditError(
+            f"expected a finite {what}, found NaN or inf for {images.reader.where(row)}; "
+            "try --precision float64, or check the weights"
+        )
+
+
+@final
+class _Order:
+    """Lists what is decoded together: no batch lies in two segments, and no list of a million Python numbers is ever made."""
+
+    def __init__(self, segments: list[Tensor], images: int, batch_size: int) -> None:
+        rest = torch.ones(images, dtype=torch.bool)
+        for segment in segments:
+            rest[segment] = False
+        self.parts = (*segments, rest.nonzero().flatten())
+        self.batch_size = batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for part in self.parts:
+            for start in range(0, len(part), self.batch_size):
+                yield part[start : start + self.batch_size].tolist()
+
+
+@final
 class _Pass:
     """The state of one pass."""
 
-    encoder: Encoder
-    images: ImageSet
-    settings: PassSettings
-    device: torch.device
-    wants_energy: Tensor
-    moments: ClassMoments
-    embeddings: Tensor
-    energies: Tensor
-    predictions: Tensor | None
-    seen: Tensor
-    digests: list[bytes]
-    limit: int
-    failures: list[str] = field(default_factory=list)
-    halvings: int = 0
+    def __init__(self, runner: Runner, images: ImageSet, settings: PassSettings) -> None:
+        self.runner, self.images, self.settings = runner, images, settings
+        size, device = len(images.labels), runner.device
+        self.segments = energy_segments(images, settings, runner.settings.seed)
+        self.moments = ClassMoments(len(images.class_names), runner.encoder.dim, device)
+        self.labels, self.index = images.labels.to(device), images.index.to(device)
+        self.energies = torch.zeros(size, dtype=torch.float64, device=device)
+        self.measured = torch.zeros(size, dtype=torch.bool)
+        self.seen = torch.zeros(size, dtype=torch.bool)
+        predictions, self.reason = _predictions(runner, images)
+        self.sink = _Sink(runner, images, predictions)
+        self.digests = torch.zeros(size, DIGEST_BYTES, dtype=torch.uint8)
+        self.failures: list[str] = []
+        self.halvings = 0
+        self.handled = 0
+        self.ends = np.cumsum([len(segment) for segment in self.segments]).tolist()
+        self.open = len(self.segments) > 0
 
-    def take(self, batch: Batch) -> None:
+    def take(self, batch: Batch, pixels: Tensor, places: Tensor, progress: Progress) -> None:
+        """Run a decoded batch.
+
+        Args:
+            batch: as decoded.
+            pixels: its pixels, on the device.
+            places: its positions, on the device.
+            progress: told of each image.
+        """
         for _, reason in batch.failures:
             if not self.settings.skip_bad_images:
                 raise DataError(f"{reason}; mend or remove it, or pass --skip-bad-images")
             self.failures.append(reason)
-        for place, digest in zip(batch.positions.tolist(), batch.digests, strict=True):
-            self.digests[place] = digest
-        start = 0
-        while start < len(batch.positions):
-            rows = slice(start, start + self.limit)
+        self.digests[batch.positions] = batch.digests
+        start, count = 0, len(batch.positions)
+        while start < count:
+            rows = slice(start, start + self.runner.images_per_batch(self.open))
             try:
-                self._run(batch.pixels[rows], batch.positions[rows])
+                self._run(pixels[rows], batch.positions[rows], places[rows])
             except RuntimeError as error:
                 self._shrink(error)
                 continue
-            start += self.limit
+            progress(len(batch.positions[rows]))
+            start = rows.stop
+        if batch.failures:
+            progress(len(batch.failures))
+        self.handled += count + len(batch.failures)
+        if self.open and self.handled in self.ends:
+            self.look()
 
     def _shrink(self, error: Exception) -> None:
         out_of_memory = isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in _MEMORY_SIGNS)
@@ -196,72 +242,77 @@ class _Pass:
             raise AuditError(f"expected the decoding workers to live: {one_line(error)}; pass --workers 0") from error
         if not out_of_memory:
             raise error
-        if self.limit == 1:
-            raise AuditError(f"expected memory for one image on {self.device}, found none left; pass --device cpu") from error
-        self.limit = max(1, self.limit // 2)
-        self.halvings += 1
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-
-    def _inputs(self, pixels: Tensor) -> Tensor:
-        kind = torch.float64 if self.settings.precision == "float64" else torch.float32
-        x = pixels.to(self.device, non_blocking=True)
-        return x.to(kind) if x.is_floating_point() else x.to(kind) / 255
-
-    def _run(self, pixels: Tensor, places: Tensor) -> None:
-        want = bool(self.wants_energy[places].any())
-        x = self._inputs(pixels)
-        normalize = self.encoder.preprocessing.normalize
-        with torch.enable_grad() if want else torch.inference_mode():
-            if self.settings.input_space == "normalized":
-                inputs = leaf = normalize(x).requires_grad_(want)
-            else:
-                leaf = x.requires_grad_(want)
-                inputs = normalize(leaf)
-            z, logits = self.encoder.encode(inputs, logits=self.predictions is not None)
-            energies = None
-            if want:
-                index = self.images.index[places]
-                options = {"estimator": self.settings.estimator, "vectors": self.settings.vectors, "seed": self.settings.seed}
-                energies = batch_energies(z, leaf, index, **options)  # type: ignore[arg-type]
-        found = z.detach().to("cpu", self.embeddings.dtype)
-        self._check(found, "embedding", places)
-        if energies is not None:
-            self._check(energies[:, None].cpu(), "Jacobian", places)
-            self.energies[places] = energies.cpu()
-        self.embeddings[places] = found
-        self.moments.update(found, self.images.labels[places])
-        self.seen[places] = True
-        if self.predictions is not None and logits is not None:
-            self.predictions[places] = logits.detach().argmax(1).cpu()
-
-    def _check(self, values: Tensor, what: str, places: Tensor) -> None:
-        bad = (~torch.isfinite(values)).any(1).nonzero()
-        if len(bad):
-            row = int(self.images.index[places[int(bad[0])]])
+        if not self.runner.halve():
             raise AuditError(
-                f"expected a finite {what}, found NaN or inf for {self.images.reader.where(row)}; "
-                "try --precision float64, or check the weights"
-            )
+                f"expected memory for one image on {self.runner.device}, found none left; pass --device cpu"
+            ) from error
+        self.halvings += 1
+
+    def _run(self, pixels: Tensor, positions: Tensor, places: Tensor) -> None:
+        found: Outputs = self.runner.run(pixels, self.index[places], want=self.open, logits=self.sink.predictions is not None)
+        embeddings = found.embeddings.to(self.runner.kind)
+        self.moments.update(embeddings, self.labels[places])
+        if found.energies is not None:
+            self.energies.index_copy_(0, places, found.energies)
+            self.measured[positions] = True
+        self.sink.put(positions, embeddings, found.predictions)
+        self.seen[positions] = True
+
+    def look(self) -> None:
+        """Decide whether further energies are needed; here, and only here, a GPU is waited for."""
+        self.sink.drain()
+        if self.handled == self.ends[-1]:
+            self.open = False
+            return
+        rows, energies = self.measured_energies()
+        error = relative_error(energies, self.images.labels[rows], len(self.images.class_names))
+        self.open = error > self.settings.gc_rtol
+
+    def measured_energies(self) -> tuple[Tensor, Tensor]:
+        """Return the places that have an energy, and the energies."""
+        rows = self.measured.nonzero().flatten()
+        energies = self.energies.cpu()[rows]
+        check_finite(self.images, energies[:, None], "Jacobian", rows)
+        return rows, energies
 
 
-def _order(places: Tensor, images: int, batch_size: int) -> list[list[int]]:
-    """List batches: first the images that need a backward pass, then the others, each in the order of the data set."""
-    rest = torch.ones(images, dtype=torch.bool)
-    rest[places] = False
-    parts = [places, rest.nonzero().flatten()]
-    return [part[start : start + batch_size].tolist() for part in parts for start in range(0, len(part), batch_size)]
+def _on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[tuple[Batch, Tensor, Tensor]]:
+    """Copy each batch to the device while the one before it is computed."""
+    if device.type != "cuda":
+        for batch in batches:
+            yield batch, batch.pixels.to(device), batch.positions.to(device)
+        return
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    current = torch.cuda.current_stream(device)
+    waiting: tuple[Batch, Tensor, Tensor, Any] | None = None
+
+    def ready() -> Iterator[tuple[Batch, Tensor, Tensor]]:
+        if waiting is not None:
+            batch, pixels, places, event = waiting
+            current.wait_event(event)
+            pixels.record_stream(current)
+            places.record_stream(current)
+            yield batch, pixels, places
+
+    for batch in batches:
+        with torch.cuda.stream(stream):
+            parts = batch.pixels.to(device, non_blocking=True), batch.positions.to(device, non_blocking=True)
+        following = (batch, *parts, stream.record_event())
+        yield from ready()
+        waiting = following
+    yield from ready()
 
 
-def _fingerprint(images: ImageSet, digests: list[bytes], seen: Tensor) -> str:
+def _fingerprint(images: ImageSet, digests: Tensor, seen: Tensor) -> str:
     state = hashlib.sha256(json.dumps(["gcaudit.data/1", images.class_names]).encode())
-    for place in seen.nonzero().flatten().tolist():
-        state.update(int(images.labels[place]).to_bytes(4, "little") + digests[place])
+    for part in torch.split(seen.nonzero().flatten(), _ROWS):
+        numbers = images.labels[part].numpy().astype("<u4").view(np.uint8).reshape(-1, 4)
+        state.update(np.concatenate([numbers, digests[part].numpy()], axis=1).tobytes())
     return state.hexdigest()
 
 
-def _predictions(encoder: Encoder, images: ImageSet) -> tuple[Tensor | None, str]:
-    outputs = encoder.head_outputs
+def _predictions(runner: Runner, images: ImageSet) -> tuple[Tensor | None, str]:
+    outputs = runner.encoder.head_outputs
     if outputs is None:
         return None, "the model has no head, or the checkpoint has no weights for it"
     if outputs != images.total_classes:
@@ -275,13 +326,13 @@ def _renumber(predictions: Tensor, images: ImageSet) -> Tensor:
     return place[predictions]
 
 
-def observe(encoder: Encoder, images: ImageSet, settings: PassSettings, progress: Progress | None = None) -> Observation:
+def observe(runner: Runner, images: ImageSet, settings: PassSettings, progress: Progress | None = None) -> Observation:
     """Run images through an encoder, once.
 
     Args:
-        encoder: moved to the device; its weights are left as they are.
+        runner: the encoder on its device.
         images: what to look at.
-        settings: how.
+        settings: what is wanted.
         progress: called with the number of images after each batch.
 
     Returns:
@@ -292,74 +343,54 @@ def observe(encoder: Encoder, images: ImageSet, settings: PassSettings, progress
         AuditError: embeddings that are not finite, or no memory for a single image.
     """
     began = time.perf_counter()
-    device = resolve_device(settings.device)
-    size = len(images.labels)
-    batch_size = settings.batch_size or _auto_batch(size, math.prod(encoder.preprocessing.input_size))
+    size, device = len(images.labels), runner.device
     workers = _auto_workers(size) if settings.workers is None else settings.workers
-    kind = torch.float64 if settings.precision == "float64" else torch.float32
-    encoder.module.to(device, kind)
-    places = energy_places(images, settings)
-    wants = torch.zeros(size, dtype=torch.bool)
-    wants[places] = True
-    predictions, reason = _predictions(encoder, images)
-    state = _Pass(
-        encoder=encoder,
-        images=images,
-        settings=settings,
-        device=device,
-        wants_energy=wants,
-        moments=ClassMoments(len(images.class_names), encoder.dim),
-        embeddings=torch.zeros(size, encoder.dim, dtype=kind),
-        energies=torch.zeros(size, dtype=torch.float64),
-        predictions=predictions,
-        seen=torch.zeros(size, dtype=torch.bool),
-        digests=[b""] * size,
-        limit=batch_size,
-    )
-    order = _order(places, size, batch_size)
-    transform = picture_transform(encoder.preprocessing)
+    state = _Pass(runner, images, settings)
+    transform = picture_transform(runner.encoder.preprocessing)
     pin = device.type == "cuda"
-    with _numerics(device, settings.precision):
-        for batch in stream_batches(images.reader, images.index, order, transform, workers=workers, pin=pin):
-            state.take(batch)
-            if progress is not None:
-                progress(len(batch.positions) + len(batch.failures))
-    evidence = _evidence(state, places, reason)
+    with runner.numerics():
+        order = _Order(state.segments, size, runner.largest_batch())
+        decoded = stream_batches(images.reader, images.index, order, transform, workers=workers, pin=pin)
+        for batch, pixels, places in _on_device(decoded, device):
+            state.take(batch, pixels, places, progress or (lambda _count: None))
+        state.sink.drain()
+    evidence = _evidence(state)
     seconds = time.perf_counter() - began
-    digests = tuple(digest for digest, seen in zip(state.digests, state.seen.tolist(), strict=True) if seen)
-    return Observation(evidence, digests, _warnings(state), seconds, str(device), state.limit)
+    wants = state.settings.gc_images != 0
+    return Observation(evidence, state.digests[state.seen], _warnings(state), seconds, str(device), runner.images_per_batch(wants))
 
 
-def _evidence(state: _Pass, places: Tensor, reason: str) -> Evidence:
-    images, seen = state.images, state.seen
+def _evidence(state: _Pass) -> Evidence:
+    images, seen, settings = state.images, state.seen, state.runner.settings
     labels = images.labels[seen]
     lost = torch.bincount(labels, minlength=len(images.class_names)) == 0
     if bool(lost.any()):
         names = [images.class_names[n] for n in lost.nonzero().flatten().tolist()]
         raise DataError(f"{images.spec}: expected images of every class, found none that could be decoded of {shorten(names)}")
-    estimator, vectors = vectors_per_image(state.settings.estimator, state.settings.vectors, state.encoder.dim)
-    measured = places[seen[places]]
-    row_of = torch.cumsum(seen.to(torch.int64), 0) - 1
-    has_energies = len(measured) > 0
+    estimator, vectors = vectors_per_image(settings.estimator, settings.vectors, state.runner.encoder.dim)
+    rows, energies = state.measured_energies()
+    row_of = torch.cumsum(seen, 0) - 1
+    predictions = state.sink.predictions
     return Evidence(
-        embeddings=state.embeddings if bool(seen.all()) else state.embeddings[seen],
+        embeddings=state.sink.store.rows(seen),
         labels=labels,
         class_names=images.class_names,
-        moments=state.moments,
+        moments=state.moments.cpu(),
         fingerprint=_fingerprint(images, state.digests, seen),
-        energies=state.energies[measured] if has_energies else None,
-        energy_rows=row_of[measured] if has_energies else None,
+        energies=energies if len(rows) else None,
+        energy_rows=row_of[rows] if len(rows) else None,
         estimator=estimator,
         vectors=vectors,
-        predictions=None if state.predictions is None else _renumber(state.predictions[seen], images),
-        predictions_reason=reason,
+        predictions=None if predictions is None else _renumber(predictions[seen], images),
+        predictions_reason=state.reason,
     )
 
 
 def _warnings(state: _Pass) -> tuple[str, ...]:
-    found: list[Any] = []
+    found: list[str] = []
     if state.failures:
         found.append(f"{len(state.failures)} images could not be decoded and were left out; the first: {state.failures[0]}")
     if state.halvings:
-        found.append(f"memory ran out {state.halvings} times; the batch was halved to {state.limit}")
+        batch = state.runner.images_per_batch(state.settings.gc_images != 0)
+        found.append(f"memory ran out {state.halvings} times; the batch was halved to {batch}")
     return tuple(found)

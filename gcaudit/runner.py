@@ -126,7 +126,7 @@ class Runner:
         self._module = folded.to(self.device)
         self._normalize = encoder.preprocessing.normalizer(self.device, self.kind)
         self.layout = self._choose_layout()
-        self._module = self._module.to(memory_format=self.layout)  # type: ignore[call-overload]
+        self._module = self._module.to(memory_format=self.layout)
         self._encode: Callable[..., tuple[Tensor, Tensor | None]] = self._plain
         if settings.compile:
             self._encode = _compiled(self._plain, settings.vectors)
@@ -274,7 +274,10 @@ def _folded(encoder: Encoder, module: nn.Module) -> tuple[nn.Module, int]:
     sample = next(module.parameters(), torch.zeros(0))
     blank = torch.full((2, *encoder.preprocessing.input_size), 0.5, device=sample.device, dtype=sample.dtype)
     blank[1, :, : blank.shape[2] // 2] = 0.25
-    return fold_batch_norms(module, lambda network: encoder.tap(network, encoder.preprocessing.normalize(blank))[0])
+    try:
+        return fold_batch_norms(module, lambda network: encoder.tap(network, encoder.preprocessing.normalize(blank))[0])
+    except RuntimeError:  # what ails it will come up again, and be told, when images are run
+        return module, 0
 
 
 def _free_memory() -> int:

@@ -12,7 +12,8 @@ from gcaudit.errors import RequestError
 from gcaudit.geometry.jacobian import ESTIMATORS
 from gcaudit.geometry.ridge import ProbeSettings
 from gcaudit.metrics import Metric, Role, find_metrics
-from gcaudit.observe import INPUT_SPACES, PRECISIONS, PassSettings
+from gcaudit.observe import PassSettings
+from gcaudit.runner import INPUT_SPACES, PRECISIONS, RunSettings
 
 
 @final
@@ -44,7 +45,8 @@ class AuditSpec:
         skip_bad_images: count images that cannot be decoded instead of stopping.
         gc: estimator of the energies.
         vectors: VJPs an image.
-        gc_images: images that get an energy; None all.
+        gc_images: at most so many images get an energy; None all.
+        gc_rtol: stop when the standard error of GC is below this share of GC; 0 takes all of `gc_images`.
         target_gc: take the Jacobian on the target too.
         input_space: what the Jacobian is taken with respect to.
         n_way: classes an episode.
@@ -55,7 +57,8 @@ class AuditSpec:
         metrics: names; None takes all.
         device: `auto`, `cpu`, `cuda`, ...
         precision: of the forward and backward pass.
-        batch_size: None chooses.
+        batch_size: None finds one by timing.
+        compile: compile the network with torch.compile.
         workers: None chooses.
         seed: of every draw.
     """
@@ -83,7 +86,8 @@ class AuditSpec:
     skip_bad_images: bool = False
     gc: str = "sketch"
     vectors: int = 1
-    gc_images: int | None = 1024
+    gc_images: int | None = None
+    gc_rtol: float = 0.02
     target_gc: bool = False
     input_space: str = "pixel"
     n_way: int = 5
@@ -95,6 +99,7 @@ class AuditSpec:
     device: str = "auto"
     precision: str = "float32"
     batch_size: int | None = None
+    compile: bool = False
     workers: int | None = None
     seed: int = 0
 
@@ -129,6 +134,8 @@ class AuditSpec:
         ):
             if number is not None and number < low:
                 raise RequestError(f"expected --{name} of at least {low}, found {number}")
+        if not 0 <= self.gc_rtol < 1:
+            raise RequestError(f"expected --gc-rtol from 0 (take all images) to below 1, found {self.gc_rtol}; 0.02 is the default")
         self.probe()
         find_metrics(self.metrics)
 
@@ -162,16 +169,23 @@ class AuditSpec:
         wanted = role == "source" or self.target_gc
         needed = any(metric.needs == "energies" for metric in self.chosen_metrics(role))
         return PassSettings(
+            workers=self.workers,
+            gc_images=self.gc_images if wanted and needed else 0,
+            gc_rtol=self.gc_rtol,
+            skip_bad_images=self.skip_bad_images,
+        )
+
+    def run_settings(self) -> RunSettings:
+        """Return the part that says how a batch is run."""
+        return RunSettings(
             device=self.device,
             precision=self.precision,  # type: ignore[arg-type]
             batch_size=self.batch_size,
-            workers=self.workers,
             seed=self.seed,
             estimator=self.gc,  # type: ignore[arg-type]
             vectors=self.vectors,
-            gc_images=self.gc_images if wanted and needed else 0,
             input_space=self.input_space,  # type: ignore[arg-type]
-            skip_bad_images=self.skip_bad_images,
+            compile=self.compile,
         )
 
     def probe(self) -> ProbeSettings:

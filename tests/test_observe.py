@@ -1,3 +1,5 @@
+from dataclasses import fields
+
 import numpy as np
 import pytest
 import reference
@@ -7,7 +9,10 @@ from cases import TinyNet, tiny_images
 from gcaudit.data import DataRequest, open_data
 from gcaudit.encoders import ModelRequest, load_encoder
 from gcaudit.errors import AuditError, DataError, RequestError
-from gcaudit.observe import PassSettings, energy_places, observe, resolve_device
+from gcaudit.observe import PassSettings, energy_segments, observe
+from gcaudit.runner import Runner, RunSettings, resolve_device
+
+RUNS = {field.name for field in fields(RunSettings)}
 
 
 @pytest.fixture
@@ -21,7 +26,8 @@ def image_set(images=None, labels=None, **options):
 
 
 def look(encoder, images, **options):
-    return observe(encoder, images, PassSettings(**options))
+    run = {name: options.pop(name) for name in RUNS & set(options)}
+    return observe(Runner(encoder, RunSettings(**run)), images, PassSettings(**options))
 
 
 def test_embeddings_and_energies_equal_the_network(encoder, device):
@@ -58,15 +64,16 @@ def test_batch_size_and_workers_change_nothing_but_rounding(encoder, options):
 
 def test_energies_go_to_a_class_balanced_draw(encoder):
     images = image_set(per_class=30)
-    places = energy_places(images, PassSettings(gc_images=10))
+    (places,) = energy_segments(images, PassSettings(gc_images=10), 0)
     counts = torch.bincount(images.labels[places])
     assert counts.sum() == 10
     assert counts.max() - counts.min() <= 1
     assert torch.equal(places, places.sort().values)
-    more = energy_places(images, PassSettings(gc_images=40))
+    (more,) = energy_segments(images, PassSettings(gc_images=40), 0)
     assert set(places.tolist()) <= set(more.tolist())
-    assert places.tolist() != energy_places(images, PassSettings(gc_images=10, seed=1)).tolist()
-    assert len(energy_places(images, PassSettings(gc_images=None))) == 120
+    assert places.tolist() != energy_segments(images, PassSettings(gc_images=10), 1)[0].tolist()
+    assert len(energy_segments(images, PassSettings(gc_images=None), 0)[0]) == 120
+    assert energy_segments(images, PassSettings(gc_images=0), 0) == []
 
 
 def test_an_image_keeps_its_vectors_when_others_are_left_out(encoder):
@@ -205,7 +212,7 @@ def test_the_fingerprint_is_of_content_and_classes(encoder):
 
 def test_progress_counts_every_image(encoder):
     seen = []
-    observe(encoder, image_set(), PassSettings(batch_size=7), seen.append)
+    observe(Runner(encoder, RunSettings(batch_size=7)), image_set(), PassSettings(), seen.append)
     assert sum(seen) == 48
     assert max(seen) == 7
 
@@ -242,7 +249,7 @@ def test_a_worker_that_dies_while_the_network_runs_ends_the_audit(encoder, monke
     def die(*_arguments, **_options):
         raise RuntimeError("DataLoader worker (pid 7) exited unexpectedly")
 
-    monkeypatch.setattr("gcaudit.observe._Pass._run", die)
+    monkeypatch.setattr("gcaudit.runner.Runner.run", die)
     with pytest.raises(AuditError, match="expected the decoding workers to live"):
         look(encoder, image_set())
 

@@ -20,6 +20,7 @@ from gcaudit.data.readers import ItemReader, Reader
 from gcaudit.errors import AuditError, GcauditError, one_line
 
 Transform = Callable[[Image.Image], Tensor]
+DIGEST_BYTES = 16
 
 
 @final
@@ -30,18 +31,18 @@ class Batch:
     Attributes:
         pixels: (N, C, H, W), uint8 or floating point in [0, 1].
         positions: (N,) int64 places in the image set.
-        digests: N digests of the encoded images.
+        digests: (N, 16) uint8 digests of the encoded images.
         failures: places and reasons of images that could not be decoded.
     """
 
     pixels: Tensor
     positions: Tensor
-    digests: tuple[bytes, ...]
+    digests: Tensor
     failures: tuple[tuple[int, str], ...]
 
     def pin_memory(self) -> Batch:
-        """Move the pixels into page-locked memory; torch's loader calls this."""
-        return replace(self, pixels=self.pixels.pin_memory())
+        """Move what goes to the device into page-locked memory; torch's loader calls this."""
+        return replace(self, pixels=self.pixels.pin_memory(), positions=self.positions.pin_memory())
 
 
 @final
@@ -54,7 +55,7 @@ class _Item:
 
 
 def _digest(raw: Any) -> bytes:
-    state = hashlib.blake2b(digest_size=16)
+    state = hashlib.blake2b(digest_size=DIGEST_BYTES)
     if isinstance(raw, bytes | bytearray | memoryview):
         state.update(raw)
         return state.digest()
@@ -94,7 +95,7 @@ def _kind(pixels: Tensor) -> str:
 @final
 class _Items(Dataset[_Item]):
     def __init__(self, reader: Reader, index: Tensor, transform: Transform) -> None:
-        self.reader, self.index, self.transform = reader, index.tolist(), transform
+        self.reader, self.index, self.transform = reader, index, transform
         self.kind: str | None = None
 
     def expect_kind(self, places: Iterable[int]) -> None:
@@ -102,7 +103,7 @@ class _Items(Dataset[_Item]):
         self.kind = next((_kind(pixels) for place in places if (pixels := self[place].pixels) is not None), None)
 
     def __getitem__(self, position: int) -> _Item:
-        row = self.index[position]
+        row = int(self.index[position])
         digest = b""
         try:
             raw = self.reader.read(row)
@@ -125,7 +126,8 @@ def _collate(items: Sequence[_Item]) -> Batch:
     good = [(item, item.pixels) for item in items if item.pixels is not None]
     stacked = torch.stack([pixels for _, pixels in good]) if good else torch.zeros(0, 1, 1, 1)
     positions = torch.tensor([item.position for item, _ in good], dtype=torch.int64)
-    return Batch(stacked, positions, tuple(item.digest for item, _ in good), tuple(failures))
+    digests = np.frombuffer(b"".join(item.digest for item, _ in good), dtype=np.uint8).reshape(-1, DIGEST_BYTES)
+    return Batch(stacked, positions, torch.from_numpy(digests.copy()), tuple(failures))
 
 
 def _start_worker(_number: int) -> None:
@@ -143,14 +145,14 @@ def _last_words(error: Exception) -> Exception:
 
 
 def stream_batches(
-    reader: Reader, index: Tensor, order: Sequence[Sequence[int]], transform: Transform, *, workers: int, pin: bool
+    reader: Reader, index: Tensor, order: Iterable[Sequence[int]], transform: Transform, *, workers: int, pin: bool
 ) -> Iterator[Batch]:
     """Decode images in the order given.
 
     Args:
         reader: random access.
         index: (N,) rows of the reader.
-        order: places into `index`, batch by batch.
+        order: places into `index`, batch by batch; iterated over more than once.
         transform: from a picture to (C, H, W) uint8.
         workers: processes; 0 decodes in this one.
         pin: put batches into page-locked memory.
@@ -166,7 +168,7 @@ def stream_batches(
         items.expect_kind(place for places in order for place in places)
     loader = DataLoader(
         items,
-        batch_sampler=[list(places) for places in order],
+        batch_sampler=order,  # type: ignore[arg-type]
         num_workers=workers,
         collate_fn=_collate,
         pin_memory=pin,

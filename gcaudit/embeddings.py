@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import weakref
 from typing import Any, final
 
 import numpy as np
@@ -51,9 +52,12 @@ class EmbeddingFile:
                 f"expected {need / 2**30:.1f} GiB in {folder} for {images} embeddings of {dim}, found {free / 2**30:.1f}; "
                 "set TMPDIR to a larger disk, or lower --max-images"
             )
-        self._file = tempfile.TemporaryFile(prefix="gcaudit-", dir=folder)  # noqa: SIM115 # it lives as long as the rows
-        self._file.truncate(need)
+        file = tempfile.TemporaryFile(prefix="gcaudit-", dir=folder)  # noqa: SIM115 # it lives as long as the rows
+        weakref.finalize(self, file.close)
+        file.truncate(need)
+        self._file = file
         self._kept: Tensor | None = None
+        self._whole: EmbeddingFile | None = None
 
     def _map(self, mode: Any) -> Any:
         rows = self._file.seek(0, 2) // (self.shape[1] * self.dtype.itemsize)
@@ -75,7 +79,8 @@ class EmbeddingFile:
             places: (M,) int64.
         """
         found = object.__new__(EmbeddingFile)
-        found.shape, found.dtype, found._file, found._kept = (len(places), self.shape[1]), self.dtype, self._file, places
+        found.shape, found.dtype = (len(places), self.shape[1]), self.dtype
+        found._file, found._kept, found._whole = self._file, places, self
         return found
 
     def __len__(self) -> int:

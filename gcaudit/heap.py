@@ -25,4 +25,5 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):
         return False
     wishes = ((_MMAP_THRESHOLD, 2**30), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 2**26))
-    return all([mallopt(name, value) == 1 for name, value in wishes])
+    taken = [mallopt(name, value) == 1 for name, value in wishes]
+    return all(taken)

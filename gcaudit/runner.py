@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -117,10 +118,17 @@ class Runner:
         Args:
             encoder: its module is moved; its weights are left as they are.
             settings: how.
+
+        Raises:
+            RequestError: there is no such device, or compiled code cannot take so many vectors.
         """
         self.encoder = encoder
         self.settings = settings
         self.device = resolve_device(settings.device)
+        self._estimator, self._vectors = vectors_per_image(settings.estimator, settings.vectors, encoder.dim)
+        if settings.compile and self._vectors > 1:
+            # the second VJP through one compiled graph was seen to be wrong without a word (torch 2.15)
+            raise RequestError(f"expected --compile with one vector an image, found {self._vectors}; pass --vectors 1, or leave --compile out")
         self.kind = torch.float64 if settings.precision == "float64" else torch.float32
         folded, self.folded = _folded(encoder, encoder.module.to(self.kind))
         self._module = folded.to(self.device)
@@ -129,8 +137,7 @@ class Runner:
         self._module = self._module.to(memory_format=self.layout)
         self._encode: Callable[..., tuple[Tensor, Tensor | None]] = self._plain
         if settings.compile:
-            self._encode = _compiled(self._plain, settings.vectors)
-        self._estimator, self._vectors = vectors_per_image(settings.estimator, settings.vectors, encoder.dim)
+            self._encode = _compiled(self._plain)
         self._sizes = {want: self._batch_size(want) for want in (False, True)}
         self._graph_measured = False
 
@@ -158,6 +165,17 @@ class Runner:
                 yield
         finally:
             matmul.fp32_precision, conv.fp32_precision = before
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Embed images as `Encoder.embed` does, on the graph when there is one.
+
+        Args:
+            pixels: (N, C, H, W) in [0, 1], on the device.
+
+        Returns:
+            (N, D).
+        """
+        return self._encode(self._leaf(pixels), False)[0]
 
     def largest_batch(self) -> int:
         """Return how many images should be decoded at a time: no batch that is run has more."""
@@ -240,7 +258,12 @@ class Runner:
         x = x.to(self.kind) if x.is_floating_point() else x.to(self.kind) / 255
         return x.contiguous(memory_format=self.layout)
 
-    def _plain(self, inputs: Tensor, logits: bool) -> tuple[Tensor, Tensor | None]:
+    def _leaf(self, pixels: Tensor) -> Tensor:
+        """Return what gradients are taken with respect to."""
+        return self._normalize(pixels) if self.settings.input_space == "normalized" else pixels
+
+    def _plain(self, leaf: Tensor, logits: bool) -> tuple[Tensor, Tensor | None]:
+        inputs = leaf if self.settings.input_space == "normalized" else self._normalize(leaf)
         return self.encoder.tap(self._module, inputs, logits=logits)
 
     def _run(self, pixels: Tensor, index: Tensor, want: bool, logits: bool) -> Outputs:
@@ -249,12 +272,8 @@ class Runner:
         if copies > 1:
             x = x.repeat_interleave(copies, 0)
         with torch.enable_grad() if want else torch.inference_mode():
-            if self.settings.input_space == "normalized":
-                inputs = leaf = self._normalize(x).requires_grad_(want)
-            else:
-                leaf = x.requires_grad_(want)
-                inputs = self._normalize(leaf)
-            z, scores = self._encode(inputs, logits and self.encoder.head_outputs is not None)
+            leaf = self._leaf(x).requires_grad_(want)
+            z, scores = self._encode(leaf, logits and self.encoder.head_outputs is not None)
             energies = None
             if want:
                 energies = batch_energies(
@@ -288,18 +307,14 @@ def _free_memory() -> int:
         return 4 * 2**30
 
 
-def _compiled(function: Callable[..., Any], vectors: int) -> Callable[..., Any]:
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile with torch.compile, and turn what its tools say when they fail into one line."""
-    import torch._functorch.config as functorch_config
-
-    if vectors > 1:
-        # several VJPs walk the same graph, whose buffers compiled code would otherwise give away during the first
-        functorch_config.donated_buffer = False
     ready = torch.compile(function)
 
     def call(*arguments: Any) -> Any:
         try:
-            return ready(*arguments)
+            with warnings.catch_warnings(action="ignore"):  # of its own making, and about its own workings
+                return ready(*arguments)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:

@@ -65,7 +65,8 @@ def test_memory_forbids_sizes():
 
 
 @pytest.mark.parametrize(
-    ("edge", "device", "sizes"), [(32, "cpu", (32, 256)), (224, "cpu", (8, 64)), (32, "cuda", (256, 4096)), (224, "cuda", (32, 512))]
+    ("edge", "device", "sizes"),
+    [(32, "cpu", (32, 256)), (224, "cpu", (8, 64)), (32, "cuda", (256, 4096)), (224, "cuda", (32, 512))],
 )
 def test_small_images_come_in_larger_batches(edge, device, sizes):
     assert sizes_to_try(3 * edge * edge, device) == sizes

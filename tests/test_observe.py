@@ -8,7 +8,11 @@ from cases import TinyNet, tiny_images
 
 from gcaudit.data import DataRequest, open_data
 from gcaudit.encoders import ModelRequest, load_encoder
+from gcaudit.embeddings import EmbeddingFile, EmbeddingStore
 from gcaudit.errors import AuditError, DataError, RequestError
+from gcaudit.geometry.ridge import ProbeSettings
+from gcaudit.geometry.stopping import relative_error
+from gcaudit.metrics import METRICS, measure_evidence
 from gcaudit.observe import PassSettings, energy_segments, observe
 from gcaudit.runner import Runner, RunSettings, resolve_device
 
@@ -262,3 +266,71 @@ def test_auto_finds_a_device():
 def test_devices_that_are_not_there_are_told(name):
     with pytest.raises(RequestError, match="--device auto, cpu or a device of this machine"):
         resolve_device(name)
+
+
+def test_energies_stop_at_a_look_and_everything_else_goes_on(encoder):
+    images = image_set(per_class=150)  # 600 images, looks at 256 and 512
+    full = look(encoder, images, gc_rtol=0.0).evidence
+    assert len(full.energies) == 600
+    assert look(encoder, images, gc_rtol=1e-9).evidence.energy_rows.tolist() == list(range(600))
+    for size, workers in ((7, 0), (64, 2), (None, 0)):
+        stopped = look(encoder, images, gc_rtol=0.5, batch_size=size, workers=workers).evidence
+        assert len(stopped.energies) == 256
+        assert torch.equal(stopped.energy_counts(), torch.full((4,), 64))
+        torch.testing.assert_close(stopped.energies, full.energies[stopped.energy_rows], rtol=1e-5, atol=0)
+        torch.testing.assert_close(stopped.moments.means, full.moments.means, rtol=1e-5, atol=1e-7)
+        assert stopped.images == 600
+
+
+def test_the_rule_is_what_stops(encoder):
+    images = image_set(per_class=150)
+    found = look(encoder, images, gc_rtol=0.0).evidence
+    first, second = energy_segments(images, PassSettings(gc_rtol=0.5), 0)[:2]
+    rows = torch.cat([first, second])
+    errors = [relative_error(found.energies[part], found.labels[part], 4) for part in (first, rows)]
+    assert errors[1] < errors[0]
+    between = (errors[0] + errors[1]) / 2
+    assert len(look(encoder, images, gc_rtol=between).evidence.energies) == 512
+    assert len(look(encoder, images, gc_rtol=1.01 * errors[0]).evidence.energies) == 256
+
+
+def test_images_that_cannot_be_decoded_do_not_move_the_looks(encoder, tmp_path):
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for number in range(200):
+            Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(tmp_path / name / f"{number:03}.png")
+    images = open_data(DataRequest(str(tmp_path), "source"))
+    first = energy_segments(images, PassSettings(), 0)[0]
+    bad = int(first[3])
+    images.reader.paths[int(images.index[bad])].write_text("no picture")
+    for size in (7, None):
+        found = look(encoder, images, gc_rtol=0.9, skip_bad_images=True, batch_size=size).evidence
+        assert len(found.energies) == 255
+        assert found.images == 399
+
+
+def test_a_large_pass_goes_through_a_file_and_gives_the_same(encoder, monkeypatch):
+    plain = look(encoder, image_set()).evidence
+    monkeypatch.setattr("gcaudit.observe.EmbeddingStore", lambda *shape: EmbeddingStore(*shape, memory_bytes=0))
+    filed = look(encoder, image_set()).evidence
+    assert isinstance(filed.embeddings, EmbeddingFile)
+    assert torch.equal(filed.embeddings[slice(0, 99)], plain.embeddings)
+    one, other = (measure_evidence(found, METRICS, ProbeSettings(n_way=2, episodes=9)) for found in (plain, filed))
+    assert one == other
+    assert one["cdnv"].stderr is not None
+    assert one["probe_accuracy"].value is not None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_gives_what_the_cpu_gives(encoder):
+    images = image_set(per_class=150)
+    cpu, gpu = (look(encoder, images, device=name, gc_rtol=0.5).evidence for name in ("cpu", "cuda"))
+    assert torch.equal(cpu.energy_rows, gpu.energy_rows)
+    torch.testing.assert_close(cpu.embeddings, gpu.embeddings, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(cpu.energies, gpu.energies, rtol=1e-4, atol=0)
+    torch.testing.assert_close(cpu.moments.squares, gpu.moments.squares, rtol=1e-4, atol=0)
+    assert torch.equal(cpu.predictions, gpu.predictions)
+    assert cpu.fingerprint == gpu.fingerprint

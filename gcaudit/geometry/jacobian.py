@@ -186,12 +186,28 @@ def squared_vjps(embeddings: Tensor, inputs: Tensor, vectors: Iterable[Tensor]) 
     return total
 
 
-def _squared_entries(embeddings: Tensor, inputs: Tensor, index: Tensor, count: int, seed: int) -> Tensor:
-    """Sum `count` entries of J squared, drawn with replacement and weighted to be unbiased; (N,) float64."""
-    dim, pixels = embeddings.shape[1], inputs[0].numel()
-    draw = torch.arange(count, device=index.device)
+def entry_places(index: Tensor, dim: int, pixels: int, entries: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Draw entries of the Jacobian, with replacement.
+
+    Args:
+        index: (N,) int64 index of each image in its data set.
+        dim: D.
+        pixels: d.
+        entries: m.
+        seed: the seed of the run.
+
+    Returns:
+        (N, m) int64 outputs and (N, m) int64 pixels; the mean of J^2 there, times D*d, is unbiased for the energy.
+    """
+    draw = torch.arange(entries, device=index.device)
     output = random_order_keys(derive_seed(seed, "entry outputs"), index[:, None], draw) % dim
-    place = random_order_keys(derive_seed(seed, "entry pixels"), index[:, None], draw) % pixels
+    return output, random_order_keys(derive_seed(seed, "entry pixels"), index[:, None], draw) % pixels
+
+
+def _squared_entries(embeddings: Tensor, inputs: Tensor, index: Tensor, count: int, seed: int) -> Tensor:
+    """Sum `count` entries of J squared, weighted to be unbiased; (N,) float64."""
+    dim, pixels = embeddings.shape[1], inputs[0].numel()
+    output, place = entry_places(index, dim, pixels, count, seed)
     units = (torch.nn.functional.one_hot(column, dim) for column in output.T)
     total = torch.zeros(len(inputs), dtype=torch.float64, device=inputs.device)
     for column, gradient in zip(place.T, _pixel_gradients(embeddings, inputs, units), strict=True):

@@ -58,7 +58,13 @@ def test_grouped_and_strided_convolutions_are_folded():
 
 @pytest.mark.parametrize(
     ("name", "folded", "size"),
-    [("resnet18", 20, 32), ("tf_efficientnet_lite0", 49, 32), ("regnety_002", 44, 32), ("densenet121", 59, 64), ("convnext_atto", 0, 32)],
+    [
+        ("resnet18", 20, 32),
+        ("tf_efficientnet_lite0", 49, 32),
+        ("regnety_002", 44, 32),
+        ("densenet121", 59, 64),
+        ("convnext_atto", 0, 32),
+    ],
 )
 def test_networks_of_timm(name, folded, size):
     check(timm.create_model(name, num_classes=0), folded, size)

@@ -1,11 +1,21 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import reference
 import torch
 from cases import clouds
 
+from gcaudit.embeddings import EmbeddingFile
 from gcaudit.errors import DataError, RequestError
-from gcaudit.geometry.ridge import ProbeSettings, draw_episodes, episode_accuracies, probe_accuracy, ridge_accuracies
+from gcaudit.geometry.ridge import (
+    ProbeSettings,
+    draw_episodes,
+    episode_accuracies,
+    gram_accuracies,
+    probe_accuracy,
+    ridge_accuracies,
+)
 from gcaudit.metrics import evidence_of
 
 NAMES = tuple("abcdef")
@@ -34,6 +44,60 @@ def test_accuracies_equal_primal_ridge_regression(ridge, n_shot, dim):
         targets = np.repeat(np.arange(3), n_shot)
         predicted = reference.ridge_predictions(z[episodes.support[e].flatten()], targets, z[episodes.query[e].flatten()], ridge)
         assert found[e].item() == pytest.approx((predicted == np.repeat(np.arange(3), 4)).mean(), abs=1e-12)
+
+
+def gram_of(z):
+    centred = z - z.mean(0)
+    return centred @ centred.T
+
+
+@pytest.mark.parametrize("ridge", [1e-3, 1.0, 30.0])
+@pytest.mark.parametrize("n_shot", [1, 5])
+@pytest.mark.parametrize("dim", [3, 40])
+def test_inner_products_of_the_pool_give_the_same_as_embeddings(ridge, n_shot, dim):
+    z = torch.from_numpy(clouds(per_class=(20,) * 6, dim=dim, spread=4.0)[0])
+    episodes = drawn(numbers=range(200), n_shot=n_shot)
+    assert torch.equal(gram_accuracies(gram_of(z), z, episodes, ridge), ridge_accuracies(z, episodes, ridge))
+
+
+def test_tight_supports_far_from_the_centre_are_done_again():
+    """Centring their inner products leaves nothing but rounding."""
+    rng = np.random.default_rng(0)
+    z = torch.from_numpy(np.repeat([[1e9], [-1e9]], 60, 0) + rng.normal(size=(120, 4)) * 0.3 + np.repeat(rng.normal(size=(6, 4)), 20, 0))
+    episodes = drawn(numbers=range(200))
+    one_side = (episodes.support < 60).all((1, 2)) | (episodes.support >= 60).all((1, 2))
+    assert one_side.any()
+    found, expected = gram_accuracies(gram_of(z), z, episodes, 1.0), ridge_accuracies(z, episodes, 1.0)
+    assert torch.equal(found[one_side], expected[one_side])
+
+
+def test_identical_supports_have_no_accuracy():
+    z = torch.ones(120, 4, dtype=torch.float64) * 0.1
+    episodes = drawn(numbers=range(3))
+    for found in (ridge_accuracies(z, episodes, 1.0, 1e-14), gram_accuracies(gram_of(z), z, episodes, 1.0, 1e-14)):
+        assert bool(found.isnan().all())
+
+
+@pytest.mark.parametrize("rows", [0, 10_000], ids=["embeddings", "inner products"])
+def test_both_ways_score_the_same_episodes(monkeypatch, rows):
+    z, y = clouds(per_class=(30,) * 6, dim=10, spread=4.0)
+    evidence, settings = evidence_of(z, y), ProbeSettings(episodes=300, n_shot=(1, 5))
+    plain = episode_accuracies(evidence, settings)
+    monkeypatch.setattr("gcaudit.geometry.ridge._GRAM_ROWS", rows)
+    for found, expected in zip(episode_accuracies(evidence, settings), plain, strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_a_pool_in_a_file_gives_the_same():
+    z, y = clouds(per_class=(30,) * 6, dim=10, spread=4.0)
+    evidence, settings = evidence_of(z, y), ProbeSettings(episodes=40)
+    rows = EmbeddingFile(180, 10, torch.float64)
+    rows.put(torch.arange(180), torch.from_numpy(z))
+    for gram_rows in (0, 8192):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("gcaudit.geometry.ridge._GRAM_ROWS", gram_rows)
+            found = episode_accuracies(replace(evidence, embeddings=rows), settings)[0]
+        assert torch.equal(found, episode_accuracies(evidence, settings)[0])
 
 
 def test_episodes_are_made_of_distinct_classes_and_images():

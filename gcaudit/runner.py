@@ -128,7 +128,9 @@ class Runner:
         self._estimator, self._vectors = vectors_per_image(settings.estimator, settings.vectors, encoder.dim)
         if settings.compile and self._vectors > 1:
             # the second VJP through one compiled graph was seen to be wrong without a word (torch 2.15)
-            raise RequestError(f"expected --compile with one vector an image, found {self._vectors}; pass --vectors 1, or leave --compile out")
+            raise RequestError(
+                f"expected --compile with one vector an image, found {self._vectors}; pass --vectors 1, or leave --compile out"
+            )
         self.kind = torch.float64 if settings.precision == "float64" else torch.float32
         folded, self.folded = _folded(encoder, encoder.module.to(self.kind))
         self._module = folded.to(self.device)

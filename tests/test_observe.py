@@ -7,8 +7,8 @@ import torch
 from cases import TinyNet, tiny_images
 
 from gcaudit.data import DataRequest, open_data
-from gcaudit.encoders import ModelRequest, load_encoder
 from gcaudit.embeddings import EmbeddingFile, EmbeddingStore
+from gcaudit.encoders import ModelRequest, load_encoder
 from gcaudit.errors import AuditError, DataError, RequestError
 from gcaudit.geometry.ridge import ProbeSettings
 from gcaudit.geometry.stopping import relative_error

@@ -106,7 +106,7 @@ def test_a_compiled_network_gives_the_same(device):
 
 @pytest.mark.parametrize("options", [{"vectors": 2}, {"estimator": "exact"}])
 def test_a_compiled_graph_is_walked_once(options):
-    with pytest.raises(RequestError, match="expected --compile with one vector an image, found [26]"):
+    with pytest.raises(RequestError, match=r"expected --compile with one vector an image, found [26]"):
         make(compile=True, **options)
 
 
@@ -116,7 +116,7 @@ def test_a_compiler_that_fails_is_told(monkeypatch):
 
     monkeypatch.setattr(torch, "compile", lambda _function: fail)
     runner = make(compile=True)
-    with pytest.raises(AuditError, match="expected torch.compile to take this network: .*leave --compile out"):
+    with pytest.raises(AuditError, match=r"expected torch.compile to take this network: .*leave --compile out"):
         run(runner, tiny_images()[0])
 
 

@@ -10,6 +10,8 @@ import pytest
 
 import gcaudit
 from gcaudit.data import DataRequest, open_data
+from gcaudit.data.batches import stream_batches
+from gcaudit.encoders import ModelRequest, load_encoder, picture_transform
 from gcaudit.report.schema import Report
 
 
@@ -24,6 +26,55 @@ def test_the_python_calls_work(repository, monkeypatch, capsys):
     assert len(lines) == 4
     sketch, exact = re.findall(r"(\d+\.\d) with", lines[3])
     assert float(sketch) == pytest.approx(float(exact), rel=0.3)
+
+
+@pytest.mark.parametrize("suffix", ["svg", "png"])
+def test_the_study_of_estimators_agrees_with_the_library(repository, monkeypatch, capsys, tmp_path, suffix):
+    figure = tmp_path / f"study.{suffix}"
+    path = repository / "examples" / "estimator_study.py"
+    start(
+        monkeypatch, path, "demo", "--data", "demo", "--images", 4, "--repeats", 6, "--copies", 40, "--device", "cpu", "-o", figure
+    )
+    out = capsys.readouterr().out
+    encoder = load_encoder(ModelRequest("demo"))
+    images = open_data(DataRequest("demo", "source", max_images=4))
+    (batch,) = stream_batches(
+        images.reader, images.index, [[0, 1, 2, 3]], picture_transform(encoder.preprocessing), workers=0, pin=False
+    )
+    exact = gcaudit.energies(encoder.embed, batch.pixels / 255, estimator="exact")
+    assert float(re.search(r"exact GC (\S+),", out)[1]) == pytest.approx(float(exact.mean()), rel=1e-4)
+    panels = {}
+    for line in out.splitlines()[1:]:
+        if found := re.match(r"  (images|random vectors|outputs|Jacobian entries)\b", line):
+            panels[found[1]] = rows = {}
+        elif found := re.match(r"\s+(\d+)\s+(\S+)\s+(\S+)$", line):
+            rows[int(found[1])] = float(found[2]), float(found[3])
+    assert [len(panel) for panel in panels.values()] == [3, 8, 8, 13]
+    assert panels["images"][4] == panels["outputs"][96] == (1.0, 0.0)
+    assert panels["random vectors"][96][1] < 0.05 < panels["random vectors"][1][1] < panels["outputs"][1][1]
+    # the library's own estimates of the same images, seeds and vectors
+    own = [float(gcaudit.energies(encoder.embed, batch.pixels / 255, seed=seed, index=images.index).mean()) for seed in range(6)]
+    assert panels["random vectors"][1][0] == pytest.approx(np.mean(own) / float(exact.mean()), abs=2e-3)
+    own = [
+        float(
+            gcaudit.energies(encoder.embed, batch.pixels / 255, seed=s, index=images.index, estimator="entries", vectors=8).mean()
+        )
+        for s in range(6)
+    ]
+    assert panels["Jacobian entries"][8][1] == pytest.approx(np.std(own, ddof=1) / float(exact.mean()), abs=2e-3)
+    assert float(re.search(r"outputs over sketch.*: (\S+)", out)[1]) > 1
+    assert figure.read_bytes().startswith(b"\x89PNG" if suffix == "png" else b"<?xml")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(("-o", "study.pdf"), r"\.png or \.svg"), (("--images", 1), "at least 2"), (("--data", "nowhere"), "'nowhere'")],
+)
+def test_wrong_requests_of_the_study_are_told(repository, monkeypatch, capsys, options, message):
+    with pytest.raises(SystemExit) as found:
+        start(monkeypatch, repository / "examples" / "estimator_study.py", "demo", "--data", "demo", *options)
+    assert found.value.code == 2
+    assert re.search(message, capsys.readouterr().err)
 
 
 @pytest.fixture

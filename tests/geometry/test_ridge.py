@@ -63,7 +63,9 @@ def test_inner_products_of_the_pool_give_the_same_as_embeddings(ridge, n_shot, d
 def test_tight_supports_far_from_the_centre_are_done_again():
     """Centring their inner products leaves nothing but rounding."""
     rng = np.random.default_rng(0)
-    z = torch.from_numpy(np.repeat([[1e9], [-1e9]], 60, 0) + rng.normal(size=(120, 4)) * 0.3 + np.repeat(rng.normal(size=(6, 4)), 20, 0))
+    z = torch.from_numpy(
+        np.repeat([[1e9], [-1e9]], 60, 0) + rng.normal(size=(120, 4)) * 0.3 + np.repeat(rng.normal(size=(6, 4)), 20, 0)
+    )
     episodes = drawn(numbers=range(200))
     one_side = (episodes.support < 60).all((1, 2)) | (episodes.support >= 60).all((1, 2))
     assert one_side.any()

@@ -28,7 +28,7 @@ from torch import Tensor
 from gcaudit.data import DataRequest, ImageSet, open_data
 from gcaudit.data.batches import stream_batches
 from gcaudit.encoders import ModelRequest, load_encoder, picture_transform
-from gcaudit.errors import GcauditError
+from gcaudit.errors import DataError, GcauditError
 from gcaudit.geometry.jacobian import batch_energies, entry_places, output_vectors, sketch_vectors, unit_vectors
 from gcaudit.heap import keep_freed_memory
 from gcaudit.runner import Runner, RunSettings
@@ -68,13 +68,15 @@ def decode(runner: Runner, images: ImageSet) -> Tensor:
     order = [list(range(len(images.labels)))]
     transform = picture_transform(runner.encoder.preprocessing)
     (batch,) = stream_batches(images.reader, images.index, order, transform, workers=0, pin=False)
+    if batch.failures:
+        raise DataError(f"{batch.failures[0][1]}; mend or remove it")
     return (batch.pixels.float() / 255).to(runner.device, memory_format=runner.layout)
 
 
 def jacobian(runner: Runner, pixels: Tensor, copies: int) -> Tensor:
     """Take the whole Jacobian of one image, (D, d): each backward pass takes `copies` outputs."""
     dim = runner.encoder.dim
-    x = pixels[None].repeat_interleave(copies, 0).requires_grad_()
+    x = pixels[None].repeat_interleave(copies, 0).contiguous(memory_format=runner.layout).requires_grad_()
     z = runner.embed(x)
     rows = torch.empty(dim, pixels.numel(), device=runner.device)
     for start, units in zip(range(0, dim, copies), unit_vectors(dim, 1, copies, runner.device), strict=True):
@@ -100,6 +102,7 @@ def study(runner: Runner, images: ImageSet, *, repeats: int, copies: int, most_e
     for image in range(len(index)):
         began = time.perf_counter()
         rows = jacobian(runner, pixels[image], copies)
+        rows[0, 0].item()  # a GPU has done its work only when a number has come back
         exact_seconds.append(time.perf_counter() - began)
         gram = (rows @ rows.T).cpu().double()
         diagonal = gram.diagonal()
@@ -124,7 +127,6 @@ def study(runner: Runner, images: ImageSet, *, repeats: int, copies: int, most_e
         count: [float(exact[torch.randperm(len(exact), generator=generator)[:count]].mean()) for _ in range(repeats)]
         for count in doublings(len(exact))
     }
-    # m rows of the Hadamard matrix are drawn without replacement, and so are outputs: a share 1 - (m-1)/(P-1) of the variance is left
     ratio = float(within["outputs"].mean() / within["sketch"].mean())
     spread = float(exact.var())
     more_images = 1 + float(within["sketch"].mean()) / spread
@@ -212,9 +214,10 @@ def main() -> None:
     try:
         images = open_data(DataRequest(asked.data, "source", max_images=asked.images, root=asked.data_root))
         runner = Runner(load_encoder(ModelRequest(asked.model, arch=asked.arch)), RunSettings(device=asked.device))
+        with runner.numerics():
+            found = study(runner, images, repeats=asked.repeats, copies=asked.copies)
     except GcauditError as error:
         parser.error(str(error))
-    found = study(runner, images, repeats=asked.repeats, copies=asked.copies)
     print(table(found))
     device = torch.cuda.get_device_name(runner.device) if runner.device.type == "cuda" else f"{torch.get_num_threads()} threads"
     print(f"  {platform.machine()}, {device}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}")

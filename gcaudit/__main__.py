@@ -1,6 +1,6 @@
 """`python -m gcaudit` is `gcaudit`."""
 
-from gcaudit.cli import main
+from gcaudit.cli import program
 
 if __name__ == "__main__":
-    main()
+    program()

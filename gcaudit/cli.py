@@ -386,11 +386,15 @@ def main() -> None:
     code = _run()
     if code == 130:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _leave(code)
+    sys.exit(code)
 
 
-def _leave(code: int) -> None:
-    """End the process without taking torch's modules apart one by one, which takes a second; what must be done at exit is done."""
+def program() -> None:
+    """Be the program `gcaudit`: run the command line, then end the process without taking torch's modules apart, which takes a second."""
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # a reader that left early has seen what it wanted

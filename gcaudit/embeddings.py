@@ -6,6 +6,8 @@ ends the process also frees the space.
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import tempfile
 import weakref
@@ -52,9 +54,14 @@ class EmbeddingFile:
                 f"expected {need / 2**30:.1f} GiB in {folder} for {images} embeddings of {dim}, found {free / 2**30:.1f}; "
                 "set TMPDIR to a larger disk, or lower --max-images"
             )
-        file = tempfile.TemporaryFile(prefix="gcaudit-", dir=folder)  # noqa: SIM115 # it lives as long as the rows
-        weakref.finalize(self, file.close)
-        file.truncate(need)
+        try:
+            file = tempfile.TemporaryFile(prefix="gcaudit-", dir=folder)  # noqa: SIM115 # it lives as long as the rows
+            weakref.finalize(self, file.close)
+            _reserve(file, need)
+        except OSError as error:
+            raise AuditError(
+                f"expected {need / 2**30:.1f} GiB in {folder} for {images} embeddings of {dim}: {error.strerror}; set TMPDIR to a larger disk"
+            ) from error
         self._file = file
         self._kept: Tensor | None = None
         self._whole: EmbeddingFile | None = None
@@ -90,6 +97,16 @@ class EmbeddingFile:
         places: Any = rows if self._kept is None else self._kept[rows]
         found = self._map("r")[places.numpy() if isinstance(places, Tensor) else places]
         return torch.from_numpy(np.array(found))
+
+
+def _reserve(file: Any, size: int) -> None:
+    """Take the space now: a disk that fills up later would kill the process that writes through a map."""
+    try:
+        os.posix_fallocate(file.fileno(), 0, size)
+    except (AttributeError, OSError) as error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        file.truncate(size)
 
 
 @final

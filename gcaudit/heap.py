@@ -24,6 +24,7 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    wishes = ((_MMAP_THRESHOLD, 2**30), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 2**26))
-    taken = [mallopt(name, value) == 1 for name, value in wishes]
-    return all(taken)
+    # an older glibc takes no threshold above 32 MiB; setting the others without it would freeze it at 128 KiB, which is worse than nothing
+    if mallopt(_MMAP_THRESHOLD, 2**30) != 1 and mallopt(_MMAP_THRESHOLD, 2**25) != 1:
+        return False
+    return bool(mallopt(_TRIM_THRESHOLD, 2**31 - 1) == 1 and mallopt(_TOP_PAD, 2**26) == 1)

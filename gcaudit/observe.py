@@ -123,7 +123,7 @@ class _Sink:
             self._keep(places, embeddings.cpu(), None if predictions is None else predictions.cpu())
             return
         parts = [None if part is None else self._copy(part) for part in (embeddings, predictions)]
-        event = torch.cuda.current_stream().record_event()
+        event = torch.cuda.current_stream(embeddings.device).record_event()
         assert parts[0] is not None
         self.waiting.append((event, places, parts[0], parts[1]))
         self.drain(_IN_FLIGHT)
@@ -224,10 +224,13 @@ class _Pass:
         while start < count:
             rows = slice(start, start + self.runner.images_per_batch(self.open))
             try:
-                self._run(pixels[rows], batch.positions[rows], places[rows])
+                found = self.runner.run(
+                    pixels[rows], self.index[places[rows]], want=self.open, logits=self.sink.predictions is not None
+                )
             except RuntimeError as error:
                 self._shrink(error)
                 continue
+            self._keep(found, batch.positions[rows], places[rows])
             progress(len(batch.positions[rows]))
             start = rows.stop
         if batch.failures:
@@ -248,8 +251,7 @@ class _Pass:
             ) from error
         self.halvings += 1
 
-    def _run(self, pixels: Tensor, positions: Tensor, places: Tensor) -> None:
-        found: Outputs = self.runner.run(pixels, self.index[places], want=self.open, logits=self.sink.predictions is not None)
+    def _keep(self, found: Outputs, positions: Tensor, places: Tensor) -> None:
         embeddings = found.embeddings.to(self.runner.kind)
         self.moments.update(embeddings, self.labels[places])
         if found.energies is not None:
@@ -259,7 +261,7 @@ class _Pass:
         self.seen[positions] = True
 
     def look(self) -> None:
-        """Decide whether further energies are needed; here, and only here, a GPU is waited for."""
+        """Decide whether further energies are needed: here a GPU is waited for."""
         self.sink.drain()
         if self.handled == self.ends[-1]:
             self.open = False

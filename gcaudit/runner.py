@@ -32,7 +32,7 @@ INPUT_SPACES: tuple[InputSpace, ...] = ("pixel", "normalized")
 _MEMORY_SHARE = 0.25
 _DEVICE_SHARE = 0.8
 _FORWARD_SHARE = 64
-"""`exact` copies an image at most D / 64 times while there are other images: the copies' forward passes then cost 1 or 2 percent."""
+"""`exact` copies an image about D / 64 times while there are other images: the copies' forward passes then cost 1 or 2 percent."""
 
 
 @final
@@ -105,10 +105,11 @@ class Runner:
     """An encoder on a device.
 
     Attributes:
-        encoder: with the module as it is run.
+        encoder: as given; what is run may be a copy of its module.
         settings: as asked for.
         device: where it runs.
         kind: float32 or float64, of its inputs and weights.
+        layout: of its inputs and maps in memory.
         folded: BatchNorms that were folded into convolutions.
     """
 
@@ -116,7 +117,7 @@ class Runner:
         """Move the encoder to its device and make it fast.
 
         Args:
-            encoder: its module is moved; its weights are left as they are.
+            encoder: the values of its weights are left as they are; its module may be moved.
             settings: how.
 
         Raises:
@@ -136,7 +137,6 @@ class Runner:
         self._module = folded.to(self.device)
         self._normalize = encoder.preprocessing.normalizer(self.device, self.kind)
         self.layout = self._choose_layout()
-        self._module = self._module.to(memory_format=self.layout)
         self._encode: Callable[..., tuple[Tensor, Tensor | None]] = self._plain
         if settings.compile:
             self._encode = _compiled(self._plain)
@@ -144,9 +144,28 @@ class Runner:
         self._graph_measured = False
 
     def _choose_layout(self) -> torch.memory_format:
-        """Channels last is faster for convolutions on CPUs, and on tensor cores; the float32 kernels of cuDNN like it less."""
+        """Channels last is faster for convolutions on CPUs, and on tensor cores; the float32 kernels of cuDNN like it less.
+
+        A network that looks at maps with `view` cannot take it, which is found out by trying.
+        """
         tensor_cores = self.settings.precision in ("tf32", "bfloat16")
-        return torch.channels_last if self.device.type == "cpu" or tensor_cores else torch.contiguous_format
+        kernels = [parameter for parameter in self._module.parameters() if parameter.ndim == 4]
+        if not kernels or not (self.device.type == "cpu" or tensor_cores):
+            return torch.contiguous_format
+        blank = torch.zeros(1, *self.encoder.preprocessing.input_size, device=self.device, dtype=self.kind)
+        try:
+            for kernel in kernels:
+                kernel.data = kernel.data.contiguous(memory_format=torch.channels_last)
+            with torch.enable_grad():
+                leaf = blank.contiguous(memory_format=torch.channels_last).requires_grad_()
+                embeddings, _ = self._plain(leaf, self.encoder.head_outputs is not None)
+                if embeddings.requires_grad:
+                    torch.autograd.grad(embeddings.sum(), leaf, allow_unused=True)
+        except Exception:  # a network may refuse in any way; what ails it otherwise comes up again in the pass
+            for kernel in kernels:
+                kernel.data = kernel.data.contiguous()
+            return torch.contiguous_format
+        return torch.channels_last
 
     def _batch_size(self, want: bool) -> BatchSize:
         if self.settings.batch_size is not None:
@@ -157,19 +176,22 @@ class Runner:
 
     @contextmanager
     def numerics(self) -> Iterator[None]:
-        """Set the float32 kernels to what was asked for, and put the process's settings back."""
+        """Set the device and the float32 kernels to what was asked for, and put the process's settings back."""
         matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # type: ignore[attr-defined]
         before = matmul.fp32_precision, conv.fp32_precision
         precision = self.settings.precision
         matmul.fp32_precision = conv.fp32_precision = "tf32" if precision == "tf32" else "ieee"
         try:
-            with torch.autocast(self.device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext():
+            with (
+                torch.autocast(self.device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext(),
+                torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext(),
+            ):
                 yield
         finally:
             matmul.fp32_precision, conv.fp32_precision = before
 
     def embed(self, pixels: Tensor) -> Tensor:
-        """Embed images as `Encoder.embed` does, on the graph when there is one.
+        """Embed images as `Encoder.embed` does, on the graph when there is one; open `numerics` around it.
 
         Args:
             pixels: (N, C, H, W) in [0, 1], on the device.
@@ -222,12 +244,15 @@ class Runner:
         if size.settled:
             return self._run(pixels, index, want, logits)
         self._wait()
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
         began = time.perf_counter()
         with self._graph_watch(len(pixels)) if want and not self._graph_measured else nullcontext():
             outputs = self._run(pixels, index, want, logits)
         self._wait()
+        full = len(pixels) == size.size
         size.record(len(pixels), time.perf_counter() - began)
-        if self.device.type == "cuda":
+        if full and self.device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(self.device)
             room = _DEVICE_SHARE * (free + torch.cuda.memory_reserved(self.device))
             size.cap(int(len(pixels) * room / max(1, torch.cuda.max_memory_allocated(self.device))))
@@ -257,8 +282,7 @@ class Runner:
 
     def _inputs(self, pixels: Tensor) -> Tensor:
         x = pixels.to(self.device, non_blocking=True)
-        x = x.to(self.kind) if x.is_floating_point() else x.to(self.kind) / 255
-        return x.contiguous(memory_format=self.layout)
+        return x.to(self.kind) if x.is_floating_point() else x.to(self.kind) / 255
 
     def _leaf(self, pixels: Tensor) -> Tensor:
         """Return what gradients are taken with respect to."""
@@ -273,6 +297,7 @@ class Runner:
         copies = copies_per_image(self._estimator, self.encoder.dim, len(x), self._sizes[True].size) if want else 1
         if copies > 1:
             x = x.repeat_interleave(copies, 0)
+        x = x.contiguous(memory_format=self.layout)
         with torch.enable_grad() if want else torch.inference_mode():
             leaf = self._leaf(x).requires_grad_(want)
             z, scores = self._encode(leaf, logits and self.encoder.head_outputs is not None)
@@ -297,7 +322,7 @@ def _folded(encoder: Encoder, module: nn.Module) -> tuple[nn.Module, int]:
     blank[1, :, : blank.shape[2] // 2] = 0.25
     try:
         return fold_batch_norms(module, lambda network: encoder.tap(network, encoder.preprocessing.normalize(blank))[0])
-    except RuntimeError:  # what ails it will come up again, and be told, when images are run
+    except Exception:  # it may not be copyable, or take one image only; what ails it otherwise comes up again in the pass
         return module, 0
 
 

@@ -1,3 +1,5 @@
+import errno
+
 import pytest
 import torch
 
@@ -48,6 +50,25 @@ def test_a_full_disk_is_told_before_the_pass(monkeypatch):
     monkeypatch.setattr(embeddings.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10})())
     with pytest.raises(AuditError, match=r"for 100 embeddings of 50, found 0\.0; set TMPDIR"):
         EmbeddingFile(100, 50, torch.float32)
+
+
+def test_a_disk_that_cannot_keep_them_is_told(monkeypatch, tmp_path):
+    def full(_fd, _start, _size):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(AuditError, match="for 4 embeddings of 2: No space left on device; set TMPDIR"):
+        EmbeddingFile(4, 2, torch.float32)
+
+
+def test_a_disk_that_cannot_reserve_is_used_as_it_is(monkeypatch):
+    def unknown(_fd, _start, _size):
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr("os.posix_fallocate", unknown)
+    rows = EmbeddingFile(4, 2, torch.float32)
+    rows.put(torch.arange(4), torch.ones(4, 2))
+    assert torch.equal(rows[slice(0, 4)], torch.ones(4, 2))
 
 
 def test_what_was_read_stays_when_more_is_written():

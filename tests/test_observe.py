@@ -141,6 +141,20 @@ def test_out_of_memory_halves_the_batch_and_goes_on(encoder):
     assert found.warnings == ("memory ran out 4 times; the batch was halved to 3",)
 
 
+def test_a_batch_is_counted_once_however_often_memory_ran_out(encoder, monkeypatch):
+    failures = iter([True, False, True, False, False, True])
+    plain = Runner.run
+
+    def starved(self, *arguments, **options):
+        if next(failures, False):
+            raise torch.OutOfMemoryError("CUDA out of memory, allocate memory")
+        return plain(self, *arguments, **options)
+
+    monkeypatch.setattr("gcaudit.runner.Runner.run", starved)
+    found = look(encoder, image_set(), batch_size=16).evidence
+    assert found.moments.counts.tolist() == [12] * 4
+
+
 def test_no_memory_for_one_image_ends_the_audit():
     net = Hungry()
     encoder = load_encoder(ModelRequest(net))

@@ -1,6 +1,9 @@
+import threading
+
 import pytest
 import torch
 from cases import TinyNet, tiny_images
+from torch import nn
 
 from gcaudit import runner as runner_module
 from gcaudit.encoders import ModelRequest, load_encoder
@@ -33,6 +36,62 @@ def test_a_batch_gives_what_the_plain_network_gives(estimator, batch_size, devic
     torch.testing.assert_close(found.embeddings.cpu(), embed(images.double()), rtol=1e-9, atol=0)
     torch.testing.assert_close(found.energies.cpu(), energies(embed, images.double(), estimator=estimator), rtol=1e-9, atol=0)
     assert torch.equal(found.predictions.cpu(), net((images.double() - 0.4) / 0.2).argmax(1))
+
+
+class Viewed(TinyNet):
+    """Looks at its maps with `view`, which channels last forbids."""
+
+    def features(self, x):
+        maps = torch.tanh(self.bn(self.conv(x)))
+        return torch.tanh(self.mix(nn.functional.avg_pool2d(maps, 2).view(len(x), -1)))
+
+
+class Deep(TinyNet):
+    """Has weights of five dimensions."""
+
+    def __init__(self):
+        super().__init__()
+        self.deep = nn.Conv3d(3, 3, 1, bias=False)
+
+    def features(self, x):
+        return super().features(self.deep(x[:, :, None])[:, :, 0])
+
+
+class Single(TinyNet):
+    """Takes one image at a time."""
+
+    def forward(self, x):
+        assert len(x) == 1
+        return super().forward(x)
+
+
+class Locked(TinyNet):
+    """Holds something that cannot be copied."""
+
+    def __init__(self):
+        super().__init__()
+        self.lock = None
+
+
+@pytest.mark.parametrize(("kind", "layout"), [(Viewed, torch.contiguous_format), (Deep, torch.channels_last)])
+def test_networks_that_cannot_take_a_layout_get_another(kind, layout):
+    net = kind()
+    runner = make(net, batch_size=4)
+    assert runner.layout == layout
+    images = tiny_images(per_class=1)[0]
+    net = net.eval().requires_grad_(False)
+    expected = energies(lambda x: net.features((x - 0.4) / 0.2), images)
+    torch.testing.assert_close(run(runner, images).energies, expected, rtol=1e-4, atol=0)
+
+
+def test_what_cannot_be_folded_is_run_as_it_is():
+    images = tiny_images(per_class=1)[0][:1]
+    assert run(make(Single(), batch_size=1), images).energies is not None
+    encoder = load_encoder(ModelRequest(Locked()))
+    encoder.module.lock = threading.Lock()
+    runner = Runner(encoder, RunSettings(device="cpu"))
+    assert runner.folded == 0
+    torch.testing.assert_close(run(runner, images).energies, run(make(), images).energies, rtol=1e-4, atol=0)
 
 
 def test_what_is_not_wanted_is_not_made():

@@ -10,7 +10,7 @@ once, with its own weights, and its output must go into that BatchNorm and nowhe
 from __future__ import annotations
 
 import copy
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any, final
 
@@ -24,7 +24,8 @@ _CONVOLUTIONS = (torch.conv2d, F.conv2d)
 _NORMS = (torch.batch_norm, F.batch_norm)
 _LOOKS = ("dim", "size", "__get__", "is_floating_point")
 """Functions that look at a tensor's shape and kind, not at its numbers."""
-_AGREE = 1e-3
+_AGREE = {torch.float64: 1e-8}
+_AGREE_OTHERWISE = 1e-3
 
 
 def _tensors(arguments: Iterable[Any]) -> Iterable[Tensor]:
@@ -101,7 +102,7 @@ def _fold(convolution: nn.Conv2d, norm: Any) -> None:
 
 def _rest_of(norm: Any) -> nn.Module:
     """Return what a normalisation does after normalising."""
-    return nn.Sequential(norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else nn.Identity()
+    return nn.Sequential(OrderedDict(drop=norm.drop, act=norm.act)) if isinstance(norm, BatchNormAct2d) else nn.Identity()
 
 
 def fold_batch_norms(module: nn.Module, run: Callable[[nn.Module], Tensor]) -> tuple[nn.Module, int]:
@@ -113,7 +114,7 @@ def fold_batch_norms(module: nn.Module, run: Callable[[nn.Module], Tensor]) -> t
 
     Returns:
         A copy of the network with folded weights, and how many BatchNorms were folded; the network itself and 0 when there are none, or
-        when the copy's embeddings differ by more than rounding.
+        when the copy's embeddings differ by more than deep networks round.
     """
     if not any(isinstance(child, nn.BatchNorm2d) for child in module.modules()):
         return module, 0
@@ -128,6 +129,6 @@ def fold_batch_norms(module: nn.Module, run: Callable[[nn.Module], Tensor]) -> t
         setattr(folded.get_submodule(parent), name, _rest_of(found))
     with torch.no_grad():
         before, after = run(module), run(folded)
-    if not bool((before - after).norm() <= _AGREE * before.norm()):
+    if not bool((before - after).norm() <= _AGREE.get(before.dtype, _AGREE_OTHERWISE) * before.norm()):
         return module, 0
     return folded, len(pairs)

@@ -156,14 +156,15 @@ def _pixel_gradients(embeddings: Tensor, inputs: Tensor, vectors: Iterable[Tenso
 def _squared_norms(gradient: Tensor) -> Tensor:
     """Sum the squares of each image's entries.
 
-    Rows of pixels are summed in the gradient's own precision and these sums in float64, which errs like one rounding of float32 and does
-    not copy the whole gradient into float64.
+    Rows of pixels are summed in the gradient's own precision, about their largest entry so that nothing overflows or vanishes, and these sums
+    in float64: a copy of the whole gradient in float64 would cost more than all of this.
     """
     if gradient.ndim < 4:
         return gradient.flatten(1).to(torch.float64).square().sum(1)
     kind = torch.float32 if gradient.dtype in (torch.float16, torch.bfloat16) else gradient.dtype
-    rows = gradient.to(kind).square().sum(-1)
-    return rows.flatten(1).to(torch.float64).sum(1)
+    largest = gradient.abs().amax((1, 2, 3), keepdim=True).to(kind).clamp(min=torch.finfo(kind).tiny)
+    rows = (gradient / largest).square().sum(-1)
+    return rows.flatten(1).to(torch.float64).sum(1) * largest.flatten().to(torch.float64).square()
 
 
 def squared_vjps(embeddings: Tensor, inputs: Tensor, vectors: Iterable[Tensor]) -> Tensor:

@@ -88,8 +88,11 @@ class ClassMoments:
         new = counts.to(torch.float64)
         total = (old + new).clamp(min=1)
         shift = means - self.means[present]
-        self.means.index_add_(0, present, shift * (new / total)[:, None])
-        self.squares.index_add_(0, present, squares + shift.square().sum(1) * (old * new / total))
+        squares = squares + shift.square().sum(1) * (old * new / total)
+        shift *= (new / total)[:, None]
+        # nothing below asks for memory, so that the state is never half updated
+        self.means.index_add_(0, present, shift)
+        self.squares.index_add_(0, present, squares)
         self.counts.index_add_(0, present, counts)
 
     def cpu(self) -> ClassMoments:

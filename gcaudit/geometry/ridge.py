@@ -180,8 +180,9 @@ def _score(products: Tensor, queries: Tensor, episodes: Episodes, ridge: float, 
     targets = targets.expand(batch, size, ways)
     factors, failed = torch.linalg.cholesky_ex(centred)
     weights = torch.linalg.solve(centred, targets) if bool(failed.any()) else torch.cholesky_solve(targets, factors)
-    # the weights of a class sum to 0, so of all terms that centre a query's products only this one is left
-    predicted = (queries @ weights - middle[:, None, :] @ weights).argmax(2).reshape(episodes.query.shape)
+    # weights of a class sum to 0 but for rounding, which a small penalty magnifies: queries must be centred in both ways
+    queries = queries - queries.mean(2, keepdim=True) - (middle - middle.mean(1, keepdim=True))[:, None, :]
+    predicted = (queries @ weights).argmax(2).reshape(episodes.query.shape)
     correct = (predicted == torch.arange(ways)[None, :, None]) & episodes.present
     return (correct.sum(2) / episodes.present.sum(2).to(torch.float64)).mean(1), usable
 
@@ -239,7 +240,7 @@ def gram_accuracies(gram: Tensor, pool: Rows, episodes: Episodes, ridge: float, 
         return flat.index_select(0, places.flatten()).view(places.shape)
 
     products, queries = inner(support), inner(query)
-    floor = _CANCELLED * products.diagonal(dim1=1, dim2=2).sum(1)
+    floor = (_CANCELLED * products.diagonal(dim1=1, dim2=2).sum(1)).clamp(min=support.shape[1] * resolution**2)
     accuracy, sound = _score(products, queries, episodes, ridge, floor)
     if not bool(sound.all()):
         again = (~sound).nonzero().flatten()

@@ -13,6 +13,7 @@ from gcaudit import observe as observe_module
 from gcaudit.data import DataRequest, open_data
 from gcaudit.data.batches import Batch, stream_batches
 from gcaudit.encoders import ModelRequest, load_encoder, picture_transform
+from gcaudit.geometry.jacobian import output_vectors, sketch_vectors
 from gcaudit.observe import PassSettings, observe
 from gcaudit.runner import Runner, RunSettings
 
@@ -29,15 +30,20 @@ class Plain:
     def __init__(self, encoder, pixels, device="cpu"):
         self.encoder, self.pixels, self.device = encoder, pixels, device
         self.encoder.module.to(device)
+        self.numerics = Runner(encoder, RunSettings(device=device)).numerics if device != "cpu" else contextlib.nullcontext
 
     def gradients(self, size):
+        with self.numerics():
+            self._gradients(size)
+
+    def _gradients(self, size):
         for part in self.pixels.split(size):
             x = (part.to(self.device).float() / 255).requires_grad_()
             z = self.encoder.embed(x)
             torch.autograd.grad(z, x, torch.ones_like(z))
 
     def forward(self, size):
-        with torch.inference_mode():
+        with self.numerics(), torch.inference_mode():
             for part in self.pixels.split(size):
                 self.encoder.embed(part.to(self.device).float() / 255)
 
@@ -218,9 +224,10 @@ def test_throughput_on_a_gpu(benchmark, report, name, precision):
     runner = Runner(load_encoder(ModelRequest(network)), RunSettings(device="cuda", precision=precision))
     settings = PassSettings(workers=0, gc_rtol=0)
 
+    plain.numerics = runner.numerics
+
     def bare(size):
-        with runner.numerics():
-            plain.gradients(size)
+        plain.gradients(size)
 
     sizes = (256, 1024, 4096) if edge == 32 else (64, 128, 256, 512)
     times = interleaved({size: lambda size=size: bare(size) for size in sizes}, 2, "cuda")
@@ -241,3 +248,54 @@ def test_throughput_on_a_gpu(benchmark, report, name, precision):
         batch=runner.images_per_batch(True),
         device=torch.cuda.get_device_name(),
     )
+
+
+def test_exact_against_one_vector(benchmark, report, shared, device):
+    """Bound: 500, D = 1280; time for the same standard error of GC, from the spread of energies with one vector and without its noise.
+
+    The pass with one vector is timed as it is; the exact Jacobian by the library's own way, which is the fastest of those above.
+    """
+    encoder, images, pixels, _ = case(shared, "tf_efficientnet_lite0")
+    sketch, exact = (Runner(encoder, RunSettings(device=device, estimator=estimator)) for estimator in ("sketch", "exact"))
+    settings, index = PassSettings(workers=0, gc_rtol=0), torch.arange(1, device=device)
+    with decoded(pixels):
+        for _ in range(3):
+            observe(sketch, images, settings)
+        ways = {
+            "sketch": lambda: observe(sketch, images, settings),
+            "exact": lambda: exact.run(pixels[:1], index, want=True, logits=False),
+        }
+        times = interleaved(ways, 5, device, warm=False)
+        seeds = [Runner(encoder, RunSettings(device=device, seed=seed)) for seed in range(8)]
+        draws = torch.stack([observe(runner, images, settings).evidence.energies for runner in seeds])
+        benchmark.pedantic(ways["sketch"], rounds=1)
+    noise = float(draws.var(0).mean())
+    spread = float(draws[0].var()) - noise
+    more_images = 1 + noise / spread
+    ratio = times["exact"] / (times["sketch"] / len(pixels) * more_images)
+    report(ratio=ratio, exact_seconds=times["exact"], sketch_seconds=times["sketch"] / len(pixels), more_images=more_images)
+    assert ratio >= 500
+
+
+@pytest.mark.parametrize(("name", "bound"), [("resnet20", 3.5), ("resnet44", 3.5), ("tf_efficientnet_lite0", 10)])
+def test_outputs_against_the_sketch(benchmark, report, shared, device, name, bound):
+    """Bound: 3.5 on the ResNets, 10 on lite0; VJPs for the same standard error of an energy, mean over 50 images, from 64 draws each."""
+    _, images, pixels, _ = case(shared, name)
+    keep = torch.arange(0, len(pixels), len(pixels) // 50)[:50]
+    runner = Runner(load(shared, name), RunSettings(device=device))
+    noise = {}
+    for estimator in ("sketch", "outputs"):
+        draws = [[] for _ in range(64)]
+        for rows in keep.split(10):
+            x = (pixels[rows].float() / 255).to(device, memory_format=runner.layout).requires_grad_()
+            z = runner.embed(x)
+            for seed, found in enumerate(draws):
+                draw = sketch_vectors if estimator == "sketch" else output_vectors
+                vector = draw(images.index[rows].to(device), z.shape[1], 1, seed)
+                (gradient,) = torch.autograd.grad(z, x, vector[0], retain_graph=True)
+                found.append(gradient.square().sum((1, 2, 3)).double().cpu())
+        noise[estimator] = float(torch.stack([torch.cat(found) for found in draws]).var(0).mean())
+    benchmark.pedantic(lambda: runner.embed(x), rounds=1)
+    ratio = noise["outputs"] / noise["sketch"]
+    report(ratio=ratio)
+    assert ratio >= bound

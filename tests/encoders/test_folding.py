@@ -4,7 +4,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from gcaudit.encoders import ModelRequest, load_encoder
 from gcaudit.encoders.folding import fold_batch_norms
+from gcaudit.runner import Runner, RunSettings
 
 
 def shaken(module):
@@ -140,6 +142,15 @@ def test_a_layer_that_is_looked_at_is_left():
     assert isinstance(folded[1], nn.BatchNorm2d)
     assert isinstance(folded[3], nn.Identity)
     torch.testing.assert_close(run(folded), run(module), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("layer", ["bn2.act", "bn1.drop", "blocks.0.0.bn1.act", "conv_stem", "bn1"])
+def test_layers_inside_a_folded_norm_can_be_tapped(layer):
+    encoder = load_encoder(ModelRequest(shaken(timm.create_model("tf_efficientnet_lite0", num_classes=3)).float(), layer=layer))
+    x = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    runner = Runner(encoder, RunSettings(device="cpu", precision="float64"))
+    assert runner.folded >= 48
+    torch.testing.assert_close(runner.embed(x.double()), encoder.embed(x.double()), rtol=1e-9, atol=1e-10)
 
 
 def test_a_copy_that_disagrees_is_thrown_away():

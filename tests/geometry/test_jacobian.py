@@ -145,6 +145,15 @@ def test_scaling_the_embedding_scales_by_the_square(tiny):
     np.testing.assert_allclose(energies(lambda x: 3 * function(x), images, estimator="exact").numpy(), 9 * truth, rtol=1e-12)
 
 
+@pytest.mark.parametrize("scale", [1e-24, 1e-12, 1e12, 1e18])
+def test_energies_of_any_scale_neither_vanish_nor_overflow(scale):
+    x = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    weight = torch.randn(192, 4, generator=torch.Generator().manual_seed(1))
+    found = energies(lambda y: (y.flatten(1) @ weight) * scale, x, estimator="exact")
+    expected = float(weight.double().square().sum()) * scale**2
+    assert found.tolist() == pytest.approx([expected] * 2, rel=1e-5)
+
+
 def test_larger_images_of_the_same_function_have_less(tiny):
     function, images, truth = tiny
     large = images.repeat_interleave(7, 2).repeat_interleave(7, 3)

@@ -51,13 +51,23 @@ def gram_of(z):
     return centred @ centred.T
 
 
-@pytest.mark.parametrize("ridge", [1e-3, 1.0, 30.0])
+@pytest.mark.parametrize("ridge", [1e-4, 1.0, 30.0])
 @pytest.mark.parametrize("n_shot", [1, 5])
 @pytest.mark.parametrize("dim", [3, 40])
 def test_inner_products_of_the_pool_give_the_same_as_embeddings(ridge, n_shot, dim):
     z = torch.from_numpy(clouds(per_class=(20,) * 6, dim=dim, spread=4.0)[0])
     episodes = drawn(numbers=range(200), n_shot=n_shot)
     assert torch.equal(gram_accuracies(gram_of(z), z, episodes, ridge), ridge_accuracies(z, episodes, ridge))
+
+
+@pytest.mark.parametrize("ridge", [1e-7, 1e-10])
+def test_a_tiny_penalty_does_not_magnify_rounding(ridge):
+    z, _y = clouds(per_class=(30,) * 6, dim=10, spread=3.0)
+    episodes = drawn(counts=(30,) * 6, numbers=range(200), n_way=5)
+    pool = torch.from_numpy(z)
+    found, direct = gram_accuracies(gram_of(pool), pool, episodes, ridge), ridge_accuracies(pool, episodes, ridge)
+    assert abs(float(found.mean() - direct.mean())) < 0.005
+    assert (found != direct).sum() <= 10  # near ties
 
 
 def test_tight_supports_far_from_the_centre_are_done_again():
@@ -74,9 +84,10 @@ def test_tight_supports_far_from_the_centre_are_done_again():
 
 
 def test_identical_supports_have_no_accuracy():
-    z = torch.ones(120, 4, dtype=torch.float64) * 0.1
-    episodes = drawn(numbers=range(3))
-    for found in (ridge_accuracies(z, episodes, 1.0, 1e-14), gram_accuracies(gram_of(z), z, episodes, 1.0, 1e-14)):
+    noise = torch.randint(-1, 2, (120, 16), generator=torch.Generator().manual_seed(0)) * 1.2e-13
+    z = 1000 + noise.double()
+    episodes, resolution = drawn(numbers=range(3)), 64 * 2.2e-16 * 4000
+    for found in (ridge_accuracies(z, episodes, 1.0, resolution), gram_accuracies(gram_of(z), z, episodes, 1.0, resolution)):
         assert bool(found.isnan().all())
 
 
@@ -84,7 +95,9 @@ def test_identical_supports_have_no_accuracy():
 def test_both_ways_score_the_same_episodes(monkeypatch, rows):
     z, y = clouds(per_class=(30,) * 6, dim=10, spread=4.0)
     evidence, settings = evidence_of(z, y), ProbeSettings(episodes=300, n_shot=(1, 5))
-    plain = episode_accuracies(evidence, settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gcaudit.geometry.ridge._GRAM_ROWS", 0 if rows else 10_000)
+        plain = episode_accuracies(evidence, settings)
     monkeypatch.setattr("gcaudit.geometry.ridge._GRAM_ROWS", rows)
     for found, expected in zip(episode_accuracies(evidence, settings), plain, strict=True):
         assert torch.equal(found, expected)

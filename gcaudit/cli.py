@@ -124,7 +124,7 @@ def score(
     device: Device = "auto",
     precision: Annotated[str, option("--precision", panel=RUN, text="float32, tf32, bfloat16 or float64")] = "float32",
     batch_size: Annotated[str, option("--batch-size", panel=RUN, text="images a batch, or 'auto'", metavar="N|auto")] = "auto",
-    compile_: Annotated[bool, option("--compile", panel=RUN, text="compile the network: pays for many images on a GPU")] = False,
+    compile_: Annotated[bool, option("--compile", panel=RUN, text="compile the network with torch.compile")] = False,
     workers: Annotated[int | None, option("--workers", panel=RUN, text="decoding processes")] = None,
     seed: Annotated[int, option("--seed", panel=RUN, text="of every random draw")] = 0,
     gate_: Annotated[

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from gcaudit.batchsize import BatchSize, sizes_to_try
-from gcaudit.encoders import Encoder, fold_batch_norms
+from gcaudit.encoders import Encoder, dry_input, fold_batch_norms
 from gcaudit.errors import AuditError, RequestError, one_line
 from gcaudit.geometry.jacobian import Estimator, batch_energies, copies_per_image, vectors_per_image
 
@@ -152,7 +152,7 @@ class Runner:
         kernels = [parameter for parameter in self._module.parameters() if parameter.ndim == 4]
         if not kernels or not (self.device.type == "cpu" or tensor_cores):
             return torch.contiguous_format
-        blank = torch.zeros(1, *self.encoder.preprocessing.input_size, device=self.device, dtype=self.kind)
+        blank = dry_input(self.encoder.preprocessing.input_size, self._module)
         try:
             for kernel in kernels:
                 kernel.data = kernel.data.contiguous(memory_format=torch.channels_last)
@@ -317,8 +317,7 @@ class Runner:
 
 
 def _folded(encoder: Encoder, module: nn.Module) -> tuple[nn.Module, int]:
-    sample = next(module.parameters(), torch.zeros(0))
-    blank = torch.full((2, *encoder.preprocessing.input_size), 0.5, device=sample.device, dtype=sample.dtype)
+    blank = dry_input(encoder.preprocessing.input_size, module).repeat(2, 1, 1, 1) + 0.5
     blank[1, :, : blank.shape[2] // 2] = 0.25
     try:
         return fold_batch_norms(module, lambda network: encoder.tap(network, encoder.preprocessing.normalize(blank))[0])

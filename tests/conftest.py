@@ -23,7 +23,7 @@ def device(request):
     return request.config.getoption("--device")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shared():
     """Real data and checkpoints that lie beside the repository."""
     folder = Path(os.environ.get("GCAUDIT_SHARED", ROOT.parent / "shared"))
@@ -32,7 +32,7 @@ def shared():
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def repository():
     return ROOT
 

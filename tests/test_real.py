@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import reference
 import torch
+from cases import decode
 
 import gcaudit
 from gcaudit.data import DataRequest, open_data
-from gcaudit.data.batches import stream_batches
-from gcaudit.encoders import ModelRequest, load_encoder, picture_transform
+from gcaudit.encoders import ModelRequest, load_encoder
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -41,10 +41,9 @@ def load(case, **options):
     """Encoder, pixels in float64 and labels, without the audit's own loop."""
     encoder = load_encoder(ModelRequest(str(case["model"]), arch=case["arch"]))
     images = open_data(DataRequest(str(case["source"]), "source", **options))
-    order = [list(range(len(images.labels)))]
-    (batch,) = stream_batches(images.reader, images.index, order, picture_transform(encoder.preprocessing), workers=0, pin=False)
+    pixels = decode(encoder, images)
     encoder.module.double()
-    return encoder, batch.pixels.double() / 255, images.labels
+    return encoder, pixels.double() / 255, images.labels
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from gcaudit.encoders.taps import Tap, classifier_tap, dry_input, head_modules, 
 from gcaudit.encoders.weights import load_weights, state_digest
 from gcaudit.errors import ArchitectureError, CheckpointError, GcauditError, RequestError, one_line
 
-__all__ = ["Encoder", "ModelRequest", "Preprocessing", "Tap", "fold_batch_norms", "load_encoder", "picture_transform"]
+__all__ = ["Encoder", "ModelRequest", "Preprocessing", "Tap", "dry_input", "fold_batch_norms", "load_encoder", "picture_transform"]
 
 
 @final

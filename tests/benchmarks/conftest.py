@@ -49,14 +49,18 @@ def interleaved(functions, repeats=5, device="cpu", warm=True):
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def load(shared, name):
-    """Load one of the real checkpoints."""
+def spec_of(shared, name):
+    """Name one of the real checkpoints as on the command line: file and --arch."""
     folder = shared / "checkpoints"
     if name.startswith("resnet"):
-        return load_encoder(
-            ModelRequest(str(folder / f"cifar10_{name}.th"), arch=f"{ROOT / 'examples' / 'cifar_resnet.py'}:{name}")
-        )
-    return load_encoder(ModelRequest(str(folder / f"{name}.safetensors"), arch=f"timm:{name}"))
+        return str(folder / f"cifar10_{name}.th"), f"{ROOT / 'examples' / 'cifar_resnet.py'}:{name}"
+    return str(folder / f"{name}.safetensors"), f"timm:{name}"
+
+
+def load(shared, name):
+    """Load one of the real checkpoints."""
+    model, arch = spec_of(shared, name)
+    return load_encoder(ModelRequest(model, arch=arch))
 
 
 @pytest.fixture

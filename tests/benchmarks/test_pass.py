@@ -7,12 +7,13 @@ import sys
 import pytest
 import timm
 import torch
-from conftest import ROOT, interleaved, load, seconds
+from cases import decode
+from conftest import interleaved, load, seconds, spec_of
 
 from gcaudit import observe as observe_module
 from gcaudit.data import DataRequest, open_data
-from gcaudit.data.batches import Batch, stream_batches
-from gcaudit.encoders import ModelRequest, load_encoder, picture_transform
+from gcaudit.data.batches import Batch
+from gcaudit.encoders import ModelRequest, load_encoder
 from gcaudit.geometry.jacobian import output_vectors, sketch_vectors
 from gcaudit.observe import PassSettings, observe
 from gcaudit.runner import Runner, RunSettings
@@ -73,10 +74,7 @@ def case(shared, name):
     path, count, sizes = CASES[name]
     images = open_data(DataRequest(str(shared / "data" / path), "source", max_images=count))
     encoder = load(shared, name)
-    order = [list(range(len(images.labels)))]
-    transform = picture_transform(encoder.preprocessing)
-    (batch,) = stream_batches(images.reader, images.index, order, transform, workers=0, pin=False)
-    return encoder, images, batch.pixels, sizes
+    return encoder, images, decode(encoder, images), sizes
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -155,23 +153,22 @@ def test_exact_against_the_other_ways(benchmark, report, shared, device, name, i
     assert times["ours"] <= 1.05 * times[fastest]
 
 
-@pytest.mark.parametrize("name", CASES)
+SHORT = pytest.mark.xfail(reason="importing torch and timm takes longer than the bound leaves for so small a network")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param("resnet20", marks=SHORT), pytest.param("resnet44", marks=SHORT), "tf_efficientnet_lite0"]
+)
 def test_the_whole_process(benchmark, report, shared, device, name):
     """Bound: 1.5 times forward and backward of the bare network; 2000 CIFAR images, two workers, images decoded and all."""
     encoder = load(shared, name)
     data = str(shared / "data" / "cifar10" / "test.parquet")
     images = open_data(DataRequest(data, "source", max_images=2000))
-    order = [list(range(2000))]
-    (batch,) = stream_batches(images.reader, images.index, order, picture_transform(encoder.preprocessing), workers=0, pin=False)
-    plain = Plain(encoder, batch.pixels, device)
+    plain = Plain(encoder, decode(encoder, images), device)
     best = plain.best("gradients", (16, 32) if name.startswith("tf") else (32, 128))
-    folder = shared / "checkpoints"
-    if name.startswith("resnet"):
-        model = [str(folder / f"cifar10_{name}.th"), "--arch", f"{ROOT / 'examples' / 'cifar_resnet.py'}:{name}"]
-    else:
-        model = [str(folder / f"{name}.safetensors"), "--arch", f"timm:{name}"]
+    model, arch = spec_of(shared, name)
     options = ["--source", data, "--max-images", "2000", "--gc-rtol", "0", "--workers", "2", "--device", device, "--quiet"]
-    command = [sys.executable, "-m", "gcaudit", "score", *model, *options, "--format", "json"]
+    command = [sys.executable, "-m", "gcaudit", "score", model, "--arch", arch, *options, "--format", "json"]
 
     def process():
         subprocess.run(command, check=True, capture_output=True)
@@ -180,8 +177,7 @@ def test_the_whole_process(benchmark, report, shared, device, name):
     start = seconds(lambda: subprocess.run([sys.executable, "-c", "import torch, timm"], check=True))
     benchmark.pedantic(process, rounds=1)
     report(ratio=times["ours"] / times["plain"], seconds=times["ours"], plain_seconds=times["plain"], import_torch_timm=start)
-    if name.startswith("tf"):
-        assert times["ours"] <= 1.5 * times["plain"]
+    assert times["ours"] <= 1.5 * times["plain"]
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bfloat16"])

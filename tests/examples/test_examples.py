@@ -7,11 +7,11 @@ import sys
 
 import numpy as np
 import pytest
+from cases import decode
 
 import gcaudit
 from gcaudit.data import DataRequest, open_data
-from gcaudit.data.batches import stream_batches
-from gcaudit.encoders import ModelRequest, load_encoder, picture_transform
+from gcaudit.encoders import ModelRequest, load_encoder
 from gcaudit.report.schema import Report
 
 
@@ -38,10 +38,8 @@ def test_the_study_of_estimators_agrees_with_the_library(repository, monkeypatch
     out = capsys.readouterr().out
     encoder = load_encoder(ModelRequest("demo"))
     images = open_data(DataRequest("demo", "source", max_images=5))
-    (batch,) = stream_batches(
-        images.reader, images.index, [[0, 1, 2, 3, 4]], picture_transform(encoder.preprocessing), workers=0, pin=False
-    )
-    exact = gcaudit.energies(encoder.embed, batch.pixels / 255, estimator="exact")
+    pixels = decode(encoder, images) / 255
+    exact = gcaudit.energies(encoder.embed, pixels, estimator="exact")
     assert float(re.search(r"exact GC (\S+),", out)[1]) == pytest.approx(float(exact.mean()), rel=1e-4)
     panels = {}
     for line in out.splitlines()[1:]:
@@ -53,12 +51,10 @@ def test_the_study_of_estimators_agrees_with_the_library(repository, monkeypatch
     assert panels["images"][5] == panels["outputs"][96] == (1.0, 0.0)
     assert panels["random vectors"][96][1] < 0.05 < panels["random vectors"][1][1] < panels["outputs"][1][1]
     # the library's own estimates of the same images, seeds and vectors
-    own = [float(gcaudit.energies(encoder.embed, batch.pixels / 255, seed=seed, index=images.index).mean()) for seed in range(6)]
+    own = [float(gcaudit.energies(encoder.embed, pixels, seed=seed, index=images.index).mean()) for seed in range(6)]
     assert panels["random vectors"][1][0] == pytest.approx(np.mean(own) / float(exact.mean()), abs=2e-3)
     own = [
-        float(
-            gcaudit.energies(encoder.embed, batch.pixels / 255, seed=s, index=images.index, estimator="entries", vectors=8).mean()
-        )
+        float(gcaudit.energies(encoder.embed, pixels, seed=s, index=images.index, estimator="entries", vectors=8).mean())
         for s in range(6)
     ]
     assert panels["Jacobian entries"][8][1] == pytest.approx(np.std(own, ddof=1) / float(exact.mean()), abs=2e-3)

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from cases import TinyNet
+from cases import TinyNet, decode
 
+from gcaudit.data import DataRequest, open_data
+from gcaudit.encoders import ModelRequest, load_encoder
 from gcaudit.geometry.complexity import gc
 from gcaudit.geometry.counter import balanced_order
 from gcaudit.geometry.evidence import Evidence
@@ -91,25 +93,12 @@ def tiny_pool():
 
 
 @pytest.fixture(scope="module")
-def cifar_pool(request):
+def cifar_pool(shared, repository):
     """The public ResNet-20 on all 10,000 test images of CIFAR-10."""
-    import os
-    from pathlib import Path
-
-    from gcaudit.data import DataRequest, open_data
-    from gcaudit.data.batches import stream_batches
-    from gcaudit.encoders import ModelRequest, load_encoder, picture_transform
-
-    root = Path(__file__).parents[2]
-    folder = Path(os.environ.get("GCAUDIT_SHARED", root.parent / "shared"))
-    if not (folder / "checkpoints").is_dir():
-        pytest.skip(f"no real data and checkpoints at {folder}")
-    model = str(folder / "checkpoints" / "cifar10_resnet20.th")
-    encoder = load_encoder(ModelRequest(model, arch=f"{root / 'examples' / 'cifar_resnet.py'}:resnet20"))
-    images = open_data(DataRequest(str(folder / "data" / "cifar10" / "test.parquet"), "source"))
-    order = [list(range(len(images.labels)))]
-    (batch,) = stream_batches(images.reader, images.index, order, picture_transform(encoder.preprocessing), workers=0, pin=False)
-    return gram_matrices(encoder.embed, batch.pixels.float() / 255, 64, 64).float(), images.labels
+    arch = f"{repository / 'examples' / 'cifar_resnet.py'}:resnet20"
+    encoder = load_encoder(ModelRequest(str(shared / "checkpoints" / "cifar10_resnet20.th"), arch=arch))
+    images = open_data(DataRequest(str(shared / "data" / "cifar10" / "test.parquet"), "source"))
+    return gram_matrices(encoder.embed, decode(encoder, images).float() / 255, 64, 64).float(), images.labels
 
 
 def estimates(grams, rows, estimator, vectors, seed):

@@ -37,18 +37,21 @@ class Metric:
         title: what people read.
         direction: which way is better for transfer; `none` where neither is.
         comparable: what must agree before two values may be compared.
-        needs: `embeddings`, `energies` (the Jacobian) or `predictions` (the head).
+        needs: `embeddings`, `energies` (the Jacobian), `predictions` (the head's classes are the data's), `logits` (any head) or
+            `weights` (a linear head of the data's classes).
         roles: the data sets it is measured on by default.
         measure: the function of evidence and probe settings.
+        group: `core` is measured unless others are asked for; `field` are the scores of other papers, which take longer.
     """
 
     name: str
     title: str
     direction: Literal["lower", "higher", "none"]
     comparable: str
-    needs: Literal["embeddings", "energies", "predictions"]
+    needs: Literal["embeddings", "energies", "predictions", "logits", "weights"]
     roles: tuple[Role, ...]
     measure: Callable[[Evidence, ProbeSettings], Estimate]
+    group: Literal["core", "field"] = "core"
 
 
 def _plain(function: Callable[[Evidence], Estimate]) -> Callable[[Evidence, ProbeSettings], Estimate]:
@@ -91,7 +94,7 @@ def find_metrics(names: Iterable[str] | None) -> tuple[Metric, ...]:
     """Look metrics up by name.
 
     Args:
-        names: names in any order, or None for all.
+        names: names and groups (`core`, `field`, `all`) in any order, or None for the core.
 
     Returns:
         The metrics in the order of `METRICS`.
@@ -99,18 +102,20 @@ def find_metrics(names: Iterable[str] | None) -> tuple[Metric, ...]:
     Raises:
         RequestError: a name is unknown.
     """
-    if names is None:
-        return METRICS
-    wanted = [names] if isinstance(names, str) else list(names)
-    known = [metric.name for metric in METRICS]
+    wanted = ["core"] if names is None else [names] if isinstance(names, str) else list(names)
+    groups = {"all": [metric.name for metric in METRICS]}
+    groups |= {group: [metric.name for metric in METRICS if metric.group == group] for group in ("core", "field")}
+    known = groups["all"]
     if not wanted:
         raise RequestError(f"expected the name of at least one metric, found none; known: {', '.join(known)}")
+    chosen: set[str] = set()
     for name in wanted:
-        if name not in known:
-            close = get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+        if name not in (*known, *groups):
+            close = get_close_matches(name, [*known, *groups], n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join((*groups, *known))}"
             raise RequestError(f"expected the name of a metric, found {name!r}; {hint}")
-    return tuple(metric for metric in METRICS if metric.name in wanted)
+        chosen.update(groups.get(name, [name]))
+    return tuple(metric for metric in METRICS if metric.name in chosen)
 
 
 def measure_evidence(evidence: Evidence, metrics: Sequence[Metric], probe: ProbeSettings) -> dict[str, Estimate]:
@@ -142,14 +147,15 @@ def _labels_of(labels: Any) -> tuple[Tensor, tuple[str, ...]]:
     return inverse, tuple(str(value) for value in values.tolist())
 
 
-def evidence_of(embeddings: Any, labels: Any, logits: Any = None, energies: Any = None) -> Evidence:
+def evidence_of(embeddings: Any, labels: Any, logits: Any = None, energies: Any = None, head_weight: Any = None) -> Evidence:
     """Make evidence of arrays.
 
     Args:
         embeddings: (N, D) floating point array or tensor.
         labels: (N,) integers; classes are the values that occur.
-        logits: (N, C) of a head whose column c stands for label c.
+        logits: (N, Z) outputs of the model's own head. For metrics that need its predictions, column c stands for label c.
         energies: (N,) energies of all images.
+        head_weight: (K, D) of a linear head, its rows in the order of the labels' values.
 
     Returns:
         The evidence; its fingerprint is that of the labels, so that two models see the same episodes.
@@ -168,11 +174,13 @@ def evidence_of(embeddings: Any, labels: Any, logits: Any = None, energies: Any 
     moments = ClassMoments(len(names), z.shape[1])
     moments.update(z, inverse)
     fingerprint = hashlib.sha256(inverse.numpy().tobytes()).hexdigest()
-    predictions = None
+    predictions, scores = None, None
     if logits is not None:
         scores = _as_tensor(logits, "logits", 2)
         if len(scores) != len(z):
             raise DataError(f"expected {len(z)} rows of logits, found {len(scores)}")
+        if not bool(torch.isfinite(scores).all()):
+            raise DataError("expected finite logits, found NaN or inf")
         renumber = {int(name): place for place, name in enumerate(names)}
         predictions = torch.tensor([renumber.get(c, -1) for c in scores.argmax(1).tolist()])
     values = None if energies is None else _as_tensor(energies, "energies", 1).to(torch.float64)
@@ -180,6 +188,9 @@ def evidence_of(embeddings: Any, labels: Any, logits: Any = None, energies: Any 
         raise DataError(f"expected {len(z)} energies, one an image, found {len(values)}")
     if values is not None and not bool((torch.isfinite(values) & (values >= 0)).all()):
         raise DataError("expected energies that are finite and not negative, found others; take them with gcaudit.energies")
+    weight = None if head_weight is None else _as_tensor(head_weight, "head_weight", 2).to(torch.float64)
+    if weight is not None and weight.shape != (len(names), z.shape[1]):
+        raise DataError(f"expected head_weight of shape {(len(names), z.shape[1])}, found {tuple(weight.shape)}")
     return Evidence(
         embeddings=z,
         labels=inverse,
@@ -191,6 +202,10 @@ def evidence_of(embeddings: Any, labels: Any, logits: Any = None, energies: Any 
         estimator="given",
         predictions=predictions,
         predictions_reason="no logits were given",
+        logits=scores,
+        logits_reason="no logits were given",
+        head_weight=weight,
+        head_reason="no head_weight was given",
     )
 
 
@@ -201,6 +216,7 @@ def measure(
     metrics: Iterable[str] | None = None,
     *,
     energies: Any = None,
+    head_weight: Any = None,
     probe: ProbeSettings | None = None,
 ) -> dict[str, Estimate]:
     """Measure embeddings that are already at hand.
@@ -208,9 +224,10 @@ def measure(
     Args:
         embeddings: (N, D) floating point array or tensor.
         labels: (N,) integers; classes are the values that occur.
-        logits: (N, C) scores of the model's own head, column c for label c; only `head_accuracy` uses them.
-        metrics: names from `gcaudit metrics`; None takes all that the arguments allow.
+        logits: (N, Z) outputs of the model's own head, for LEEP and NCE; for `head_accuracy` and NC4 column c stands for label c.
+        metrics: names from `gcaudit metrics`, or `all`; None takes the core metrics that the arguments allow.
         energies: (N,) from `gcaudit.energies`, for GC and geometric collapse.
+        head_weight: (K, D) of a linear head, for NC3; its rows in the order of the labels' values.
         probe: settings of the few-shot probe.
 
     Returns:
@@ -224,9 +241,9 @@ def measure(
         0.01
     """
     chosen = find_metrics(metrics)
-    evidence = evidence_of(embeddings, labels, logits, energies)
+    evidence = evidence_of(embeddings, labels, logits, energies, head_weight)
     if metrics is None:
-        have = {"embeddings"} | ({"predictions"} if logits is not None else set())
+        have = {"embeddings"} | ({"predictions", "logits"} if logits is not None else set())
         have |= {"energies"} if energies is not None else set()
         chosen = tuple(metric for metric in chosen if metric.needs in have)
     return measure_evidence(evidence, chosen, probe or ProbeSettings())

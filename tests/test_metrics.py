@@ -36,7 +36,7 @@ def test_measure_takes_what_the_arguments_allow():
     plain = gcaudit.measure(z, y)
     assert set(plain) == {"cdnv", "cdnv_debiased", "ncm_accuracy", "probe_accuracy"}
     full = gcaudit.measure(z, y, logits=np.eye(5)[y], energies=np.ones(len(y)))
-    assert list(full) == [metric.name for metric in METRICS]
+    assert list(full) == [metric.name for metric in METRICS if metric.group == "core"]
     assert all(estimate.value is not None for estimate in full.values())
     assert full["head_accuracy"].value == 1.0
     assert full["gc"].value == 1.0
@@ -75,6 +75,8 @@ def test_half_precision_embeddings_are_widened():
         (lambda z, y: gcaudit.measure(np.where(z == z[3, 2], np.nan, z), y), "NaN or inf in row 3"),
         (lambda z, y: gcaudit.measure(np.where(z == z[4, 0], np.inf, z), y), "NaN or inf in row 4"),
         (lambda z, y: gcaudit.measure(z, y, logits=np.zeros((2, 3))), "65 rows of logits"),
+        (lambda z, y: gcaudit.measure(z, y, logits=np.full((65, 3), np.nan)), "finite logits"),
+        (lambda z, y: gcaudit.measure(z, y, head_weight=np.zeros((3, 6))), r"head_weight of shape \(3, 7\)"),
         (lambda z, y: gcaudit.measure(z, y, energies=np.zeros(2)), "65 energies"),
         (lambda z, y: gcaudit.measure(z, y, energies=np.full(65, np.nan)), "energies that are finite"),
         (lambda z, y: gcaudit.measure(z, y, energies=np.full(65, -1.0)), "energies that are finite and not negative"),
@@ -88,7 +90,7 @@ def test_wrong_arrays_are_told(call, message):
 def test_unknown_metrics_are_told_with_the_nearest():
     with pytest.raises(RequestError, match="found 'cdvn'; did you mean cdnv"):
         find_metrics(["cdvn"])
-    with pytest.raises(RequestError, match="known: gc, relative_gc"):
+    with pytest.raises(RequestError, match="known: all, core, field, gc, relative_gc"):
         find_metrics(["???"])
 
 

@@ -40,6 +40,11 @@ class Evidence:
         predictions: (N,) int64 classes the model's own head says, numbered like `labels`, -1 for a class outside of them;
             None with `predictions_reason`.
         predictions_reason: why there are no predictions.
+        logits: (N, Z) outputs of the model's own head, whatever classes it was trained on, in the order of `embeddings`; None with
+            `logits_reason`.
+        logits_reason: why there are no logits.
+        head_weight: (K, D) float64 weights of a linear head, row c for class c of `labels`; None with `head_reason`.
+        head_reason: why there are no weights.
     """
 
     embeddings: Rows
@@ -53,6 +58,10 @@ class Evidence:
     vectors: int = 1
     predictions: Tensor | None = None
     predictions_reason: str = "the model's head was not evaluated"
+    logits: Rows | None = None
+    logits_reason: str = "the outputs of the model's head were not kept"
+    head_weight: Tensor | None = None
+    head_reason: str = "the weights of the model's head were not given"
 
     @property
     def classes(self) -> int:

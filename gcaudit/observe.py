@@ -10,11 +10,8 @@ are waited for two batches later.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, final
@@ -25,7 +22,7 @@ from torch import Tensor
 
 from gcaudit.data import ImageSet
 from gcaudit.data.batches import DIGEST_BYTES, Batch, stream_batches
-from gcaudit.embeddings import EmbeddingStore
+from gcaudit.data.fingerprint import fingerprint
 from gcaudit.encoders import picture_transform
 from gcaudit.errors import AuditError, DataError, one_line, shorten
 from gcaudit.geometry.counter import balanced_order, derive_seed
@@ -34,10 +31,9 @@ from gcaudit.geometry.jacobian import vectors_per_image
 from gcaudit.geometry.moments import ClassMoments
 from gcaudit.geometry.stopping import look_counts, relative_error
 from gcaudit.runner import Outputs, Runner
+from gcaudit.sink import Sink, check_finite
 
 _FEW_IMAGES = 256
-_IN_FLIGHT = 2
-_ROWS = 65536
 _MEMORY_SIGNS = ("allocate memory", "ALLOC_FAILED", "unable to find an engine")
 """How the CPU's allocator, cuBLAS and cuDNN say that memory ran out."""
 Progress = Callable[[int], None]
@@ -53,12 +49,14 @@ class PassSettings:
         gc_images: at most so many images get an energy; 0 none, None all.
         gc_rtol: no further image gets one when the standard error of GC is below this share of GC; 0 never stops early.
         skip_bad_images: count images that cannot be decoded instead of stopping.
+        logits: keep the outputs of the model's head.
     """
 
     workers: int | None = None
     gc_images: int | None = None
     gc_rtol: float = 0.02
     skip_bad_images: bool = False
+    logits: bool = False
 
 
 @final
@@ -108,66 +106,6 @@ def energy_segments(images: ImageSet, settings: PassSettings, seed: int) -> list
 
 
 @final
-class _Sink:
-    """Brings embeddings and predictions to the host, without making it wait for the batch that was just launched."""
-
-    def __init__(self, runner: Runner, images: ImageSet, predictions: Tensor | None) -> None:
-        self.images = images
-        self.store = EmbeddingStore(len(images.labels), runner.encoder.dim, runner.kind)
-        self.predictions = predictions
-        self.asynchronous = runner.device.type == "cuda"
-        self.waiting: deque[tuple[Any, Tensor, Tensor, Tensor | None]] = deque()
-
-    def put(self, places: Tensor, embeddings: Tensor, predictions: Tensor | None) -> None:
-        if not self.asynchronous:
-            self._keep(places, embeddings.cpu(), None if predictions is None else predictions.cpu())
-            return
-        parts = [None if part is None else self._copy(part) for part in (embeddings, predictions)]
-        event = torch.cuda.current_stream(embeddings.device).record_event()
-        assert parts[0] is not None
-        self.waiting.append((event, places, parts[0], parts[1]))
-        self.drain(_IN_FLIGHT)
-
-    def _copy(self, values: Tensor) -> Tensor:
-        return torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
-
-    def drain(self, leave: int = 0) -> None:
-        while len(self.waiting) > leave:
-            event, places, embeddings, predictions = self.waiting.popleft()
-            event.synchronize()
-            self._keep(places, embeddings, predictions)
-
-    def _keep(self, places: Tensor, embeddings: Tensor, predictions: Tensor | None) -> None:
-        check_finite(self.images, embeddings, "embedding", places)
-        self.store.put(places, embeddings)
-        if self.predictions is not None and predictions is not None:
-            self.predictions[places] = predictions
-
-
-def check_finite(images: ImageSet, values: Tensor, what: str, places: Tensor) -> None:
-    """Make sure that nothing overflowed.
-
-    Args:
-        images: the image set.
-        values: (B, ...) numbers.
-        what: they are, for the message.
-        places: (B,) int64 of the images.
-
-    Raises:
-        AuditError: NaN or inf, naming the first image that has it.
-    """
-    if bool(torch.isfinite(values.sum())):  # one sum tells of any, and is far cheaper than a look at each
-        return
-    bad = (~torch.isfinite(values)).flatten(1).any(1).nonzero()
-    if len(bad):
-        row = int(images.index[places[int(bad[0])]])
-        raise AuditError(
-            f"expected a finite {what}, found NaN or inf for {images.reader.where(row)}; "
-            "try --precision float64, or check the weights"
-        )
-
-
-@final
 class _Order:
     """Lists what is decoded together: no batch lies in two segments, and no list of a million Python numbers is ever made."""
 
@@ -198,7 +136,7 @@ class _Pass:
         self.measured = torch.zeros(size, dtype=torch.bool)
         self.seen = torch.zeros(size, dtype=torch.bool)
         predictions, self.reason = _predictions(runner, images)
-        self.sink = _Sink(runner, images, predictions)
+        self.sink = Sink(runner, images, predictions, settings.logits)
         self.digests = torch.zeros(size, DIGEST_BYTES, dtype=torch.uint8)
         self.failures: list[str] = []
         self.halvings = 0
@@ -224,9 +162,7 @@ class _Pass:
         while start < count:
             rows = slice(start, start + self.runner.images_per_batch(self.open))
             try:
-                found = self.runner.run(
-                    pixels[rows], self.index[places[rows]], want=self.open, logits=self.sink.predictions is not None
-                )
+                found = self.runner.run(pixels[rows], self.index[places[rows]], want=self.open, logits=self.sink.wants_head)
             except RuntimeError as error:
                 self._shrink(error)
                 continue
@@ -257,7 +193,7 @@ class _Pass:
         if found.energies is not None:
             self.energies.index_copy_(0, places, found.energies)
             self.measured[positions] = True
-        self.sink.put(positions, embeddings, found.predictions)
+        self.sink.put(positions, embeddings, found)
         self.seen[positions] = True
 
     def look(self) -> None:
@@ -305,18 +241,25 @@ def _on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[tuple
     yield from ready()
 
 
-def _fingerprint(images: ImageSet, digests: Tensor, seen: Tensor) -> str:
-    state = hashlib.sha256(json.dumps(["gcaudit.data/1", images.class_names]).encode())
-    for part in torch.split(seen.nonzero().flatten(), _ROWS):
-        numbers = images.labels[part].numpy().astype("<u4").view(np.uint8).reshape(-1, 4)
-        state.update(np.concatenate([numbers, digests[part].numpy()], axis=1).tobytes())
-    return state.hexdigest()
+_NO_HEAD = "the model has no head, or the checkpoint has no weights for it"
+
+
+def _head_weight(runner: Runner, images: ImageSet) -> tuple[Tensor | None, str]:
+    weight = runner.encoder.head_weight()
+    if weight is None:
+        return (
+            None,
+            _NO_HEAD if runner.encoder.head_outputs is None else "the model's head is not one linear layer on the embedding",
+        )
+    if len(weight) != images.total_classes:
+        return None, f"the model's head has {len(weight)} classes, the data have {images.total_classes}"
+    return weight[list(images.class_numbers)], ""
 
 
 def _predictions(runner: Runner, images: ImageSet) -> tuple[Tensor | None, str]:
     outputs = runner.encoder.head_outputs
     if outputs is None:
-        return None, "the model has no head, or the checkpoint has no weights for it"
+        return None, _NO_HEAD
     if outputs != images.total_classes:
         return None, f"the model's head has {outputs} classes, the data have {images.total_classes}"
     return torch.zeros(len(images.labels), dtype=torch.int64), ""
@@ -371,6 +314,7 @@ def _evidence(state: _Pass) -> Evidence:
         raise DataError(f"{images.spec}: expected images of every class, found none that could be decoded of {shorten(names)}")
     estimator, vectors = vectors_per_image(settings.estimator, settings.vectors, state.runner.encoder.dim)
     rows, energies = state.measured_energies()
+    weight, head_reason = _head_weight(state.runner, images)
     row_of = torch.cumsum(seen, 0) - 1
     predictions = state.sink.predictions
     return Evidence(
@@ -378,13 +322,17 @@ def _evidence(state: _Pass) -> Evidence:
         labels=labels,
         class_names=images.class_names,
         moments=state.moments.cpu(),
-        fingerprint=_fingerprint(images, state.digests, seen),
+        fingerprint=fingerprint(images, state.digests[seen], seen),
         energies=energies if len(rows) else None,
         energy_rows=row_of[rows] if len(rows) else None,
         estimator=estimator,
         vectors=vectors,
         predictions=None if predictions is None else _renumber(predictions[seen], images),
         predictions_reason=state.reason,
+        logits=None if state.sink.logits is None else state.sink.logits.rows(seen),
+        logits_reason=_NO_HEAD if state.runner.encoder.head_outputs is None else "the outputs of the model's head were not kept",
+        head_weight=weight,
+        head_reason=head_reason,
     )
 
 

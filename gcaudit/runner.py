@@ -70,11 +70,13 @@ class Outputs:
         embeddings: (N, D).
         energies: (N,) float64, or None when they were not asked for.
         predictions: (N,) int64 of the head, or None.
+        logits: (N, classes) of the head, or None.
     """
 
     embeddings: Tensor
     energies: Tensor | None
     predictions: Tensor | None
+    logits: Tensor | None = None
 
 
 def resolve_device(name: str) -> torch.device:
@@ -235,7 +237,7 @@ class Runner:
             pixels: (N, C, H, W) uint8 or floating point in [0, 1].
             index: (N,) int64 index of each image in its data set.
             want: whether energies are wanted.
-            logits: whether the head's predictions are wanted.
+            logits: whether the head's outputs are wanted.
 
         Returns:
             What it gave, on the device.
@@ -312,8 +314,8 @@ class Runner:
                     seed=self.settings.seed,
                     copies=copies,
                 )
-        predictions = None if scores is None else scores.detach()[::copies].argmax(1)
-        return Outputs(z.detach()[::copies], energies, predictions)
+        scores = None if scores is None else scores.detach()[::copies]
+        return Outputs(z.detach()[::copies], energies, None if scores is None else scores.argmax(1), scores)
 
 
 def _folded(encoder: Encoder, module: nn.Module) -> tuple[nn.Module, int]:

@@ -173,6 +173,7 @@ class AuditSpec:
             gc_images=self.gc_images if wanted and needed else 0,
             gc_rtol=self.gc_rtol,
             skip_bad_images=self.skip_bad_images,
+            logits=any(metric.needs == "logits" for metric in self.chosen_metrics(role)),
         )
 
     def run_settings(self) -> RunSettings:

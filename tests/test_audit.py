@@ -6,7 +6,8 @@ import torch
 from cases import TinyNet, tiny_images
 
 import gcaudit
-from gcaudit.audit import inspect_model, metric_value
+from gcaudit.audit import inspect_model
+from gcaudit.blocks import metric_value
 from gcaudit.encoders import ModelRequest
 from gcaudit.errors import AuditError, DataError, RequestError
 from gcaudit.geometry.estimate import Estimate

@@ -328,7 +328,7 @@ def test_images_that_cannot_be_decoded_do_not_move_the_looks(encoder, tmp_path):
 
 def test_a_large_pass_goes_through_a_file_and_gives_the_same(encoder, monkeypatch):
     plain = look(encoder, image_set()).evidence
-    monkeypatch.setattr("gcaudit.observe.EmbeddingStore", lambda *shape: EmbeddingStore(*shape, memory_bytes=0))
+    monkeypatch.setattr("gcaudit.sink.EmbeddingStore", lambda *shape: EmbeddingStore(*shape, memory_bytes=0))
     filed = look(encoder, image_set()).evidence
     assert isinstance(filed.embeddings, EmbeddingFile)
     assert torch.equal(filed.embeddings[slice(0, 99)], plain.embeddings)

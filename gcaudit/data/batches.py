@@ -54,7 +54,15 @@ class _Item:
     failure: str = ""
 
 
-def _digest(raw: Any) -> bytes:
+def image_digest(raw: Any) -> bytes:
+    """Digest an image as it is stored.
+
+    Args:
+        raw: what a reader gives.
+
+    Returns:
+        16 bytes.
+    """
     state = hashlib.blake2b(digest_size=DIGEST_BYTES)
     if isinstance(raw, bytes | bytearray | memoryview):
         state.update(raw)
@@ -107,7 +115,7 @@ class _Items(Dataset[_Item]):
         digest = b""
         try:
             raw = self.reader.read(row)
-            digest = _digest(raw)
+            digest = image_digest(raw)
             pixels = _check_pixels(raw) if isinstance(raw, Tensor) else self.transform(_picture(raw))
             if self.kind not in (None, _kind(pixels)):
                 raise ValueError(f"expected images of one size, {self.kind}, found {_kind(pixels)}")

@@ -104,6 +104,19 @@ class Encoder:
         """
         return self.tap(self.module, inputs, logits=logits and self.head_outputs is not None)
 
+    def head_weight(self) -> Tensor | None:
+        """Return the weights of the head where it is one linear layer on the embedding.
+
+        Returns:
+            (classes, D) float64 on the CPU, or None.
+        """
+        if self.head_outputs is None or self.tap.side == "output":
+            return None
+        head = dict(self.module.named_modules()).get(self.tap.layer)
+        if not isinstance(head, nn.Linear) or head.weight.shape != (self.head_outputs, self.dim):
+            return None
+        return head.weight.detach().to("cpu", torch.float64)
+
 
 def load_encoder(request: ModelRequest) -> Encoder:
     """Load a model.

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
+
 from gcaudit.errors import shorten
+from gcaudit.metrics import Metric
 from gcaudit.report.schema import MetricValue, Report
 from gcaudit.rules import Rule
 
@@ -84,3 +87,57 @@ def find_value(report: Report, rule: Rule) -> MetricValue | str:
     if rule.shot not in points:
         return f"the report has no {rule.shot}-shot {rule.metric}, only {', '.join(str(shot) for shot in points)}"
     return points[rule.shot]
+
+
+def contrast_error(
+    report: Report, baseline: Report, rule: Rule, factor: float, pair: tuple[MetricValue, MetricValue]
+) -> tuple[float | None, bool]:
+    """Say how sure the difference of two reports is.
+
+    Args:
+        report: the new one.
+        baseline: the old one.
+        rule: that names the metric.
+        factor: of the old value.
+        pair: the new value and the old.
+
+    Returns:
+        The standard error of new - factor * old, None when it is not known; and whether images or episodes were paired.
+    """
+    new, old = pair
+    ours, theirs = report.evidence, baseline.evidence
+    if ours is not None and theirs is not None:
+        a, b = ours.influences.get(rule.name), theirs.influences.get(rule.name)
+        same_draws = new.n_way is None or (
+            report.settings.get("seed") == baseline.settings.get("seed") and new.episodes == old.episodes
+        )
+        same_images = report.blocks()[rule.role].fingerprint == baseline.blocks()[rule.role].fingerprint
+        if a is not None and b is not None and a.shape == b.shape and same_draws and same_images:
+            return float(np.linalg.norm(a - factor * b)), True
+    if new.stderr is None or old.stderr is None:
+        return None, False
+    return float(np.hypot(new.stderr, factor * old.stderr)), False
+
+
+def comparable_group(report: Report, rule: Rule, metric: Metric) -> str:
+    """Say what another report must share for a metric to be compared; preprocessing counts as part of the model.
+
+    Args:
+        report: the report.
+        rule: that names the metric.
+        metric: the metric.
+
+    Returns:
+        In words; equal for reports that may be compared.
+    """
+    parts = []
+    if metric.needs == "energies":
+        preprocessing = report.model.preprocessing
+        size = "x".join(str(n) for n in preprocessing.input_size)
+        parts += [f"input {size}", f"gradients in {preprocessing.input_space} space"]
+        if metric.name == "gc":
+            parts.append(f"architecture {report.model.arch}")
+    block = report.blocks().get(rule.role)
+    if block is not None:
+        parts.append(f"{block.images} images of {rule.role} {block.fingerprint[:8]}")
+    return ", ".join(parts)

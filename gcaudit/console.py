@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from gcaudit.errors import AuditError, RequestError
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from gcaudit.gates import GateResult
     from gcaudit.report.evidence import ReportEvidence
     from gcaudit.report.schema import Report
@@ -46,6 +48,34 @@ def choose_format(name: str | None, output: Path | None) -> str:
     return name
 
 
+RANKING_FORMATS = ("table", "json", "markdown", "csv", "parquet")
+_RANKING_SUFFIXES = _SUFFIXES | {".csv": "csv", ".parquet": "parquet"}
+
+
+def choose_ranking_format(name: str | None, output: Path | None) -> str:
+    """Settle the format of a ranking before any work is done.
+
+    Args:
+        name: as typed, or None.
+        output: where it goes, or None for stdout.
+
+    Returns:
+        One of `RANKING_FORMATS`; by the file's suffix when none was typed.
+
+    Raises:
+        RequestError: unknown format, or an output that cannot be written.
+    """
+    if output is not None:
+        check_writable(output)
+    if name is None:
+        return _RANKING_SUFFIXES.get(output.suffix.lower(), "table") if output is not None else "table"
+    if name not in RANKING_FORMATS:
+        raise RequestError(f"expected --format of {', '.join(RANKING_FORMATS)}; found {name!r}")
+    if name == "parquet" and output is None:
+        raise RequestError("expected --output FILE.parquet with --format parquet, found none; add -o FILE.parquet")
+    return name
+
+
 def check_writable(output: Path, option: str = "--output") -> None:
     """Check that a file can be written, before any work is done.
 
@@ -67,14 +97,24 @@ def check_writable(output: Path, option: str = "--output") -> None:
         raise RequestError(f"expected to write {output}, found it not permitted")
 
 
-def _table_text(report: Report, *, colours: bool, width: int) -> str:
+def table_text(table: RenderableType, *, to_terminal: bool) -> str:
+    """Lay a table out as text.
+
+    Args:
+        table: for a rich console.
+        to_terminal: whether colours and the terminal's width apply.
+
+    Returns:
+        Text that ends with a newline.
+    """
+    import shutil
+
     from rich.console import Console
 
-    from gcaudit.report.table import render_table
-
+    width = shutil.get_terminal_size((_PIPE_WIDTH, 24)).columns if to_terminal else _PIPE_WIDTH
+    colours = to_terminal and "NO_COLOR" not in os.environ
     text = io.StringIO()
     console = Console(file=text, width=width, force_terminal=colours, no_color=not colours, highlight=False, legacy_windows=False)
-    table = render_table(report)
     # a terminal breaks a line that is too long, rich would cut it off
     console.width = max(width, console.measure(table, options=console.options.update(max_width=_PIPE_WIDTH)).minimum)
     console.print(table)
@@ -98,13 +138,25 @@ def render(report: Report, name: str, *, to_terminal: bool) -> str:
         from gcaudit.report.markdown import render_markdown
 
         return render_markdown(report)
-    import shutil
+    from gcaudit.report.table import render_table
 
-    width = shutil.get_terminal_size((_PIPE_WIDTH, 24)).columns if to_terminal else _PIPE_WIDTH
-    return _table_text(report, colours=to_terminal and "NO_COLOR" not in os.environ, width=width)
+    return table_text(render_table(report), to_terminal=to_terminal)
 
 
-def write_atomically(path: Path, text: str) -> None:
+def deliver(content: str | bytes, output: Path | None) -> None:
+    """Write to a file, or to stdout.
+
+    Args:
+        content: text, or the bytes of a file.
+        output: the file, or None.
+    """
+    if output is not None:
+        write_atomically(output, content)
+    else:
+        write_out(content if isinstance(content, str) else content.decode())
+
+
+def write_atomically(path: Path, text: str | bytes) -> None:
     """Write a file so that it is there whole or not at all.
 
     Args:
@@ -114,15 +166,16 @@ def write_atomically(path: Path, text: str) -> None:
     Raises:
         AuditError: it cannot be written.
     """
+    content = text.encode() if isinstance(text, str) else text
     try:
         if path.parts[:2] in (("/", "dev"), ("/", "proc")) or (path.exists() and not path.is_file()):
-            path.write_text(text, encoding="utf-8")
+            path.write_bytes(content)
             return
         path = path.resolve()
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
             mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
             Path(name).chmod(mode)
             Path(name).replace(path)

@@ -15,9 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, final
 
-import numpy as np
-
-from gcaudit.comparable import differences, find_value
+from gcaudit.comparable import contrast_error, differences, find_value
 from gcaudit.errors import RequestError
 from gcaudit.geometry.estimate import NORMAL_95
 from gcaudit.metrics import Metric, find_metrics
@@ -146,25 +144,6 @@ def _judge_threshold(rule: Rule, value: MetricValue, when_unsure: Unsure) -> Ver
     return Verdict(rule.text, rule.name, rule.level, outcome, status, value.value, value.ci95, None, "interval", message)
 
 
-def _contrast_error(
-    report: Report, baseline: Report, rule: Rule, factor: float, pair: tuple[MetricValue, MetricValue]
-) -> tuple[float | None, bool]:
-    """Standard error of new - factor * old, and whether it is paired."""
-    new, old = pair
-    ours, theirs = report.evidence, baseline.evidence
-    if ours is not None and theirs is not None:
-        a, b = ours.influences.get(rule.name), theirs.influences.get(rule.name)
-        same_draws = new.n_way is None or (
-            report.settings.get("seed") == baseline.settings.get("seed") and new.episodes == old.episodes
-        )
-        same_images = report.blocks()[rule.role].fingerprint == baseline.blocks()[rule.role].fingerprint
-        if a is not None and b is not None and a.shape == b.shape and same_draws and same_images:
-            return float(np.linalg.norm(a - factor * b)), True
-    if new.stderr is None or old.stderr is None:
-        return None, False
-    return float(np.hypot(new.stderr, factor * old.stderr)), False
-
-
 def _judge_regression(rule: Rule, metric: Metric, report: Report, baseline: Report, when_unsure: Unsure) -> Verdict:
     new, old = find_value(report, rule), find_value(baseline, rule)
     if isinstance(new, str) or new.value is None:
@@ -175,7 +154,7 @@ def _judge_regression(rule: Rule, metric: Metric, report: Report, baseline: Repo
     worse = 1.0 if metric.direction == "lower" else -1.0
     factor = 1 + worse * rule.limit if old.value >= 0 else 1 - worse * rule.limit
     excess = worse * (new.value - factor * old.value)
-    error, paired = _contrast_error(report, baseline, rule, factor, (new, old))
+    error, paired = contrast_error(report, baseline, rule, factor, (new, old))
     low, high = (excess, excess) if error is None else (excess - NORMAL_95 * error, excess + NORMAL_95 * error)
     outcome: Outcome = "passed" if high <= 0 else "failed" if low > 0 else "unsure"
     shown, before = _pair(new.value, old.value)

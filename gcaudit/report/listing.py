@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gcaudit.metrics import METRICS
+from gcaudit.report.rows import format_value
 from gcaudit.report.schema import ModelBlock
+from gcaudit.store import Cell
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> str:
@@ -76,3 +78,21 @@ def render_datasets(known: Iterable[Any]) -> str:
         )
     places = "Looked for under --data-root, else $GCAUDIT_DATA, ./data and /usr/share/datasets; then on the Hugging Face hub.\n"
     return "\n".join([*parts, places])
+
+
+def render_cells(cells: Sequence[Cell]) -> str:
+    """Write the cells of a store.
+
+    Args:
+        cells: of the store.
+
+    Returns:
+        One line a cell.
+    """
+    rows = [("key", "created", "model", "source", "target", "few-shot probe accuracy")]
+    for cell in cells:
+        last = cell.reason or ""
+        if cell.report is not None and cell.report.target is not None and "probe_accuracy" in cell.report.target.metrics:
+            last = format_value(cell.report.target.metrics["probe_accuracy"])
+        rows.append((cell.key[:12], cell.created, cell.model, cell.source, cell.target or "", last))
+    return _columns(rows)

@@ -1,0 +1,217 @@
+"""Commands on one checkpoint: score, gate, demo, inspect; and what there is: metrics, datasets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gcaudit.cli.app import app
+from gcaudit.console import (
+    GATE_FORMATS,
+    check_writable,
+    choose_format,
+    deliver_verdicts,
+    emit,
+    progress_bar,
+    render_gate,
+    say,
+    write_atomically,
+    write_out,
+)
+from gcaudit.errors import RequestError
+from gcaudit.options import (
+    DATA,
+    GATE,
+    OUT,
+    AllowMismatch,
+    AllowMissing,
+    Arch,
+    ArchArg,
+    Baseline,
+    CropPct,
+    Device,
+    Ema,
+    Format,
+    InputSize,
+    Interpolation,
+    Junit,
+    Layer,
+    MaxRegression,
+    Mean,
+    Model,
+    Output,
+    Quiet,
+    Std,
+    WhenUnsure,
+    audit_options,
+    model_options,
+    option,
+    takes,
+)
+
+
+@app.command()
+@takes(audit_options)
+def score(
+    model: Model,
+    source: Annotated[
+        str, option("--source", "-s", panel=DATA, text="data the model was trained on: name, folder, parquet, hf:ID, disk:PATH")
+    ],
+    target: Annotated[str | None, option("--target", "-t", panel=DATA, text="data it will be used for")] = None,
+    *,
+    fields: dict[str, Any],
+    gate_: Annotated[
+        list[str] | None, option("--gate", panel=GATE, text="rule or file of rules to judge by; repeatable", metavar="RULES")
+    ] = None,
+    baseline: Baseline = None,
+    max_regression: MaxRegression = None,
+    when_unsure: WhenUnsure = None,
+    allow_mismatch: AllowMismatch = False,
+    junit: Junit = None,
+    save_evidence: Annotated[
+        bool, option("--save-evidence", panel=OUT, text="keep energies and episodes beside -o FILE.json, to compare pairwise")
+    ] = False,
+    format_: Format = None,
+    output: Output = None,
+    quiet: Quiet = False,
+) -> None:
+    """Score a checkpoint: geometric complexity and collapse on the source, few-shot accuracy on the target."""
+    name = choose_format(format_, output)
+    if save_evidence and (output is None or name != "json" or output.suffix != ".json"):
+        raise RequestError("expected --save-evidence with --output FILE.json, found no such file; add -o report.json")
+    from gcaudit.audit import run_audit
+    from gcaudit.spec import AuditSpec
+
+    spec = AuditSpec(model=model, source=source, target=target, **fields)
+    asked = None
+    if gate_ or allow_mismatch or any(given is not None for given in (baseline, max_regression, when_unsure, junit)):
+        asked = _gate_request(gate_ or [], baseline, max_regression, when_unsure, allow_mismatch, junit)
+    report = run_audit(spec) if quiet else run_audit(spec, progress_bar)
+    emit(report, name, output, quiet=quiet, keep_evidence=save_evidence)
+    if asked is not None:
+        from gcaudit.report.verdicts import render_verdicts
+
+        result = asked.judge(report)
+        say(render_verdicts(result).rstrip())
+        _finish_gate(result, junit)
+
+
+def _gate_request(
+    texts: list[str],
+    baseline: Path | None,
+    max_regression: str | None,
+    when_unsure: str | None,
+    allow_mismatch: bool,
+    junit: Path | None,
+) -> Any:
+    from gcaudit.gates import gate_request
+
+    if junit is not None:
+        check_writable(junit, "--junit")
+    return gate_request(
+        texts, baseline=baseline, max_regression=max_regression, when_unsure=when_unsure, allow_mismatch=allow_mismatch
+    )
+
+
+def _finish_gate(result: Any, junit: Path | None) -> None:
+    deliver_verdicts(result, junit)
+    if not result.passed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def gate(
+    report: Annotated[Path, typer.Argument(metavar="REPORT", help="JSON from gcaudit score")],
+    rule: Annotated[
+        list[str] | None,
+        option("--rule", "-r", panel=GATE, text="such as 'target.probe_accuracy >= 0.6'; repeatable", metavar="RULE"),
+    ] = None,
+    rules: Annotated[
+        Path | None, option("--rules", panel=GATE, text="YAML file; else \\[tool.gcaudit.gate] of ./pyproject.toml", metavar="FILE")
+    ] = None,
+    baseline: Baseline = None,
+    max_regression: MaxRegression = None,
+    when_unsure: WhenUnsure = None,
+    allow_mismatch: AllowMismatch = False,
+    junit: Junit = None,
+    format_: Annotated[str, option("--format", "-f", panel=OUT, text="table, json, junit or markdown")] = "table",
+    output: Output = None,
+) -> None:
+    """Judge a report by rules and against the last release; exit code 1 when it fails."""
+    if format_ not in GATE_FORMATS:
+        raise RequestError(f"expected --format of {', '.join(GATE_FORMATS)}; found {format_!r}")
+    if output is not None:
+        check_writable(output)
+    from gcaudit.report.schema import Report
+
+    texts = [*(rule or []), *([str(rules)] if rules is not None else [])]
+    asked = _gate_request(texts, baseline, max_regression, when_unsure, allow_mismatch, junit)
+    result = asked.judge(Report.read(report))
+    text = render_gate(result, format_)
+    if output is None:
+        write_out(text)
+    else:
+        write_atomically(output, text)
+    _finish_gate(result, junit)
+
+
+@app.command()
+def demo(device: Device = "cpu", format_: Format = None, output: Output = None, quiet: Quiet = False) -> None:
+    """Score a bundled checkpoint on bundled images: offline, in seconds."""
+    name = choose_format(format_, output)
+    from gcaudit.audit import run_audit
+    from gcaudit.spec import AuditSpec
+
+    spec = AuditSpec(model="demo", source="demo", target="demo", device=device)
+    report = run_audit(spec) if quiet else run_audit(spec, progress_bar)
+    emit(report, name, output, quiet=quiet)
+    if not quiet:
+        say("gcaudit: on your own files: gcaudit score model.ckpt --arch timm:resnet18 --source train_images/ --target my_images/")
+
+
+@app.command()
+def inspect(
+    model: Model,
+    arch: Arch = None,
+    arch_arg: ArchArg = None,
+    ema: Ema = False,
+    allow_missing: AllowMissing = False,
+    layer: Layer = None,
+    mean: Mean = None,
+    std: Std = None,
+    input_size: InputSize = None,
+    crop_pct: CropPct = None,
+    interpolation: Interpolation = None,
+    format_: Annotated[str, option("--format", "-f", panel=OUT, text="table or json")] = "table",
+) -> None:
+    """Say what a model is: format, architecture, layer, preprocessing, digest. Looks at no data."""
+    changes = model_options(arch_arg, mean, std, input_size)
+    arguments = changes.pop("arch_args")
+    if format_ not in ("table", "json"):
+        raise RequestError(f"expected --format of table, json; found {format_!r}")
+    from gcaudit.audit import inspect_model
+    from gcaudit.encoders import ModelRequest
+    from gcaudit.report.listing import render_model
+
+    changes |= {"crop_pct": crop_pct, "interpolation": interpolation}
+    block = inspect_model(ModelRequest(model, arch, arguments, ema, allow_missing, layer, changes))
+    write_out(block.model_dump_json(indent=2) + "\n" if format_ == "json" else render_model(block))
+
+
+@app.command()
+def metrics() -> None:
+    """List the metrics: what they need, which way is better, and when two values may be compared."""
+    from gcaudit.report.listing import render_metrics
+
+    write_out(render_metrics())
+
+
+@app.command()
+def datasets() -> None:
+    """List the data sets known by name: their splits, where they are looked for, and how to get them."""
+    from gcaudit.data import KNOWN
+    from gcaudit.report.listing import render_datasets
+
+    write_out(render_datasets(KNOWN))

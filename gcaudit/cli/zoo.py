@@ -1,0 +1,177 @@
+"""Commands on many checkpoints: compare, and results for what is in the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gcaudit.cli.app import app
+from gcaudit.console import check_writable, deliver, progress_bar, say, write_out
+from gcaudit.errors import RequestError
+from gcaudit.options import DATA, OUT, RUN, Output, Quiet, audit_options, option, takes
+
+STORE, TRUTH = "Store", "Does a score predict anything?"
+StorePath = Annotated[Path | None, option("--store", panel=STORE, text="file of results; gcaudit.db by default", metavar="FILE")]
+
+
+@app.command()
+@takes(audit_options)
+def compare(
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="models as for score, globs such as 'timm:resnet*', or one zoo.yaml")
+    ],
+    source: Annotated[
+        list[str] | None, option("--source", "-s", panel=DATA, text="data the models were trained on; repeatable", metavar="DATA")
+    ] = None,
+    target: Annotated[
+        list[str] | None, option("--target", "-t", panel=DATA, text="data they will be used for; repeatable", metavar="DATA")
+    ] = None,
+    *,
+    fields: dict[str, Any],
+    sort: Annotated[
+        str | None, option("--sort", panel=OUT, text="such as target.probe_accuracy or source.cdnv", metavar="METRIC")
+    ] = None,
+    store: StorePath = None,
+    refresh: Annotated[bool, option("--refresh", panel=STORE, text="measure again what is there")] = False,
+    keep_embeddings: Annotated[
+        bool, option("--keep-embeddings", panel=STORE, text="keep embeddings, so that a new metric costs no forward pass")
+    ] = False,
+    engine: Annotated[str, option("--engine", panel=RUN, text="local, or ray for many processes and machines")] = "local",
+    address: Annotated[str | None, option("--address", panel=RUN, text="of the Ray cluster, or 'auto'")] = None,
+    gpus: Annotated[
+        float | None, option("--gpus-per-task", panel=RUN, text="GPUs that a task takes; 1 where the cluster has any")
+    ] = None,
+    truth: Annotated[
+        str | None,
+        option(
+            "--truth",
+            panel=TRUTH,
+            text="CSV of model, accuracy[, target], or a metric such as target.linear_probe_accuracy",
+            metavar="CSV|METRIC",
+        ),
+    ] = None,
+    scatter: Annotated[
+        list[str] | None,
+        option("--scatter", panel=TRUTH, text="plot a metric against --truth; repeatable", metavar="METRIC=FILE.svg"),
+    ] = None,
+    format_: Annotated[
+        str | None,
+        option("--format", "-f", panel=OUT, text="table, json, markdown, csv or parquet; by default as --output's suffix says"),
+    ] = None,
+    output: Output = None,
+    quiet: Quiet = False,
+) -> None:
+    """Rank checkpoints: which of them should I fine-tune for my data? Resumes where it was stopped."""
+    from gcaudit.console import choose_ranking_format
+
+    name = choose_ranking_format(format_, output)
+    from gcaudit.rank_zoo import RankRequest, rank_zoo
+
+    request = RankRequest(
+        models=tuple(models),
+        sources=tuple(source or ()),
+        targets=tuple(target or ()),
+        fields=fields,
+        sort=sort,
+        store=store,
+        refresh=refresh,
+        keep=keep_embeddings,
+        engine=engine,
+        address=address,
+        gpus=gpus,
+        truth=truth,
+        scatter=tuple(scatter or ()),
+    )
+    found = rank_zoo(request, progress_bar if not quiet else None, (lambda _line: None) if quiet else say)
+    deliver(found.render(name), output)
+    for line in found.warnings:
+        say(f"gcaudit: warning: {line}")
+    if not quiet:
+        say(f"gcaudit: {found.summary}" + (f"; ranking in {output}" if output is not None else ""))
+    if found.ranking.failed:
+        raise typer.Exit(3)
+
+
+results = typer.Typer(help="What is in the store of results: list, show, export, prune.", invoke_without_command=True)
+app.add_typer(results, name="results")
+
+
+@results.callback()
+def _results(ctx: typer.Context, store: StorePath = None) -> None:
+    ctx.obj = store
+    if ctx.invoked_subcommand is None:
+        list_results(ctx, store)
+
+
+def _open(ctx: typer.Context, store: Path | None) -> Any:
+    from gcaudit.store import DEFAULT_STORE, Store
+
+    return Store(store or ctx.obj or DEFAULT_STORE, create=False)
+
+
+@results.command("list")
+def list_results(ctx: typer.Context, store: StorePath = None) -> None:
+    """List the cells: key, model, source, target, and the probe's accuracy or why there is none."""
+    from gcaudit.report.listing import render_cells
+
+    write_out(render_cells(_open(ctx, store).cells()))
+
+
+@results.command("show")
+def show_result(
+    ctx: typer.Context,
+    key: Annotated[str, typer.Argument(metavar="KEY", help="from 'gcaudit results list', or its first characters")],
+    store: StorePath = None,
+    format_: Annotated[str, option("--format", "-f", panel=OUT, text="table, json or markdown")] = "table",
+) -> None:
+    """Show one cell's report."""
+    import sys
+
+    from gcaudit.console import choose_format, render
+
+    name = choose_format(format_, None)
+    cell = _open(ctx, store).find(key)
+    if cell.report is None:
+        write_out(f"{cell.model}: {cell.source}" + (f" -> {cell.target}" if cell.target else "") + f": {cell.reason}\n")
+        return
+    write_out(render(cell.report, name, to_terminal=sys.stdout.isatty()))
+
+
+@results.command("export")
+def export_results(
+    ctx: typer.Context,
+    output: Annotated[Path, typer.Argument(metavar="FILE", help="FILE.csv or FILE.parquet: a row a cell; FILE.json: all reports")],
+    store: StorePath = None,
+) -> None:
+    """Export all cells as CSV, parquet or JSON."""
+    if output.suffix.lower() not in (".csv", ".parquet", ".json"):
+        raise RequestError(f"expected a FILE of .csv, .parquet or .json, found {output}")
+    check_writable(output, "FILE")
+    from gcaudit.report.ranking import export_cells
+
+    deliver(export_cells(_open(ctx, store).cells(), output.suffix.lower().removeprefix(".")), output)
+
+
+@results.command("prune")
+def prune_results(
+    ctx: typer.Context,
+    store: StorePath = None,
+    failed: Annotated[bool, option("--failed", panel=STORE, text="cells that could not be done")] = False,
+    model: Annotated[str | None, option("--model", panel=STORE, text="cells of models that match", metavar="GLOB")] = None,
+    older_than: Annotated[
+        int | None, option("--older-than", panel=STORE, text="cells older than so many days", metavar="DAYS")
+    ] = None,
+    everything: Annotated[bool, option("--all", panel=STORE, text="all cells")] = False,
+    dry_run: Annotated[bool, option("--dry-run", panel=STORE, text="only say how many")] = False,
+) -> None:
+    """Remove cells, blocks that no cell needs, and kept embeddings that no block needs."""
+    if not (failed or model or older_than is not None or everything):
+        raise RequestError("expected --failed, --model GLOB, --older-than DAYS or --all, found none; add one")
+    opened = _open(ctx, store)
+    keys = opened.choose(failed=failed, model=model, older_than=older_than)
+    removed = len(keys) if dry_run else opened.remove(keys)
+    write_out(
+        f"{'would remove' if dry_run else 'removed'} {removed} of {len(opened.cells()) + (0 if dry_run else removed)} cells\n"
+    )

@@ -267,7 +267,8 @@ class Comparison:
             seconds = sum(block.seconds for block in (source, target) if block is not None)
             warnings = (*plan.warnings, *plan.identity.warnings)
             report = assemble_report(request.spec, model, source, target, warnings=warnings, seconds=seconds)
-            self._store.put_report(report, keys["source"], keys.get("target"), request.key)
+            self._store.put_report(report, keys["source"], keys.get("target"))
+        self._store.drop_failure(request.key)
         plan.done = True
         return True
 

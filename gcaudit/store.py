@@ -104,20 +104,29 @@ class Store:
             raise RequestError(f"expected a store at {path}, found none; run gcaudit compare first, or pass --store FILE")
         try:
             self._db = sqlite3.connect(path, timeout=_WAIT_SECONDS, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
-            tables = int(self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
-            if version != _VERSION and tables:
-                raise RequestError(
-                    f"{path}: expected a store of version {_VERSION}, found {version or 'another database'}; pass another --store"
-                )
-            for statement in _SCHEMA.split(";"):
-                self._db.execute(statement)
-            self._db.execute(f"PRAGMA user_version={_VERSION}")
+            self._prepare()
         except sqlite3.Error as error:
             raise RequestError(f"{path}: expected a store of results: {one_line(error)}; pass another --store") from None
         self.claims = Claims(path.with_name(f"{path.name}-claims"))
+
+    def _prepare(self) -> None:
+        if not self._is_ready():
+            with self._transaction():  # another process may be making it at this very moment
+                if not self._is_ready():
+                    for statement in _SCHEMA.split(";"):
+                        self._db.execute(statement)
+                    self._db.execute(f"PRAGMA user_version={_VERSION}")
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+
+    def _is_ready(self) -> bool:
+        """Tell whether the file is a store; it may be empty."""
+        version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
+        tables = int(self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+        if version != _VERSION and (version or tables):
+            found = f"version {version}" if version else "another database"
+            raise RequestError(f"{self.path}: expected a store of version {_VERSION}, found {found}; pass another --store")
+        return version == _VERSION
 
     def close(self) -> None:
         """Close the file."""
@@ -200,21 +209,19 @@ class Store:
             seconds=seconds,
         )
 
-    def put_report(self, report: Report, source_block: str, target_block: str | None, request: str) -> None:
-        """Keep a report, and forget that it once failed.
+    def put_report(self, report: Report, source_block: str, target_block: str | None) -> None:
+        """Keep a report.
 
         Args:
             report: the report.
             source_block: key of the source's block.
             target_block: key of the target's block, or None.
-            request: key under which a failure was kept.
         """
         model, target = report.model, report.target
         names = (model.spec, model.arch, model.sha256, report.source.spec, None if target is None else target.spec)
         row = (cell_key(source_block, target_block), report.created, *names, source_block, target_block, report.to_json())
         with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
-            self._db.execute("DELETE FROM failures WHERE key = ?", (request,))
 
     def get_report(self, key: str) -> Report | None:
         """Look a report up, with the influences of its blocks.
@@ -246,6 +253,14 @@ class Store:
             self._db.execute(
                 "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?, ?)", (request, _now(), model, source, target, reason)
             )
+
+    def drop_failure(self, request: str) -> None:
+        """Forget that a cell once failed.
+
+        Args:
+            request: key of what was asked.
+        """
+        self._db.execute("DELETE FROM failures WHERE key = ?", (request,))
 
     def get_model(self, question: str) -> dict[str, Any] | None:
         """Look up what a model file was found to be.

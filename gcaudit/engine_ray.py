@@ -117,6 +117,7 @@ class RayEngine:
         """
         try:
             import ray
+            import ray.util.scheduling_strategies
         except ImportError:
             raise RequestError("expected Ray for --engine ray, found none; pip install 'gcaudit[ray]'") from None
         self._ray, self._progress, self._gpus = ray, progress, gpus
@@ -145,7 +146,9 @@ class RayEngine:
         gpus = self._gpus if self._gpus is not None else float(resources.get("GPU", 0) > 0)
         slots = int(resources.get("GPU", 0) / gpus if gpus else resources.get("CPU", 1)) or 1
         remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=_RETRIES)(carry_out)
-        board = ray.remote(num_cpus=0)(Board).remote()
+        # on the driver's own node, which cannot be lost without the driver
+        near = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        board = ray.remote(num_cpus=0)(Board).options(scheduling_strategy=near).remote()
         under_way: dict[Any, Task] = {}
         more, idle = True, False
         with self._watching(board) as look:

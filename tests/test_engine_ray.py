@@ -1,0 +1,82 @@
+"""Ray, on a real cluster of this machine: in a process of its own, since Ray leaves threads and files open."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from gcaudit.engine import LocalEngine, Task
+from gcaudit.spec import AuditSpec
+
+pytest.importorskip("ray")
+
+CLUSTER = """
+import json, sys
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster
+from gcaudit.compare import CellRequest, Comparison
+from gcaudit.engine import LocalEngine
+from gcaudit.engine_ray import RayEngine
+from gcaudit.spec import AuditSpec
+from gcaudit.store import Store
+
+MEMORY = 100 * 2**20
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": MEMORY, "include_dashboard": False})
+workers = [cluster.add_node(num_cpus=1, object_store_memory=MEMORY) for _ in range(2)]
+engine = RayEngine(cluster.address, None)
+cells = [
+    CellRequest(f"{layer}-{seed}", "demo", "demo", AuditSpec(model="demo", layer=layer, source="demo", target="demo", episodes=20, seed=seed))
+    for seed in range(2) for layer in ("layer1", "layer2", "layer3", "layer4")
+]
+cells.append(CellRequest("bad", "demo", "demo", AuditSpec(model="nothing.pt", source="demo", target="demo")))
+alive = []
+
+def note(result, done, total):
+    if done == 3:
+        cluster.remove_node(workers[0], allow_graceful=False)
+    alive.append(sum(node["Alive"] for node in ray.nodes()))
+
+found = Comparison(Store(Path(sys.argv[1]) / "ray.db"), engine).fill(cells, note)
+engine.close()
+cluster.shutdown()
+alone = Comparison(Store(Path(sys.argv[1]) / "local.db"), LocalEngine()).fill(cells)
+
+def values(result):
+    if result.report is None:
+        return result.reason
+    return {role: {n: v.value for n, v in block.metrics.items()} for role, block in result.report.blocks().items()}
+
+print(json.dumps({"ray": [values(r) for r in found], "local": [values(r) for r in alone], "alive": alive}))
+"""
+
+
+def test_a_lost_worker_costs_nothing_but_time(tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_DISABLE_IMPORT_WARNING": "1"}
+    command = [sys.executable, "-c", CLUSTER, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert (max(found["alive"]), found["alive"][-1]) == (3, 2)
+    assert "nothing.pt" in found["ray"][-1]
+    assert found["ray"][-1] == found["local"][-1]
+    for ours, theirs in zip(found["ray"][:-1], found["local"][:-1], strict=True):
+        for role, numbers in theirs.items():
+            assert ours[role] == pytest.approx(numbers, rel=1e-4), role
+
+
+def test_the_local_engine_takes_tasks_one_by_one():
+    taken = []
+
+    def tasks():
+        for number in range(3):
+            taken.append(number)
+            yield None if number == 1 else Task(str(number), AuditSpec(model="nothing.pt", source="demo"), None, "title")
+
+    outcomes = []
+    for task, outcome in LocalEngine().run(tasks()):
+        outcomes.append((task.key, len(taken)))
+        assert "nothing.pt" in outcome.reason
+    assert outcomes == [("0", 1), ("2", 3)]

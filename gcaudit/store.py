@@ -13,10 +13,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatch
@@ -26,6 +25,7 @@ from typing import Any, final
 import numpy as np
 
 from gcaudit.blocks import Block
+from gcaudit.claims import Claims
 from gcaudit.errors import RequestError, one_line
 from gcaudit.report.evidence import ReportEvidence
 from gcaudit.report.schema import DataBlock, Report
@@ -393,67 +393,3 @@ def cell_key(source_block: str, target_block: str | None) -> str:
         64 hexadecimal digits.
     """
     return content_hash([source_block, target_block])
-
-
-@final
-class Claims:
-    """Which blocks are under way in this process, for other processes to see.
-
-    Each claim locks one byte of a file, at a place that the block's key says.
-    """
-
-    def __init__(self, path: Path) -> None:
-        """Open the file of claims.
-
-        Args:
-            path: of the file.
-        """
-        self._path = path
-        self._handle: int | None = None
-
-    def _file(self) -> int:
-        if self._handle is None:
-            self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
-        return self._handle
-
-    def claim(self, key: str) -> bool:
-        """Claim a block.
-
-        Args:
-            key: of its content.
-
-        Returns:
-            Whether no other process has it under way; always true where the system has no such locks.
-        """
-        try:
-            import fcntl
-        except ImportError:
-            return True
-        try:
-            fcntl.lockf(self._file(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _place(key))
-        except (BlockingIOError, PermissionError):
-            return False
-        except OSError:  # a file system without locks
-            return True
-        return True
-
-    def release(self, key: str) -> None:
-        """Give a claim back.
-
-        Args:
-            key: of the block.
-        """
-        with suppress(ImportError, OSError):
-            import fcntl
-
-            fcntl.lockf(self._file(), fcntl.LOCK_UN, 1, _place(key))
-
-    def close(self) -> None:
-        """Give all claims back."""
-        if self._handle is not None:
-            os.close(self._handle)
-            self._handle = None
-
-
-def _place(key: str) -> int:
-    return int(key[:15], 16)

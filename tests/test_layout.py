@@ -14,7 +14,7 @@ LAYERS = [
     {"errors", "bundled", "splits", "hub"},
     {"geometry"},
     {"report.evidence"},
-    {"metrics", "checkpoints", "data", "report.schema", "batchsize", "embeddings", "heap"},
+    {"metrics", "checkpoints", "data", "report.schema", "batchsize", "embeddings", "heap", "claims"},
     {"encoders"},
     {"runner"},
     {"sink"},

@@ -167,7 +167,7 @@ def test_many_threads_of_writers_lose_nothing(tmp_path, report):
 CLAIMER = """
 import sys, time
 from pathlib import Path
-from gcaudit.store import Claims
+from gcaudit.claims import Claims
 claims = Claims(Path(sys.argv[1]))
 print(claims.claim(sys.argv[2]), flush=True)
 time.sleep(60)
@@ -175,7 +175,7 @@ time.sleep(60)
 
 
 def test_claims_hold_between_processes_and_end_with_their_process(tmp_path):
-    from gcaudit.store import Claims
+    from gcaudit.claims import Claims
 
     path, key, other = tmp_path / "claims", content_hash("a"), content_hash("b")
     ours = Claims(path)

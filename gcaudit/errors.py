@@ -35,6 +35,12 @@ class AuditError(GcauditError):
     exit_code = 3
 
 
+class InterruptedAuditError(GcauditError):
+    """Ctrl-C, when there is more to say than that nothing was written; exit code 130."""
+
+    exit_code = 130
+
+
 def shorten(names: list[str] | tuple[str, ...], limit: int = 5) -> str:
     """Join names for a one-line message, with a count in place of those beyond `limit`.
 

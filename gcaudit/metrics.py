@@ -17,12 +17,28 @@ from torch import Tensor
 
 from gcaudit.errors import DataError, RequestError
 from gcaudit.geometry.accuracy import head_accuracy, ncm_accuracy
-from gcaudit.geometry.collapse import cdnv, cdnv_debiased, geometric_collapse, geometric_collapse_refined
+from gcaudit.geometry.collapse import cdnv, cdnv_debiased, directional_cdnv, geometric_collapse, geometric_collapse_refined
 from gcaudit.geometry.complexity import gc, poincare_lower_bound, relative_gc
 from gcaudit.geometry.estimate import Estimate
 from gcaudit.geometry.evidence import Evidence
+from gcaudit.geometry.gbc import gbc
+from gcaudit.geometry.hscore import h_score, h_score_regularized
+from gcaudit.geometry.leep import leep, nce
+from gcaudit.geometry.linear_probe import linear_probe_accuracy
+from gcaudit.geometry.logme import logme
 from gcaudit.geometry.moments import ClassMoments
+from gcaudit.geometry.nc1 import nc1
+from gcaudit.geometry.nc2 import nc2
+from gcaudit.geometry.nc3 import nc3
+from gcaudit.geometry.nc4 import nc4
+from gcaudit.geometry.ncti import ncti_ncc, ncti_seli, ncti_vc
+from gcaudit.geometry.neighbours import knn_accuracy
+from gcaudit.geometry.pactran import pactran_gaussian
+from gcaudit.geometry.parc import parc
+from gcaudit.geometry.rankme import rankme
 from gcaudit.geometry.ridge import ProbeSettings, probe_accuracy
+from gcaudit.geometry.sfda import sfda
+from gcaudit.geometry.transrate import trans_rate
 
 Role = Literal["source", "target"]
 
@@ -72,6 +88,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("relative_gc", "relative GC", "lower", _SCALE_FREE, "energies", _BOTH, _plain(relative_gc)),
     Metric("cdnv", "CDNV", "lower", _ANY, "embeddings", _BOTH, _plain(cdnv)),
     Metric("cdnv_debiased", "CDNV, debiased", "lower", _ANY, "embeddings", _BOTH, _plain(cdnv_debiased)),
+    Metric("directional_cdnv", "CDNV, directional", "lower", _ANY, "embeddings", _BOTH, _plain(directional_cdnv)),
     Metric("geometric_collapse", "geometric collapse", "lower", _SAME_K, "energies", _BOTH, _plain(geometric_collapse)),
     Metric(
         "geometric_collapse_refined",
@@ -86,6 +103,37 @@ METRICS: tuple[Metric, ...] = (
     Metric("ncm_accuracy", "nearest-class-mean accuracy", "higher", _ANY, "embeddings", _BOTH, _plain(ncm_accuracy)),
     Metric("head_accuracy", "accuracy of the model's head", "higher", _ANY, "predictions", _SOURCE, _plain(head_accuracy)),
     Metric("probe_accuracy", "few-shot probe accuracy", "higher", _EPISODES, "embeddings", _TARGET, probe_accuracy),
+    Metric("nc1", "NC1, collapse along the class means", "lower", _ANY, "embeddings", _BOTH, _plain(nc1), "field"),
+    Metric("sfda", "SFDA", "higher", _ANY, "embeddings", _TARGET, _plain(sfda), "field"),
+    Metric("gbc", "GBC, overlap of classes", "higher", _ANY, "embeddings", _TARGET, _plain(gbc), "field"),
+    Metric("rankme", "RankMe, effective rank", "higher", _ANY, "embeddings", _BOTH, _plain(rankme), "field"),
+    Metric("ncti_seli", "NCTI, spread of discriminants", "higher", _ANY, "embeddings", _TARGET, _plain(ncti_seli), "field"),
+    Metric("ncti_ncc", "NCTI, probability of the class", "higher", _ANY, "embeddings", _TARGET, _plain(ncti_ncc), "field"),
+    Metric("ncti_vc", "NCTI, variety of answers in a class", "lower", _ANY, "embeddings", _TARGET, _plain(ncti_vc), "field"),
+    Metric("logme", "LogME", "higher", _ANY, "embeddings", _TARGET, _plain(logme), "field"),
+    Metric("h_score", "H-score", "higher", _ANY, "embeddings", _TARGET, _plain(h_score), "field"),
+    Metric(
+        "h_score_regularized", "H-score, regularised", "higher", _ANY, "embeddings", _TARGET, _plain(h_score_regularized), "field"
+    ),
+    Metric("trans_rate", "TransRate", "higher", _ANY, "embeddings", _TARGET, _plain(trans_rate), "field"),
+    Metric("leep", "LEEP", "higher", _ANY, "logits", _TARGET, _plain(leep), "field"),
+    Metric("nce", "NCE, negative conditional entropy", "higher", _ANY, "logits", _TARGET, _plain(nce), "field"),
+    Metric("knn_accuracy", "nearest-neighbour accuracy", "higher", _ANY, "embeddings", _TARGET, _plain(knn_accuracy), "field"),
+    Metric(
+        "linear_probe_accuracy",
+        "linear probe accuracy",
+        "higher",
+        _ANY,
+        "embeddings",
+        _TARGET,
+        _plain(linear_probe_accuracy),
+        "field",
+    ),
+    Metric("nc2", "NC2, class means against a simplex", "lower", _ANY, "embeddings", _BOTH, _plain(nc2), "field"),
+    Metric("nc3", "NC3, head against class means", "lower", _ANY, "weights", _SOURCE, _plain(nc3), "field"),
+    Metric("nc4", "NC4, head agrees with nearest mean", "higher", _ANY, "predictions", _SOURCE, _plain(nc4), "field"),
+    Metric("parc", "PARC", "higher", _ANY, "embeddings", _TARGET, _plain(parc), "field"),
+    Metric("pactran_gaussian", "PACTran, Gaussian prior", "lower", _ANY, "embeddings", _TARGET, _plain(pactran_gaussian), "field"),
 )
 """Every metric, in the order of the report."""
 

@@ -12,7 +12,7 @@ from gcaudit.audit import ProgressBar, check_request, no_bar
 from gcaudit.compare import CellRequest, CellResult, Comparison
 from gcaudit.console import check_writable, table_text, write_atomically
 from gcaudit.engine import Engine, LocalEngine
-from gcaudit.errors import RequestError
+from gcaudit.errors import InterruptedAuditError, RequestError
 from gcaudit.ranking import Ranking, parse_sort, rank
 from gcaudit.report.predictions import predictions_json, predictions_markdown, render_predictions, scatter_plot
 from gcaudit.report.ranking import frame_bytes, ranking_frame, ranking_json, render_ranking, render_ranking_markdown
@@ -188,7 +188,7 @@ def rank_zoo(request: RankRequest, progress: ProgressBar | None = None, say: Cal
 
     Raises:
         RequestError: something asked for is wrong.
-        KeyboardInterrupt: with what was kept.
+        InterruptedAuditError: by Ctrl-C.
     """
     began = time.perf_counter()
     cells = cell_requests(request)
@@ -214,7 +214,7 @@ def rank_zoo(request: RankRequest, progress: ProgressBar | None = None, say: Cal
     try:
         results = Comparison(store, engine, refresh=request.refresh, keep=request.keep).fill(cells, note)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"finished cells are kept in {path}, the same command goes on from there") from None
+        raise InterruptedAuditError(f"finished cells are kept in {path}, the same command goes on from there") from None
     finally:
         engine.close()
     store.close()

@@ -21,7 +21,8 @@ LAYERS = [
     {"observe"},
     {"spec"},
     {"blocks"},
-    {"audit", "rules"},
+    {"audit", "rules", "zoo_text"},
+    {"zoo"},
     {"comparable", "kept", "store"},
     {"identity"},
     {"engine"},
@@ -42,7 +43,7 @@ ROOMS = {
     "datasets": {"data"},
     "pyarrow": {"data"},
     "typer": {"cli", "options"},
-    "pydantic": {"report.schema"},
+    "pydantic": {"report.schema", "zoo", "zoo_text"},
 }
 
 

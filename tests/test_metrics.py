@@ -34,7 +34,7 @@ def test_measure_takes_arrays_tensors_and_lists():
 def test_measure_takes_what_the_arguments_allow():
     z, y = clouds(per_class=(30,) * 5)
     plain = gcaudit.measure(z, y)
-    assert set(plain) == {"cdnv", "cdnv_debiased", "ncm_accuracy", "probe_accuracy"}
+    assert set(plain) == {"cdnv", "cdnv_debiased", "directional_cdnv", "ncm_accuracy", "probe_accuracy"}
     full = gcaudit.measure(z, y, logits=np.eye(5)[y], energies=np.ones(len(y)))
     assert list(full) == [metric.name for metric in METRICS if metric.group == "core"]
     assert all(estimate.value is not None for estimate in full.values())

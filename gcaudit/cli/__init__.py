@@ -18,7 +18,7 @@ import typer
 from gcaudit.cli import audits, zoo
 from gcaudit.cli.app import app
 from gcaudit.console import say
-from gcaudit.errors import GcauditError
+from gcaudit.errors import GcauditError, InterruptedAuditError
 from gcaudit.heap import keep_freed_memory
 
 __all__ = ["app", "audits", "main", "program", "zoo"]
@@ -27,15 +27,17 @@ __all__ = ["app", "audits", "main", "program", "zoo"]
 def _run() -> int:
     try:
         result = app(prog_name="gcaudit", standalone_mode=False)
+    except InterruptedAuditError as stop:
+        say(f"gcaudit: interrupted; {stop}")
+        return 130
     except GcauditError as error:
         say(f"gcaudit: error: {error}")
         return error.exit_code
     except typer.Abort:
         say("gcaudit: aborted")
         return 2
-    except KeyboardInterrupt as stop:
-        say(f"gcaudit: interrupted; {stop if str(stop) else 'nothing was written'}")
-        return 130
+    except KeyboardInterrupt:
+        result = 130
     except Exception as error:
         # Typer brings its own copy of click in some versions, so that its errors are told by what they can do
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):
@@ -47,7 +49,7 @@ def _run() -> int:
         text = " ".join(str(error).split())
         say(f"gcaudit: internal error: {type(error).__name__}: {text}; set GCAUDIT_DEBUG=1 for the traceback, and report it")
         return 3
-    if result == 130:  # Typer says so in this way when it was interrupted itself
+    if result == 130:
         say("gcaudit: interrupted; nothing was written")
     return int(result) if isinstance(result, int) else 0
 

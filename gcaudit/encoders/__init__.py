@@ -16,14 +16,24 @@ from torch import Tensor, nn
 
 from gcaudit.bundled import bundled_path
 from gcaudit.checkpoints import WEIGHT_SUFFIXES, Checkpoint, read_checkpoint
-from gcaudit.encoders.architectures import Architecture, build_architecture, describe_module, known_names
+from gcaudit.encoders.architectures import Architecture, build_architecture, describe_module, known_names, published_names
 from gcaudit.encoders.folding import fold_batch_norms
 from gcaudit.encoders.preprocessing import Preprocessing, override, picture_transform, preprocessing_from
 from gcaudit.encoders.taps import Tap, classifier_tap, dry_input, head_modules, layer_tap, pre_logits_tap
 from gcaudit.encoders.weights import load_weights, state_digest
 from gcaudit.errors import ArchitectureError, CheckpointError, GcauditError, RequestError, one_line
 
-__all__ = ["Encoder", "ModelRequest", "Preprocessing", "Tap", "dry_input", "fold_batch_norms", "load_encoder", "picture_transform"]
+__all__ = [
+    "Encoder",
+    "ModelRequest",
+    "Preprocessing",
+    "Tap",
+    "dry_input",
+    "fold_batch_norms",
+    "load_encoder",
+    "picture_transform",
+    "published_names",
+]
 
 
 @final

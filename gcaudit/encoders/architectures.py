@@ -89,6 +89,22 @@ def known_names(bare: str) -> list[str]:
     return found + ([f"torchvision:{bare}"] if bare in torchvision.models.list_models(module=torchvision.models) else [])
 
 
+def published_names(pattern: str) -> list[str]:
+    """List models with published weights.
+
+    Args:
+        pattern: a glob after `timm:` or `torchvision:`.
+
+    Returns:
+        Names with their prefix, sorted.
+    """
+    family, _, glob = pattern.partition(":")
+    if family == "timm":
+        return sorted(f"timm:{name}" for name in timm.list_pretrained(glob))
+    names = torchvision.models.list_models(module=torchvision.models, include=glob)
+    return sorted(f"torchvision:{name}" for name in names if len(torchvision.models.get_model_weights(name)))
+
+
 def _offline(name: str, error: Exception) -> ArchitectureError:
     text = one_line(error, 200)
     return ArchitectureError(

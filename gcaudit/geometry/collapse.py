@@ -1,4 +1,4 @@
-"""Neural collapse (CDNV) and geometric collapse, from the class moments.
+"""Neural collapse (CDNV) and geometric collapse, from the class moments; directional CDNV needs two more passes over the embeddings.
 
 All averages are over ordered pairs i != j of classes; each is invariant under scaling, rotating and shifting the embedding.
 
@@ -15,6 +15,7 @@ from gcaudit.geometry.complexity import ONE_IMAGE, energies_reason, energy_count
 from gcaudit.geometry.delta import ClassStatistics, Statistic, delta_method
 from gcaudit.geometry.estimate import Estimate, missing, normal_estimate
 from gcaudit.geometry.evidence import Evidence
+from gcaudit.geometry.spectrum import chunks
 
 _RESOLUTION = 64 * torch.finfo(torch.float64).eps
 
@@ -135,6 +136,57 @@ def cdnv_debiased(evidence: Evidence) -> Estimate:
         return missing(f"{bad} of {pairs} class pairs have a debiased squared distance <= 0: too few images", evidence.images)
     value, influence = delta_method(evidence, _cdnv_debiased)
     return normal_estimate(value, influence, evidence.images)
+
+
+def directional_cdnv(evidence: Evidence) -> Estimate:
+    """Measure CDNV along the lines between class means, which is all that a nearest-mean rule sees of the variance.
+
+    Mean over ordered pairs i != j of (variance of class i along the unit vector from mu_i to mu_j) / d_ij^2, the variance divided by n_i. Never
+    larger than CDNV, and CDNV/D for classes that are round. With b_kj = (z_k - mu_i).(mu_j - mu_i) / d_ij^2 for an image k of class
+    i it is the mean over pairs of U_ij, the class mean of b_kj^2; the standard error also holds what the means contribute.
+
+    Args:
+        evidence: at least two classes with at least two images each.
+
+    Returns:
+        The estimate, without unit, invariant under scale, rotation and shift; None with a reason when two class means coincide.
+
+    Example:
+        Classes {(-1, -9), (1, 9)} and {(9, 0), (11, 0)} in the plane: 1/100 along the line, whatever the spread across it.
+    """
+    reason = _variance_reason(evidence) or _pair_reason(evidence)
+    if reason:
+        return missing(reason, evidence.images)
+    classes, labels = evidence.classes, evidence.labels
+    counts = evidence.moments.counts.to(torch.float64)
+    means = evidence.moments.means - evidence.moments.means.mean(0)
+    inverse = _inverse(squared_distances(means))
+
+    def deviations(rows: slice, z: Tensor) -> tuple[Tensor, Tensor]:
+        classes_of = labels[rows]
+        z = z - evidence.moments.means[classes_of]
+        products = z @ means.T
+        return z, (products - products.gather(1, classes_of[:, None])) * inverse[classes_of]
+
+    shares = torch.zeros(classes, classes, dtype=torch.float64)
+    pulls = torch.zeros_like(means)
+    for rows, z in chunks(evidence.embeddings):
+        z, ratios = deviations(rows, z)
+        shares.index_add_(0, labels[rows], ratios.square() / counts[labels[rows], None])
+        weighted = ratios * inverse[labels[rows]] / counts[labels[rows], None]
+        pulls += weighted.T @ z
+        pulls.index_add_(0, labels[rows], z * -weighted.sum(1, keepdim=True))
+    pairs = classes * (classes - 1)
+    stretch = shares * inverse
+    stretch = stretch + stretch.T
+    by_mean = (2 * pulls - 4 * (stretch.sum(1)[:, None] * means - stretch @ means)) / pairs
+    influence = torch.empty(evidence.images, dtype=torch.float64)
+    scale = 1 / (counts * (counts - 1)).sqrt()
+    for rows, z in chunks(evidence.embeddings):
+        z, ratios = deviations(rows, z)
+        direct = (ratios.square() - shares[labels[rows]]).sum(1) / pairs
+        influence[rows] = scale[labels[rows]] * (direct + (z * by_mean[labels[rows]]).sum(1))
+    return normal_estimate(mean_over_pairs(shares), influence, evidence.images)
 
 
 def _geometric_collapse(stats: ClassStatistics) -> Tensor:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, final
 
 import torch
 from torch import Tensor
 
 from gcaudit.geometry.moments import ClassMoments
+from gcaudit.geometry.spectrum import Spectrum, decompose
 
 
 class Rows(Protocol):
@@ -72,6 +74,11 @@ class Evidence:
     def images(self) -> int:
         """N, the number of images."""
         return len(self.labels)
+
+    @cached_property
+    def spectrum(self) -> Spectrum:
+        """Singular values and vectors of the embeddings; made at the first use, which takes a pass over them, and shared by all scores."""
+        return decompose(self.embeddings, self.labels, self.moments)
 
     def energy_counts(self) -> Tensor:
         """Return how many energies each class has.

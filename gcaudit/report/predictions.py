@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from rich.text import Text
 
 from gcaudit.blocks import metric_value
 from gcaudit.errors import RequestError
+from gcaudit.geometry.estimate import Estimate
 from gcaudit.report.rows import format_value
+from gcaudit.report.schema import MetricValue
 from gcaudit.truth import Prediction, Truth
 
 _HEAD = ("score", "models", "weighted Kendall tau", "Spearman", "Pearson")
@@ -24,9 +27,14 @@ def _where(entry: Prediction) -> str:
     return entry.source if entry.target is None else f"{entry.source} -> {entry.target}"
 
 
+def _value(estimate: Estimate) -> MetricValue:
+    """Leave out how the bootstrap went."""
+    return metric_value(replace(estimate, details={}))
+
+
 def _cells(entry: Prediction) -> list[str]:
     found = entry.agreement
-    values = [format_value(metric_value(estimate)) for estimate in (found.weighted_tau, found.spearman, found.pearson)]
+    values = [format_value(_value(estimate)) for estimate in (found.weighted_tau, found.spearman, found.pearson)]
     return [entry.metric, str(len(entry.models)), *values]
 
 
@@ -95,10 +103,6 @@ def predictions_json(found: Sequence[Prediction], truth: Truth) -> dict[str, Any
     Returns:
         The truth's title, and an entry for each metric, source and target.
     """
-
-    def number(estimate: Any) -> dict[str, Any]:
-        return metric_value(estimate).model_dump(mode="json")
-
     entries = [
         {
             "source": entry.source,
@@ -107,9 +111,9 @@ def predictions_json(found: Sequence[Prediction], truth: Truth) -> dict[str, Any
             "models": entry.models,
             "scores": entry.scores,
             "accuracies": entry.accuracies,
-            "weighted_tau": number(entry.agreement.weighted_tau),
-            "spearman": number(entry.agreement.spearman),
-            "pearson": number(entry.agreement.pearson),
+            "weighted_tau": _value(entry.agreement.weighted_tau).model_dump(mode="json"),
+            "spearman": _value(entry.agreement.spearman).model_dump(mode="json"),
+            "pearson": _value(entry.agreement.pearson).model_dump(mode="json"),
         }
         for entry in found
     ]

@@ -6,12 +6,19 @@ from cases import clouds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gcaudit.geometry.collapse import cdnv, cdnv_debiased, geometric_collapse, geometric_collapse_refined, squared_distances
+from gcaudit.geometry.collapse import (
+    cdnv,
+    cdnv_debiased,
+    directional_cdnv,
+    geometric_collapse,
+    geometric_collapse_refined,
+    squared_distances,
+)
 from gcaudit.geometry.complexity import gc, poincare_lower_bound, relative_gc
 from gcaudit.metrics import evidence_of
 
 ENERGY_METRICS = (gc, relative_gc, geometric_collapse, geometric_collapse_refined, poincare_lower_bound)
-SCALE_FREE = (relative_gc, cdnv, cdnv_debiased, geometric_collapse, geometric_collapse_refined)
+SCALE_FREE = (relative_gc, cdnv, cdnv_debiased, directional_cdnv, geometric_collapse, geometric_collapse_refined)
 
 
 def case(seed=0, **options):
@@ -33,6 +40,44 @@ def test_each_quantity_equals_its_definition():
         (poincare_lower_bound, reference.poincare_lower_bound(z, g, y)),
     ):
         assert function(evidence).value == pytest.approx(truth, rel=1e-12), function.__name__
+
+
+def slow_directional_cdnv(z, y):
+    groups = reference.by_class(z, y)
+    total = 0.0
+    for i, j in reference.ordered_pairs(len(groups)):
+        way = groups[j].mean(0) - groups[i].mean(0)
+        distance = np.linalg.norm(way)
+        total += (groups[i] @ (way / distance)).var() / distance**2
+    return total / len(groups) / (len(groups) - 1)
+
+
+def test_directional_cdnv_equals_its_definition(monkeypatch):
+    z, y = clouds(per_class=(40, 60, 50, 30), spread=2.0)
+    truth = slow_directional_cdnv(z, y)
+    whole = directional_cdnv(evidence_of(z, y))
+    assert whole.value == pytest.approx(truth, rel=1e-12)
+    assert directional_cdnv(evidence_of(z + 1e4, y)).value == pytest.approx(truth, rel=1e-8)
+    assert directional_cdnv(evidence_of(torch.tensor(z, dtype=torch.float32), y)).value == pytest.approx(truth, rel=1e-5)
+    monkeypatch.setattr("gcaudit.geometry.spectrum._ROWS", 11)
+    parts = directional_cdnv(evidence_of(z, y))
+    assert parts.value == pytest.approx(truth, rel=1e-12)
+    assert parts.stderr == pytest.approx(whole.stderr, rel=1e-12)
+
+
+def test_standard_error_of_directional_cdnv_is_that_of_the_jackknife():
+    z, y = clouds(per_class=(40, 60, 50, 30), dim=3, spread=2.0)
+    total = 0.0
+    for c in range(4):
+        rows = np.flatnonzero(y == c)
+        values = np.array([slow_directional_cdnv(np.delete(z, row, 0), np.delete(y, row)) for row in rows])
+        total += (len(rows) - 1) / len(rows) * ((values - values.mean()) ** 2).sum()
+    assert directional_cdnv(evidence_of(z, y)).stderr == pytest.approx(np.sqrt(total), rel=0.1)
+
+
+def test_directional_cdnv_by_hand():
+    evidence = evidence_of([[-1.0, -9.0], [1.0, 9.0], [9.0, 0.0], [11.0, 0.0]], [0, 0, 1, 1])
+    assert directional_cdnv(evidence).value == pytest.approx(0.01, rel=1e-14)
 
 
 def test_cdnv_by_hand():
@@ -109,18 +154,18 @@ def reason_of(function, embeddings, labels, energies=None):
     return found.reason
 
 
-@pytest.mark.parametrize("function", [cdnv, cdnv_debiased, geometric_collapse, geometric_collapse_refined])
+@pytest.mark.parametrize("function", [cdnv, cdnv_debiased, directional_cdnv, geometric_collapse, geometric_collapse_refined])
 def test_one_class_is_a_reason(function):
     assert "at least 2 classes" in reason_of(function, [[0.0], [1.0]], [3, 3], [1.0, 2.0])
 
 
-@pytest.mark.parametrize("function", [cdnv, cdnv_debiased, geometric_collapse, geometric_collapse_refined])
+@pytest.mark.parametrize("function", [cdnv, cdnv_debiased, directional_cdnv, geometric_collapse, geometric_collapse_refined])
 def test_equal_class_means_are_a_reason(function):
     embeddings = np.array([[0.0, 1.0], [2.0, 3.0], [1.0, 1.0], [1.0, 3.0], [5.0, 5.0], [6.0, 5.0]]) / 3 + 1e3
     assert "'1' and '2' have the same mean" in reason_of(function, embeddings, [1, 1, 2, 2, 4, 4], [1.0] * 6)
 
 
-@pytest.mark.parametrize("function", [cdnv, cdnv_debiased])
+@pytest.mark.parametrize("function", [cdnv, cdnv_debiased, directional_cdnv])
 def test_a_class_with_one_image_is_a_reason(function):
     assert "class '7' has 1 image" in reason_of(function, [[0.0], [1.0], [5.0]], [3, 3, 7])
 

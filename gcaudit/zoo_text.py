@@ -1,0 +1,200 @@
+"""The form of a YAML file of models, and its text with the line of each part."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, final
+
+import yaml
+from pydantic import AliasGenerator, BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, StrictStr
+
+from gcaudit.errors import RequestError, one_line
+
+_MOST_BYTES, _MOST_NODES = 2**20, 100_000
+
+
+def dashes(name: str) -> str:
+    """Write a name as on the command line.
+
+    Args:
+        name: with underscores.
+
+    Returns:
+        With dashes.
+    """
+    return name.replace("_", "-")
+
+
+def as_list(value: Any) -> Any:
+    """Make a list of a single value.
+
+    Args:
+        value: one, or a list.
+
+    Returns:
+        A list.
+    """
+    return value if isinstance(value, list) else [value]
+
+
+class Entry(BaseModel):
+    """Part of the file: keys may be written with - or _, unknown ones are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, alias_generator=AliasGenerator(validation_alias=dashes))
+
+
+_Numbers = Annotated[list[float], BeforeValidator(as_list)]
+
+
+class ModelEntry(Entry):
+    """A model and how it is read."""
+
+    model: StrictStr
+    name: StrictStr | None = None
+    arch: StrictStr | None = None
+    arch_args: dict[str, Any] | None = None
+    ema: bool | None = None
+    allow_missing: bool | None = None
+    layer: StrictStr | None = None
+    mean: _Numbers | None = None
+    std: _Numbers | None = None
+    input_size: Annotated[list[StrictInt], BeforeValidator(as_list), Field(min_length=1, max_length=2)] | None = None
+    crop_pct: float | None = None
+    interpolation: StrictStr | None = None
+
+
+class DataEntry(Entry):
+    """A data set."""
+
+    data: StrictStr
+    name: StrictStr | None = None
+    split: StrictStr | None = None
+    classes: Annotated[StrictStr, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)] | None = None
+    max_images: StrictInt | None = None
+
+
+class SettingsEntry(Entry):
+    """Settings of all audits."""
+
+    data_root: StrictStr | None = None
+    skip_bad_images: bool | None = None
+    gc: StrictStr | None = None
+    vectors: StrictInt | None = None
+    gc_images: StrictInt | None = None
+    gc_rtol: float | None = None
+    target_gc: bool | None = None
+    input_space: StrictStr | None = None
+    n_way: StrictInt | None = None
+    n_shot: Annotated[list[StrictInt], BeforeValidator(as_list)] | None = None
+    n_query: StrictInt | None = None
+    episodes: StrictInt | None = None
+    ridge: float | None = None
+    metrics: Annotated[list[StrictStr], BeforeValidator(as_list)] | None = None
+    device: StrictStr | None = None
+    precision: StrictStr | None = None
+    batch_size: StrictInt | None = None
+    compile: bool | None = None
+    workers: StrictInt | None = None
+    seed: StrictInt | None = None
+
+
+def _named(key: str) -> BeforeValidator:
+    """Let a bare text stand for an entry with that one key."""
+    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
+
+
+_DataList = Annotated[list[Annotated[DataEntry, _named("data")]], Field(min_length=1)]
+
+
+class FileEntry(Entry):
+    """The whole file."""
+
+    models: Annotated[list[Annotated[ModelEntry, _named("model")]], Field(min_length=1)]
+    sources: _DataList | None = None
+    targets: _DataList | None = None
+    settings: SettingsEntry = SettingsEntry()
+
+
+@final
+class ZooText:
+    """A YAML file's content with the line of each part.
+
+    Attributes:
+        path: of the file.
+        content: plain data.
+        lines: line of each part, by its path of keys and numbers.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read the file.
+
+        Args:
+            path: of the file.
+
+        Raises:
+            RequestError: it cannot be read, is no YAML, or too large.
+        """
+        self.path = path
+        self.lines: dict[tuple[Hashable, ...], int] = {(): 1}
+        self._nodes = 0
+        try:
+            if path.stat().st_size > _MOST_BYTES:
+                raise RequestError(f"{path}: expected a file of models of at most 1 MiB, found {path.stat().st_size} bytes")
+            node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        except (OSError, UnicodeDecodeError) as error:
+            problem = getattr(error, "strerror", None) or "not text"
+            raise RequestError(f"expected a file of models at {path}: {problem}; check the path") from None
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            where = f", line {mark.line + 1}" if mark is not None else ""
+            raise RequestError(f"{path}{where}: expected YAML: {getattr(error, 'problem', None) or one_line(error)}") from None
+        self.content = {} if node is None else self._plain(node, ())
+
+    def fail(self, place: Sequence[Hashable], text: str) -> NoReturn:
+        """Complain about a part.
+
+        Args:
+            place: path of keys and numbers.
+            text: what was expected and found.
+        """
+        known = tuple(place)
+        while known not in self.lines:
+            known = known[:-1]
+        raise RequestError(f"{self.path}, line {self.lines[known]}: {text}")
+
+    def rename(self, old: tuple[Hashable, ...], new: tuple[Hashable, ...]) -> None:
+        """Let lines of a part be found at another path.
+
+        Args:
+            old: path of the part.
+            new: path it goes to.
+        """
+        for place, line in list(self.lines.items()):
+            if place[: len(old)] == old:
+                self.lines[new + place[len(old) :]] = line
+
+    def _plain(self, node: Any, place: tuple[Hashable, ...]) -> Any:
+        self._nodes += 1
+        self.lines.setdefault(place, node.start_mark.line + 1)
+        if self._nodes > _MOST_NODES:
+            self.fail(place, f"expected at most {_MOST_NODES} parts, found more (aliases count each time)")
+        if isinstance(node, yaml.SequenceNode):
+            return [self._plain(part, (*place, number)) for number, part in enumerate(node.value)]
+        if not isinstance(node, yaml.MappingNode):
+            try:
+                return yaml.SafeLoader("").construct_object(node)
+            except (yaml.YAMLError, ValueError) as error:
+                self.fail(place, f"expected a plain value: {getattr(error, 'problem', None) or one_line(error)}")
+        found: dict[Any, Any] = {}
+        for key_node, value in node.value:
+            key = self._plain(key_node, (*place, "?"))
+            self.lines.pop((*place, "?"))
+            name = dashes(key) if isinstance(key, str) and place[-1:] != ("arch-args",) else key
+            self.lines[*place, name] = key_node.start_mark.line + 1
+            if isinstance(name, list | dict) or name in found:
+                self.fail(
+                    (*place, name) if not isinstance(name, list | dict) else place, f"expected each key once, found {name!r} again"
+                )
+            found[name] = self._plain(value, (*place, name))
+        return found

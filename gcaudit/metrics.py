@@ -33,6 +33,7 @@ from gcaudit.geometry.nc3 import nc3
 from gcaudit.geometry.nc4 import nc4
 from gcaudit.geometry.ncti import ncti_ncc, ncti_seli, ncti_vc
 from gcaudit.geometry.neighbours import knn_accuracy
+from gcaudit.geometry.nleep import n_leep
 from gcaudit.geometry.pactran import pactran_gaussian
 from gcaudit.geometry.parc import parc
 from gcaudit.geometry.rankme import rankme
@@ -134,6 +135,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("nc4", "NC4, head agrees with nearest mean", "higher", _ANY, "predictions", _SOURCE, _plain(nc4), "field"),
     Metric("parc", "PARC", "higher", _ANY, "embeddings", _TARGET, _plain(parc), "field"),
     Metric("pactran_gaussian", "PACTran, Gaussian prior", "lower", _ANY, "embeddings", _TARGET, _plain(pactran_gaussian), "field"),
+    Metric("n_leep", "N-LEEP", "higher", _ANY, "embeddings", _TARGET, _plain(n_leep), "field"),
 )
 """Every metric, in the order of the report."""
 

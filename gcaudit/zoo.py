@@ -20,12 +20,26 @@ from typing import Any, NoReturn, final
 
 from pydantic import ValidationError
 
-from gcaudit.errors import GcauditError, RequestError
+from gcaudit.errors import GcauditError, RequestError, one_line
 from gcaudit.metrics import Role
 from gcaudit.spec import AuditSpec
 from gcaudit.zoo_text import DataEntry, Entry, FileEntry, ModelEntry, SettingsEntry, ZooText, dashes
 
 _PUBLISHED = ("timm:", "torchvision:", "hf-hub:")
+_SIGNS = "*?["
+_WANTED = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "string_too_short": "some text",
+    "list_type": "a list",
+    "dict_type": "keys with values",
+    "model_type": "text, or keys with values",
+    "too_short": "at least 1 item",
+    "too_long": "at most 2 items",
+    "invalid_key": "keys that are text",
+}
 
 
 @final
@@ -107,14 +121,16 @@ def read_zoo(path: Path) -> Zoo:
         file = FileEntry.model_validate(text.content)
     except ValidationError as error:
         _explain(text, error)
-    given = {name: getattr(file.settings, name) for name in file.settings.model_fields_set}
-    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    fields = _given(file.settings)
     for name, value in fields.items():
         _check(text, ("settings", dashes(name)), {name: value})
     models = _models(text, file.models)
     data = {}
     for key, entries in (("sources", file.sources), ("targets", file.targets)):
         data[key] = tuple(_data(text.path.parent, entry) for entry in entries or ())
+        role: Role = "source" if key == "sources" else "target"
+        for number, entry in enumerate(data[key]):
+            _check(text, (key, number), entry.fields(role))
         names = [entry.name for entry in data[key]]
         for number, name in enumerate(names):
             if name in names[:number]:
@@ -136,9 +152,16 @@ def _shape(text: ZooText) -> None:
         if many in content and not isinstance(content[many], list):
             content[many] = [content[many]]
             text.rename((many,), (many, 0))
-    settings = content.get("settings")
-    if not isinstance(settings, dict):
-        return
+    if content.get("settings", {}) is None:  # a key with nothing below it
+        content["settings"] = {}
+    if isinstance(content.get("settings"), dict):
+        _shape_settings(text, content["settings"])
+
+
+def _shape_settings(text: ZooText, settings: dict[Any, Any]) -> None:
+    for key, value in settings.items():
+        if value is None:
+            text.fail(("settings", key), f"expected a value for {str(key)!r}, found none; leave the key out for the default")
     for key, word in (("n-query", "all"), ("gc-images", "all"), ("batch-size", "auto")):
         if settings.get(key) == word:
             settings[key] = None
@@ -152,6 +175,12 @@ def _shape(text: ZooText) -> None:
             text.fail(("settings", key), f"expected settings of all audits, found {key!r}, which belongs under sources or targets")
 
 
+def _given(entry: Entry) -> dict[str, Any]:
+    """Return the fields that the file gives, always in one order, so that of two errors the same is told."""
+    given = {name: getattr(entry, name) for name in type(entry).model_fields if name in entry.model_fields_set}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+
+
 def _check(text: ZooText, place: Sequence[Hashable], fields: Mapping[str, Any]) -> None:
     try:
         AuditSpec(**({"model": "a model", "source": "its data"} | dict(fields)))
@@ -162,7 +191,7 @@ def _check(text: ZooText, place: Sequence[Hashable], fields: Mapping[str, Any]) 
 def _explain(text: ZooText, error: ValidationError) -> NoReturn:
     first = error.errors()[0]
     place = tuple(first["loc"])
-    name = place[-1] if place else ""
+    name = next((part for part in reversed(place) if isinstance(part, str)), "")
     if first["type"] == "extra_forbidden":
         kinds: dict[Any, type[Entry]] = {
             "models": ModelEntry,
@@ -179,19 +208,18 @@ def _explain(text: ZooText, error: ValidationError) -> NoReturn:
     if first["type"] == "missing":
         text.fail(place[:-1], f"expected the key {name!r}, found none; add it")
     found = first["input"]
-    shown = f"{found!r}" if not isinstance(found, dict | list) else f"a {type(found).__name__} of {len(found)}"
-    text.fail(place, f"expected for {name!r}: {first['msg'][:1].lower()}{first['msg'][1:]}; found {shown}")
+    shown = f"{found!r}"[:60] if not isinstance(found, dict | list) else f"a {type(found).__name__} of {len(found)}"
+    wanted = _WANTED.get(first["type"]) or f"{first['msg'][:1].lower()}{first['msg'][1:]}"
+    key = next((part for part in reversed(place) if isinstance(part, str)), "")
+    text.fail(place, f"expected for {key!r}: {wanted}; found {shown}")
 
 
 def _models(text: ZooText, entries: Sequence[ModelEntry]) -> tuple[ZooModel, ...]:
     folder = text.path.parent
-    explicit: dict[str, int] = {}
-    chosen: list[tuple[str | None, dict[str, Any], int]] = []
+    given: dict[str, tuple[int, bool]] = {}  # line number and whether a pattern gave it
+    chosen: list[tuple[str | None, dict[str, Any], int, bool]] = []
     for number, entry in enumerate(entries):
-        fields = {
-            name: getattr(entry, name) for name in entry.model_fields_set if name != "name" and getattr(entry, name) is not None
-        }
-        fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+        fields = {name: value for name, value in _given(entry).items() if name != "name" and value is not None}
         if "input_size" in fields and len(fields["input_size"]) == 1:
             fields["input_size"] *= 2
         if "arch" in fields:
@@ -205,18 +233,22 @@ def _models(text: ZooText, entries: Sequence[ModelEntry]) -> tuple[ZooModel, ...
             text.fail(
                 ("models", number), f"expected a name for one model, found {len(names)} that match {entry.model!r}; leave name out"
             )
-        if "*" not in entry.model and "?" not in entry.model:
-            same = repr(sorted({**fields, "model": names[0]}.items()))
-            if same in explicit:
-                line = text.lines["models", explicit[same]]
+        pattern = _is_pattern(beside(folder, entry.model))
+        for found_name in names:
+            whole = {**fields, "model": found_name}
+            same = repr(sorted(whole.items()))
+            if same in given and not pattern and not given[same][1]:
+                line = text.lines["models", given[same][0]]
                 text.fail(("models", number), f"expected each model once, found that of line {line} again; remove one")
-            explicit[same] = number
-        chosen += [(entry.name, {**fields, "model": name}, number) for name in names]
-    single = {fields["model"] for _, fields, number in chosen if number in explicit.values()}
-    kept = [entry for entry in chosen if entry[2] in explicit.values() or entry[1]["model"] not in single]
-    titles = _titles([fields["model"] for _, fields, _ in kept])
+            if same in given and pattern:
+                continue
+            given[same] = (number, pattern)
+            chosen.append((entry.name, whole, number, pattern))
+    single = {fields["model"] for _, fields, _, pattern in chosen if not pattern}
+    kept = [entry for entry in chosen if not entry[3] or entry[1]["model"] not in single]
+    titles = _titles([fields["model"] for _, fields, _, _ in kept])
     found: dict[str, ZooModel] = {}
-    for (name, fields, number), short in zip(kept, titles, strict=True):
+    for (name, fields, number, _), short in zip(kept, titles, strict=True):
         title = name or short
         if title in found:
             text.fail(("models", number), f"expected names that differ, found {title!r} twice; add name: ... to one of them")
@@ -225,10 +257,14 @@ def _models(text: ZooText, entries: Sequence[ModelEntry]) -> tuple[ZooModel, ...
 
 
 def _data(folder: Path, entry: DataEntry) -> ZooData:
-    return ZooData(entry.name or _data_title(entry.data), beside(folder, entry.data), entry.split, entry.classes, entry.max_images)
+    return ZooData(
+        entry.name or _data_title(entry.data), beside(folder, entry.data, data=True), entry.split, entry.classes, entry.max_images
+    )
 
 
 def _data_title(spec: str) -> str:
+    if spec.startswith("hf:"):
+        return spec.removeprefix("hf:").rpartition("/")[2]
     path = Path(spec.rpartition(":")[2])
     return path.parent.name if path.suffix == ".parquet" and path.parent.name else path.stem or spec
 
@@ -238,26 +274,39 @@ def _own_code(folder: Path, arch: str) -> str:
     return f"{beside(folder, name)}:{factory}" if colon and name.endswith(".py") else arch
 
 
-def beside(folder: Path, spec: str) -> str:
+def beside(folder: Path, spec: str, *, data: bool = False) -> str:
     """Read a path that is relative to a folder; what is no path there stays as it is.
 
     Args:
         folder: of the YAML file.
         spec: a model or data set.
+        data: the known names of data sets are no paths.
 
     Returns:
         The path, or `spec`.
     """
     if spec.startswith("disk:"):
         return "disk:" + beside(folder, spec.removeprefix("disk:"))
-    from gcaudit.data import KNOWN
+    prefixed = spec.startswith((*_PUBLISHED, "hf:")) or spec == "demo"
+    if data and not prefixed:
+        from gcaudit.data import KNOWN
 
-    prefixed = spec.startswith((*_PUBLISHED, "hf:")) or spec in ("demo", *(entry.name for entry in KNOWN))
+        prefixed = spec in {entry.name for entry in KNOWN}
     if prefixed or folder == Path() or Path(spec).is_absolute() or spec.startswith("~"):
         return spec
     path = folder / spec
-    there = any(True for _ in folder.glob(spec)) if any(sign in spec for sign in "*?[") else path.exists()
-    return str(path) if there or path.suffix else spec
+    return str(path) if path.suffix or any(sign in spec for sign in _SIGNS) or _exists(path) else spec
+
+
+def _exists(path: Path, *, folder: bool = False) -> bool:
+    try:
+        return path.is_dir() if folder else path.exists()
+    except OSError:  # such as a name that is too long
+        return False
+
+
+def _is_pattern(spec: str) -> bool:
+    return any(sign in spec for sign in _SIGNS) and not _exists(Path(spec))
 
 
 def resolve_models(spec: str) -> list[str]:
@@ -272,19 +321,20 @@ def resolve_models(spec: str) -> list[str]:
     Raises:
         RequestError: nothing matches.
     """
-    if not any(sign in spec for sign in "*?[") or Path(spec).exists():
+    if not _is_pattern(spec):
         return [spec]
     if spec.startswith(("timm:", "torchvision:")):
         from gcaudit.encoders import published_names
 
         found = published_names(spec)
     else:
-        path = Path(spec).expanduser()
-        parts = path.parts
-        first = next(number for number, part in enumerate(parts) if any(sign in part for sign in "*?["))
-        found = sorted(
-            str(place) for place in Path(*parts[:first]).glob(str(Path(*parts[first:]))) if not place.name.startswith(".")
-        )
+        try:
+            path = Path(spec).expanduser()
+            first = next(number for number, part in enumerate(path.parts) if any(sign in part for sign in _SIGNS))
+            places = list(Path(*path.parts[:first]).glob(str(Path(*path.parts[first:]))))
+        except (OSError, ValueError, RuntimeError) as error:  # a home that is not there, ** inside a name
+            raise RequestError(f"expected a pattern such as runs/*.pt, found {spec!r}: {one_line(error)}") from None
+        found = sorted(str(place) for place in places if not place.name.startswith("."))
     if not found:
         raise RequestError(f"expected models that match {spec!r}, found none; check the pattern")
     return found
@@ -310,15 +360,16 @@ def expand_models(specs: Sequence[str], fields: Mapping[str, Any]) -> tuple[ZooM
 def _titles(names: Sequence[str]) -> list[str]:
     """Shorten paths to as few of their last parts as tell them apart."""
 
-    def tail(name: str, parts: int) -> str:
+    def tail(name: str, parts: int, suffix: bool) -> str:
         if name.startswith(_PUBLISHED):
             return name
         path = Path(name)
-        return "/".join((*path.parts[-parts:-1], path.stem if path.is_file() else path.name))
+        return "/".join((*path.parts[-parts:-1], path.name if suffix or _exists(path, folder=True) else path.stem))
 
     longest = max((len(Path(name).parts) for name in names), default=1)
     for parts in range(1, longest + 1):
-        found = [tail(name, parts) for name in names]
-        if len(set(found)) == len(found):
-            return found
+        for suffix in (False, True):
+            found = {name: tail(name, parts, suffix) for name in names}
+            if len(set(found.values())) == len(found):
+                return [found[name] for name in names]
     return list(names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, final
@@ -11,7 +12,8 @@ from pydantic import AliasGenerator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from gcaudit.errors import RequestError, one_line
 
-_MOST_BYTES, _MOST_NODES = 2**20, 100_000
+_MOST_BYTES, _MOST_NODES, _MOST_LEVELS = 2**20, 100_000, 50
+_PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "timestamp", "seq", "map")}
 
 
 def dashes(name: str) -> str:
@@ -44,14 +46,33 @@ class Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, alias_generator=AliasGenerator(validation_alias=dashes))
 
 
-_Numbers = Annotated[list[float], BeforeValidator(as_list)]
+def as_number(value: Any) -> Any:
+    """Read 1e-3, which YAML takes for text.
+
+    Args:
+        value: as YAML read it.
+
+    Returns:
+        A number where it is one.
+    """
+    return float(value) if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value) else value
+
+
+def _as_text(value: Any) -> Any:
+    """Let one class number stand for its text."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+_Number = Annotated[float, BeforeValidator(as_number)]
+_Numbers = Annotated[list[_Number], BeforeValidator(as_list)]
+_Text = Annotated[StrictStr, Field(min_length=1)]
 
 
 class ModelEntry(Entry):
     """A model and how it is read."""
 
-    model: StrictStr
-    name: StrictStr | None = None
+    model: _Text
+    name: _Text | None = None
     arch: StrictStr | None = None
     arch_args: dict[str, Any] | None = None
     ema: bool | None = None
@@ -60,17 +81,17 @@ class ModelEntry(Entry):
     mean: _Numbers | None = None
     std: _Numbers | None = None
     input_size: Annotated[list[StrictInt], BeforeValidator(as_list), Field(min_length=1, max_length=2)] | None = None
-    crop_pct: float | None = None
+    crop_pct: _Number | None = None
     interpolation: StrictStr | None = None
 
 
 class DataEntry(Entry):
     """A data set."""
 
-    data: StrictStr
-    name: StrictStr | None = None
+    data: _Text
+    name: _Text | None = None
     split: StrictStr | None = None
-    classes: Annotated[StrictStr, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)] | None = None
+    classes: Annotated[StrictStr, BeforeValidator(_as_text)] | None = None
     max_images: StrictInt | None = None
 
 
@@ -82,14 +103,14 @@ class SettingsEntry(Entry):
     gc: StrictStr | None = None
     vectors: StrictInt | None = None
     gc_images: StrictInt | None = None
-    gc_rtol: float | None = None
+    gc_rtol: _Number | None = None
     target_gc: bool | None = None
     input_space: StrictStr | None = None
     n_way: StrictInt | None = None
     n_shot: Annotated[list[StrictInt], BeforeValidator(as_list)] | None = None
     n_query: StrictInt | None = None
     episodes: StrictInt | None = None
-    ridge: float | None = None
+    ridge: _Number | None = None
     metrics: Annotated[list[StrictStr], BeforeValidator(as_list)] | None = None
     device: StrictStr | None = None
     precision: StrictStr | None = None
@@ -141,14 +162,19 @@ class ZooText:
         try:
             if path.stat().st_size > _MOST_BYTES:
                 raise RequestError(f"{path}: expected a file of models of at most 1 MiB, found {path.stat().st_size} bytes")
-            node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+            text = path.read_text(encoding="utf-8")
+            node = yaml.compose(text, Loader=yaml.SafeLoader)
+        except RecursionError:
+            raise RequestError(f"{path}: expected at most {_MOST_LEVELS} levels, found more") from None
         except (OSError, UnicodeDecodeError) as error:
             problem = getattr(error, "strerror", None) or "not text"
             raise RequestError(f"expected a file of models at {path}: {problem}; check the path") from None
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
-            where = f", line {mark.line + 1}" if mark is not None else ""
-            raise RequestError(f"{path}{where}: expected YAML: {getattr(error, 'problem', None) or one_line(error)}") from None
+            # for a character that YAML does not allow there is a position only
+            line = mark.line + 1 if mark is not None else text.count("\n", 0, getattr(error, "position", 0)) + 1
+            problem = getattr(error, "problem", None) or getattr(error, "reason", None)
+            raise RequestError(f"{path}, line {line}: expected YAML: {problem or one_line(error)}") from None
         self.content = {} if node is None else self._plain(node, ())
 
     def fail(self, place: Sequence[Hashable], text: str) -> NoReturn:
@@ -179,22 +205,31 @@ class ZooText:
         self.lines.setdefault(place, node.start_mark.line + 1)
         if self._nodes > _MOST_NODES:
             self.fail(place, f"expected at most {_MOST_NODES} parts, found more (aliases count each time)")
+        if len(place) > _MOST_LEVELS:
+            self.fail(place, f"expected at most {_MOST_LEVELS} levels, found more")
+        if node.tag not in _PLAIN:
+            self.fail(place, f"expected plain YAML, found the tag {node.tag!r}; leave it out")
         if isinstance(node, yaml.SequenceNode):
             return [self._plain(part, (*place, number)) for number, part in enumerate(node.value)]
-        if not isinstance(node, yaml.MappingNode):
-            try:
-                return yaml.SafeLoader("").construct_object(node)
-            except (yaml.YAMLError, ValueError) as error:
-                self.fail(place, f"expected a plain value: {getattr(error, 'problem', None) or one_line(error)}")
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node, place)
         found: dict[Any, Any] = {}
         for key_node, value in node.value:
-            key = self._plain(key_node, (*place, "?"))
-            self.lines.pop((*place, "?"))
+            line = key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode):
+                self.lines[*place, "?"] = line
+                self.fail((*place, "?"), f"expected a key, found a {key_node.id}")
+            key = self._scalar(key_node, place)
             name = dashes(key) if isinstance(key, str) and place[-1:] != ("arch-args",) else key
-            self.lines[*place, name] = key_node.start_mark.line + 1
-            if isinstance(name, list | dict) or name in found:
-                self.fail(
-                    (*place, name) if not isinstance(name, list | dict) else place, f"expected each key once, found {name!r} again"
-                )
+            self.lines[*place, name] = line
+            if name in found:
+                self.fail((*place, name), f"expected each key once, found {name!r} again")
             found[name] = self._plain(value, (*place, name))
         return found
+
+    def _scalar(self, node: Any, place: tuple[Hashable, ...]) -> Any:
+        try:
+            return yaml.SafeLoader("").construct_object(node)
+        except (yaml.YAMLError, ValueError, LookupError, AttributeError):  # !!int '' and the like
+            kind = node.tag.rpartition(":")[2]
+            self.fail((*place, "?"), f"expected a plain value, found {node.value[:40]!r} where YAML wants {kind}")

@@ -56,7 +56,7 @@ print(json.dumps({"ray": [values(r) for r in found], "local": [values(r) for r i
 def test_a_lost_worker_costs_nothing_but_time(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_DISABLE_IMPORT_WARNING": "1"}
     command = [sys.executable, "-c", CLUSTER, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=400, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert (max(found["alive"]), found["alive"][-1]) == (3, 2)

@@ -85,9 +85,11 @@ def agreement(
     order = _best_first(x, y)  # so that the draws, too, do not depend on the order in which models are given
     x, y = x[order], y[order]
     counts = torch.cat((torch.ones(1, models, dtype=torch.float64), _draw_counts(models, draws, seed)))
-    ranks = [counts @ (_signs(side) + 1).T for side in (x, y)]
-    coefficients = (_weighted_tau(x, y, counts), _pearson(*ranks, counts), _pearson(_scaled(x)[None], _scaled(y)[None], counts))
-    return Agreement(*(_estimate(values, models) for values in coefficients))
+    return Agreement(
+        _estimate(_weighted_tau(x, y, counts), models),
+        _estimate(_pearson(_twice_ranks(x, counts), _twice_ranks(y, counts), counts), models),
+        _estimate(_pearson(_scaled(x)[None], _scaled(y)[None], counts), models),
+    )
 
 
 def _obstacle(x: Tensor, y: Tensor) -> str | None:
@@ -137,19 +139,25 @@ def _weighted_tau(x: Tensor, y: Tensor, counts: Tensor) -> Tensor:
 def _harmonic_weights(counts: Tensor) -> Tensor:
     """Sum 1 / (r + 1) over the ranks r that the copies of each model take; models come best first."""
     models = counts.shape[1]
-    harmonic = torch.cat((torch.zeros(1), (1 / torch.arange(1, models + 1, dtype=torch.float64)).cumsum(0)))
+    harmonic = torch.cat((torch.zeros(1, dtype=torch.float64), (1 / torch.arange(1, models + 1, dtype=torch.float64)).cumsum(0)))
     after = counts.cumsum(1).to(torch.int64)
     return harmonic[after] - harmonic[after - counts.to(torch.int64)]
+
+
+def _twice_ranks(side: Tensor, counts: Tensor) -> Tensor:
+    """Return (draws, M): twice the rank of each model in each draw, ties at their middle, up to a constant."""
+    return counts @ (_signs(side) + 1).T
 
 
 def _scaled(side: Tensor) -> Tensor:
     """Divide by a power of two, which is exact, so that sums and squares stay in range."""
     _, exponent = math.frexp(float(side.abs().max()))
-    return torch.ldexp(torch.ldexp(side, torch.tensor(-exponent // 2)), torch.tensor(-exponent + exponent // 2))
+    half = exponent // 2  # in two steps, since the power of the smallest numbers would itself be out of range
+    return side * 2.0**-half * 2.0 ** (half - exponent)
 
 
 def _pearson(x: Tensor, y: Tensor, counts: Tensor) -> Tensor:
-    """Return Pearson's r of each draw, NaN where there is none; x and y are (M,) of all draws or (draws, M)."""
+    """Return Pearson's r of each draw, NaN where there is none; x and y are (draws, M), or (1, M) for all draws."""
     left, right = _centred(x, counts), _centred(y, counts)
     covariance = (counts * left * right).sum(1)
     return (covariance / ((counts * left**2).sum(1).sqrt() * (counts * right**2).sum(1).sqrt())).clamp(-1, 1)
@@ -159,8 +167,8 @@ def _centred(side: Tensor, counts: Tensor) -> Tensor:
     total = counts.sum(1, keepdim=True)
     for _ in range(2):  # the second time takes away the rounding of a mean far from zero
         side = side - (counts * side).sum(1, keepdim=True) / total
-    # a model that is not drawn may be far off, and must not set the scale
-    return side / (side * (counts > 0)).abs().amax(1, keepdim=True)
+    side = side * (counts > 0)  # a model that is not drawn may be far off: it must neither set the scale nor overflow
+    return side / side.abs().amax(1, keepdim=True)
 
 
 def _estimate(values: Tensor, models: int) -> Estimate:

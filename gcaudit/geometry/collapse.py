@@ -170,8 +170,8 @@ def directional_cdnv(evidence: Evidence) -> Estimate:
 
     shares = torch.zeros(classes, classes, dtype=torch.float64)
     pulls = torch.zeros_like(means)
-    for rows, z in chunks(evidence.embeddings):
-        z, ratios = deviations(rows, z)
+    for rows, embeddings in chunks(evidence.embeddings):
+        z, ratios = deviations(rows, embeddings)
         shares.index_add_(0, labels[rows], ratios.square() / counts[labels[rows], None])
         weighted = ratios * inverse[labels[rows]] / counts[labels[rows], None]
         pulls += weighted.T @ z
@@ -182,8 +182,8 @@ def directional_cdnv(evidence: Evidence) -> Estimate:
     by_mean = (2 * pulls - 4 * (stretch.sum(1)[:, None] * means - stretch @ means)) / pairs
     influence = torch.empty(evidence.images, dtype=torch.float64)
     scale = 1 / (counts * (counts - 1)).sqrt()
-    for rows, z in chunks(evidence.embeddings):
-        z, ratios = deviations(rows, z)
+    for rows, embeddings in chunks(evidence.embeddings):
+        z, ratios = deviations(rows, embeddings)
         direct = (ratios.square() - shares[labels[rows]]).sum(1) / pairs
         influence[rows] = scale[labels[rows]] * (direct + (z * by_mean[labels[rows]]).sum(1))
     return normal_estimate(mean_over_pairs(shares), influence, evidence.images)

@@ -80,13 +80,13 @@ def gbc(evidence: Evidence) -> Estimate:
             part = _overlaps(inputs[0], inputs[1], block)
             value = value - part.detach()
             for total, gradient in zip(gradients, torch.autograd.grad(-part, inputs), strict=True):
-                total += gradient
+                total.add_(gradient)
     if bool((counts < 2).any()):
         return normal_estimate(value, None, evidence.images, ONE_IMAGE)
     influence = torch.empty(evidence.images, dtype=torch.float64)
     scale = 1 / (counts * (counts - 1)).sqrt()
-    for rows, z in chunks(evidence.embeddings):
-        classes, z = labels[rows], deviations(rows, z)
+    for rows, embeddings in chunks(evidence.embeddings):
+        classes, z = labels[rows], deviations(rows, embeddings)
         change = z * gradients[0][classes] + (z.square() - variances.detach()[classes]) * gradients[1][classes]
         influence[rows] = scale[classes] * change.sum(1)
     return normal_estimate(value, influence, evidence.images)

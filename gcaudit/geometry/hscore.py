@@ -6,7 +6,7 @@ With S the covariance of the embeddings and B that of the class means, each imag
 
 which is between 0 and K - 1: the sum of the squared canonical correlations of embeddings and labels. Both are divided by N, or
 both by N - 1: it does not matter. With the centred embeddings X = U diag(s) V^T and the one-hot labels y_c it is
-sum_c |U^T y_c|^2 / n_c, so that no covariance is inverted; S^+ cuts at the numerical rank. A copy in use multiplies S^+ and B element
+sum_c |U^T y_c|^2 / n_c, so that no covariance is inverted; S^+ cuts at the numerical rank. A copy in use multiplies them element
 by element, which is not the trace of their product.
 
 With N - 1 independent directions the embeddings fit any labels, and H is K - 1 whatever the model: such a value is no measurement
@@ -144,12 +144,13 @@ def shrinkage(evidence: Evidence) -> tuple[float, Tensor]:
     centred, (images, dim) = evidence.spectrum.centred, evidence.embeddings.shape
     eigenvalues = (centred.values / centred.values[0]).square()
     trace, squared = eigenvalues.sum(), eigenvalues.square().sum()
-    lengths, by_squared, third = torch.empty(images, dtype=torch.float64), torch.empty(images, dtype=torch.float64), 0.0
+    lengths, by_squared = torch.empty(2, images, dtype=torch.float64)
+    third = torch.zeros(centred.rank, dtype=torch.float64)
     for rows, left in centred.left():
         # with z = sqrt(N) S^(1/2) u: |z|^2, and the derivative 2 z S z of tr S^2
         lengths[rows] = images * (left.square() @ eigenvalues)
         by_squared[rows] = 2 * images * (left.square() @ eigenvalues.square())
-        third = third + lengths[rows] @ left
+        third += lengths[rows] @ left
     noise = (lengths.square().mean() - squared) / images
     # the eigenvalues that are 0 differ from the mean too
     spread = (eigenvalues - trace / dim).square().sum() + (dim - centred.rank) * (trace / dim) ** 2

@@ -36,7 +36,8 @@ def simplex_error(products: Tensor) -> Tensor:
     classes = len(products)
     simplex = (torch.eye(classes, dtype=products.dtype) - 1 / classes) / (classes - 1) ** 0.5
     scaled = products / products.detach().abs().max()
-    return (scaled / scaled.norm() - simplex).norm()
+    error: Tensor = torch.linalg.vector_norm(scaled / torch.linalg.vector_norm(scaled) - simplex)
+    return error
 
 
 def centred_means(means: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ classification tasks", ECCV 2022.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,7 +53,7 @@ def minimise(x: Tensor, labels: Tensor, classes: int, strength: float) -> tuple[
     count, dims = x.shape
     own = torch.arange(count), labels
 
-    def objective(flat: object) -> tuple[float, object]:
+    def objective(flat: Any) -> tuple[float, Any]:
         weights = torch.as_tensor(flat).reshape(classes, dims + 1)
         scores = torch.log_softmax(torch.addmm(weights[:, -1], x, weights[:, :-1].T), 1)
         value = -scores[own].mean() + weights[:, :-1].square().sum() / (2 * strength * count)
@@ -63,14 +64,14 @@ def minimise(x: Tensor, labels: Tensor, classes: int, strength: float) -> tuple[
         return float(value), gradient.flatten().numpy()
 
     start = torch.zeros(classes * (dims + 1), dtype=torch.float64).numpy()
-    options = {"maxiter": _STEPS, "maxfun": 2 * _STEPS, "ftol": 0.0, "gtol": _GRADIENT, "maxcor": 30}
+    options: Any = {"maxiter": _STEPS, "maxfun": 2 * _STEPS, "ftol": 0.0, "gtol": _GRADIENT, "maxcor": 30}
     found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
     weights = torch.as_tensor(found.x).reshape(classes, dims + 1)
     probabilities = torch.softmax(torch.addmm(weights[:, -1], x, weights[:, :-1].T), 1)
     return float(found.fun), probabilities
 
 
-def bound(x: Tensor, labels: Tensor, classes: int, dims: int, strength: float, prior: float) -> tuple[float, float]:
+def bound(x: Tensor, labels: Tensor, classes: int, dims: int, *, strength: float, prior: float) -> tuple[float, float]:
     """Evaluate F and PACTran.
 
     Args:
@@ -109,5 +110,7 @@ def pactran_gaussian(evidence: Evidence) -> Estimate:
     chosen = balanced_subset(evidence, "pactran_gaussian", _IMAGES)
     spectrum = evidence.spectrum
     x = (evidence.embeddings[chosen].to(torch.float64) - spectrum.centre) @ spectrum.directions
-    _, value = bound(x - x.mean(0), evidence.labels[chosen], evidence.classes, evidence.embeddings.shape[1], _LAMBDA, _PRIOR)
+    _, value = bound(
+        x - x.mean(0), evidence.labels[chosen], evidence.classes, evidence.embeddings.shape[1], strength=_LAMBDA, prior=_PRIOR
+    )
     return normal_estimate(value, None, len(chosen), "no standard error: the fitted model depends on all images")

@@ -12,8 +12,10 @@ It is invariant under shifts; e makes it depend on the scale of the embeddings (
 though not where lambda > 4.6, where e stays at its floor.
 
 The published code solves the eigenproblem of the total against Sw' and keeps all D eigenvectors V, scaled to V^T Sw' V = I. Then
-V V^T is the inverse of Sw', so a Cholesky factor serves, and the total is never needed. A later copy elsewhere gives Sw'^-1 Sb,
-which is not symmetric, to a solver for symmetric matrices; its values are not SFDA.
+V V^T is the inverse of Sw', so a triangular factor of Sw' serves, and the total is never needed. The factor comes from the QR
+factorisation of the deviations from class means over a multiple of I, without squaring them: next to a large direction, e at its
+floor is too small a part of Sw' to keep its digits there. A later copy elsewhere gives Sw'^-1 Sb, which is not symmetric, to a
+solver for symmetric matrices; its values are not SFDA.
 
 The published lambda is not the eigenvalue but what six power steps from the row sums of Sw give, x^T Sw y of the last two unit
 vectors. We keep that: the eigenvalue would move the score (in its sixth digit on our test data), and it would be no nearer to
@@ -39,7 +41,7 @@ from torch import Tensor
 from gcaudit.geometry.estimate import Estimate, missing, normal_estimate
 from gcaudit.geometry.evidence import Evidence
 from gcaudit.geometry.influence import centred_influence
-from gcaudit.geometry.spectrum import chunks, labels_reason
+from gcaudit.geometry.spectrum import chunks, labels_reason, triangle
 
 _FLOOR = 1e-10
 _DOUBLE_STEPS = 3
@@ -79,12 +81,15 @@ class _Discriminant:
         constants: (K,) what is added to x Sw'^-1 mu_c.
     """
 
-    def __init__(self, scatter: Tensor, shrinkage: float, means: Tensor, counts: Tensor) -> None:
-        shrunk = (1 - shrinkage) * scatter
-        shrunk.diagonal().add_(shrinkage * scatter.trace() / len(scatter))
+    def __init__(self, within: Tensor, shrinkage: float, means: Tensor, counts: Tensor) -> None:
+        """Fit: `within` is triangular, within^T within / N is Sw."""
+        images, dim = counts.sum(), within.shape[1]
+        ridge = (shrinkage / dim) ** 0.5 * within.norm() * torch.eye(dim, dtype=torch.float64)
+        factor = triangle([torch.cat(((1 - shrinkage) ** 0.5 * within, ridge))]) / images.sqrt()
+        half = torch.linalg.solve_triangular(factor.T, means.T, upper=False)
         self.means = means
-        self.directions = torch.cholesky_solve(means.T.contiguous(), torch.linalg.cholesky(shrunk))
-        self.constants = (counts / counts.sum()).log() - 0.5 * (means.T * self.directions).sum(0)
+        self.directions = torch.linalg.solve_triangular(factor, half, upper=True)
+        self.constants = (counts / images).log() - 0.5 * half.square().sum(0)
 
     def probabilities(self, x: Tensor) -> Tensor:
         """(B, K) of (B, D) images."""
@@ -114,14 +119,10 @@ class _Mixture:
         others = self._others[self._evidence.labels[rows]]
         return others + self._keep[rows, None] * (z - others)
 
-    def scatter(self) -> Tensor:
-        """(D, D) covariance within classes of the mixed images."""
-        dim = self.means.shape[1]
-        found = torch.zeros(dim, dim, dtype=torch.float64)
-        for rows, plain in self._plain():
-            z = self._mix(rows, plain) - self.means[self._evidence.labels[rows]]
-            found.addmm_(z.T, z)
-        return found / self._evidence.images
+    def within(self) -> Tensor:
+        """(D, D) triangular factor of the deviations of the mixed images from their class means."""
+        labels = self._evidence.labels
+        return triangle(self._mix(rows, z) - self.means[labels[rows]] for rows, z in self._plain())
 
     def own_probabilities(self, second: _Discriminant) -> Tensor:
         """(N,) probability of each mixed image's own class."""
@@ -156,8 +157,8 @@ def sfda(evidence: Evidence) -> Estimate:
     within = spectrum.within / unit
     scatter = within.T @ within / evidence.images
     shrinkage = max(math.exp(-5 * _power(scatter) * unit * unit), _FLOOR)
-    mixture = _Mixture(evidence, unit, _Discriminant(scatter, shrinkage, spectrum.offsets / unit, spectrum.counts))
-    second = _Discriminant(mixture.scatter(), shrinkage, mixture.means, spectrum.counts)
+    mixture = _Mixture(evidence, unit, _Discriminant(within, shrinkage, spectrum.offsets / unit, spectrum.counts))
+    second = _Discriminant(mixture.within(), shrinkage, mixture.means, spectrum.counts)
     own = mixture.own_probabilities(second)
     value = own.mean()
     if float((1 - own).mean()) <= _SATURATED:

@@ -12,7 +12,7 @@ from torch import nn
 
 from gcaudit.bundled import bundled_path
 from gcaudit.encoders import ModelRequest, load_encoder
-from gcaudit.encoders.architectures import build_architecture, describe_module, known_names
+from gcaudit.encoders.architectures import build_architecture, describe_module, known_names, published_names
 from gcaudit.errors import ArchitectureError, CheckpointError, RequestError
 
 EXAMPLE = str(Path(__file__).parents[2] / "examples" / "cifar_resnet.py")
@@ -49,6 +49,18 @@ def test_bare_names():
     assert known_names("convmixer_768_32") == ["timm:convmixer_768_32"]
     assert known_names("fasterrcnn_resnet50_fpn") == []
     assert known_names("") == []
+
+
+def test_names_of_published_weights(monkeypatch):
+    assert published_names("timm:test_vit?.*") == ["timm:test_vit2.r160_in1k", "timm:test_vit3.r160_in1k"]
+    assert timm.is_model("resnet50t")  # timm has no weights of it
+    assert published_names("timm:resnet50t*") == []
+    resnets = ["torchvision:resnet101", "torchvision:resnet152", "torchvision:resnet18"]
+    assert published_names("torchvision:resnet1*") == resnets
+    assert published_names("torchvision:fasterrcnn*") == []
+    weights = torchvision.models.get_model_weights
+    monkeypatch.setattr(torchvision.models, "get_model_weights", lambda name: [] if name == "resnet152" else weights(name))
+    assert published_names("torchvision:resnet1*") == [resnets[0], resnets[2]]
 
 
 @pytest.mark.parametrize("hint", ["shufflenet_v2_x0_5", "timm:test_resnet", "torchvision:shufflenet_v2_x0_5", "test_resnet"])

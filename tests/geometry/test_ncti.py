@@ -190,7 +190,7 @@ def test_probabilities_of_1_rank_no_model():
         ([[0.1]] * 4, [0, 0, 1, 1], "all embeddings are equal"),
         ([[1 / 3], [1 / 3], [1e3], [1e3]], [0, 0, 1, 1], "no variance within classes"),
         ([[1 / 3], [1 / 3], [0.5], [0.5]], [0, 0, 1, 1], "no variance within classes"),
-        ([[1e3], [1 / 3]], [0, 1], "no variance within classes"),
+        ([[1e3], [1 / 3]], [0, 1], "nothing varies within classes"),
         ([[1 / 3 + 1e3], [1e3], [1e3], [1 / 3 + 1e3]], [0, 0, 1, 1], "class means are equal"),
         ([[1e200], [-1e200], [2e200], [3e200]], [0, 0, 1, 1], "beyond the range"),
     ],

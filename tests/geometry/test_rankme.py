@@ -81,6 +81,7 @@ def test_chunks_and_float32_rows(monkeypatch):
     plain = rankme(evidence_of(z.astype(np.float32), y))
     assert plain.value == pytest.approx(twin(z.astype(np.float32)), rel=1e-12)
     monkeypatch.setattr(spectrum, "_ROWS", 7)
+    monkeypatch.setattr(spectrum, "_KEPT", 0)
     parts = rankme(evidence_of(z.astype(np.float32), y))
     assert parts.value == pytest.approx(plain.value, rel=1e-12)
     assert torch.allclose(parts.influence, plain.influence, rtol=1e-9, atol=1e-14)
@@ -92,6 +93,14 @@ def test_a_class_of_one_image_has_a_value_without_a_standard_error():
     assert found.value == pytest.approx(twin(z), rel=1e-12)
     assert found.stderr is None
     assert "single image" in found.reason
+
+
+def test_as_many_directions_as_images_leave_no_standard_error():
+    z, y = clouds(per_class=(9, 8), dim=40)
+    found = rankme(evidence_of(z, y))
+    assert found.value == pytest.approx(twin(z), rel=1e-12)
+    assert found.stderr is None
+    assert "as many independent directions as images" in found.reason
 
 
 def test_reasons():

@@ -1,5 +1,6 @@
 import math
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -51,6 +52,35 @@ def twin(z, y):
     return posterior(np.array(mixed), y, e)[0][np.arange(len(y)), y]
 
 
+def exact(z, y):
+    """The same with 50 digits; the power steps alone are in float64."""
+    e = max(math.exp(-5 * lambda_of(scatters(z, y)[0])), 1e-10)
+    classes, n = range(y.max() + 1), len(y)
+
+    def fit(rows):
+        groups = [[x for x, c in zip(rows, y, strict=True) if c == k] for k in classes]
+        means = [sum(g[1:], g[0]) / len(g) for g in groups]
+        inner = sum(((x - means[c]).T * (x - means[c]) for x, c in zip(rows, y, strict=True)), mpmath.zeros(z.shape[1])) / n
+        trace = sum(inner[i, i] for i in range(z.shape[1])) / z.shape[1]
+        inverse = ((1 - e) * inner + e * trace * mpmath.eye(z.shape[1])) ** -1
+        towards = [inverse * m.T for m in means]
+        rest = [mpmath.log(mpmath.mpf(len(g)) / n) - (m * t)[0] / 2 for g, m, t in zip(groups, means, towards, strict=True)]
+        return means, [soft([(x * t)[0] + r for t, r in zip(towards, rest, strict=True)]) for x in rows]
+
+    def soft(values):
+        powers = [mpmath.exp(v - max(values)) for v in values]
+        return [p / sum(powers) for p in powers]
+
+    with mpmath.workdps(50):
+        rows = [mpmath.matrix([row.tolist()]) for row in z]
+        means, first = fit(rows)
+        mixed = []
+        for x, c, p in zip(rows, y, first, strict=True):
+            q, others = soft(p)[c], [m for k, m in enumerate(means) if k != c]
+            mixed.append(q * x + (1 - q) * sum(others[1:], others[0]) / len(others))
+        return float(sum(p[c] for p, c in zip(fit(mixed)[1], y, strict=True)) / n)
+
+
 def near(seed=0, spread=6.0, **options):
     """Classes that overlap."""
     z, y = clouds(seed=seed, spread=spread, **options)
@@ -69,6 +99,15 @@ def test_it_equals_its_definition_at_each_shrinkage(scale):
     z, y = near()
     found = sfda(evidence_of(scale * z, y))
     assert found.value == pytest.approx(twin(scale * z, y).mean(), rel=1e-9)
+
+
+@pytest.mark.parametrize("size", [0.0, 1e6])
+def test_small_directions_keep_their_digits_beside_a_large_one(size):
+    """With the matrix Sw' formed, the value is wrong in its eighth digit here, and more with more dimensions."""
+    rng = np.random.default_rng(0)
+    z, y = clouds(per_class=(20, 15, 25), dim=8, spread=6.0)
+    z = z + size * rng.normal(size=(60, 1)) @ rng.normal(size=(1, 8))
+    assert sfda(evidence_of(z, y)).value == pytest.approx(exact(z, y), rel=1e-9)
 
 
 @pytest.mark.parametrize(("sizes", "dim"), [((20, 30), 4), ((12, 9, 14, 8, 10), 20)])

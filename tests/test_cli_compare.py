@@ -173,8 +173,22 @@ def test_ctrl_c_says_what_is_kept(zoo, tmp_path):
 def test_killed_twenty_times_and_resumed_to_the_same_table(zoo, tmp_path):
     """SIGKILL at a random moment of a run, twenty times: the file is sound, nothing finished is lost, and the table is the undisturbed one."""
 
+    # cells that take longer than the start of the process, so that kills fall among them
+    data = (
+        "--source",
+        "demo",
+        "--target",
+        "demo",
+        "--target",
+        str(bundled_path("demo-train.parquet")),
+        "--gc",
+        "exact",
+        "--gc-rtol",
+        "0",
+    )
+
     def command(store):
-        return [sys.executable, "-m", "gcaudit", "compare", *zoo, *DATA, "--keep-embeddings", "--store", str(store)]
+        return [sys.executable, "-m", "gcaudit", "compare", *zoo, *data, "--keep-embeddings", "--store", str(store)]
 
     began = time.monotonic()
     undisturbed = subprocess.run(command(tmp_path / "whole.db"), capture_output=True, text=True, check=True)
@@ -196,7 +210,7 @@ def test_killed_twenty_times_and_resumed_to_the_same_table(zoo, tmp_path):
         assert kept >= told
         resumed = subprocess.run(command(store), capture_output=True, text=True, check=True)
         assert resumed.stdout == undisturbed.stdout
-        assert f"{4 - kept} measured, {kept} from" in resumed.stderr or kept in (0, 4)
+        assert f"{8 - kept} measured, {kept} from" in resumed.stderr
         finished.append(kept)
     print(f"cells that were finished when the process was killed: {finished}")
-    assert len(set(finished)) > 1
+    assert len(set(finished)) > 3

@@ -13,7 +13,7 @@ from gcaudit.spec import AuditSpec
 pytest.importorskip("ray")
 
 CLUSTER = """
-import json, sys
+import json, sys, time
 from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
@@ -40,6 +40,10 @@ def note(result, done, total):
     alive.append(sum(node["Alive"] for node in ray.nodes()))
 
 found = Comparison(Store(Path(sys.argv[1]) / "ray.db"), engine).fill(cells, note)
+deadline = time.monotonic() + 60  # the cluster takes its time to call a node lost
+while sum(node["Alive"] for node in ray.nodes()) > 2 and time.monotonic() < deadline:
+    time.sleep(0.5)
+alive.append(sum(node["Alive"] for node in ray.nodes()))
 engine.close()
 cluster.shutdown()
 alone = Comparison(Store(Path(sys.argv[1]) / "local.db"), LocalEngine()).fill(cells)

@@ -3,18 +3,15 @@
 Embeddings are projected on the first principal components that hold more than 80% of the variance, a mixture of 5 K Gaussians with full covariances is
 fitted to them without labels, and the probabilities of its components for each image go into LEEP. Published codes differ: K or 5 K components, with
 and without a seed, and a family of them takes the mean probability without the logarithm, which is not LEEP. Here: 5 K, the logarithm, float64, and
-scikit-learn's mixture from its k-means start at the seed 123, as the seeded one of the published codes.
+the k-means start at the seed 123, as the seeded one of the published codes.
 
 The mixture has local optima, so the value depends on that seed, and there is no standard error: it would not hold what another start gives. At most
-5000 images are taken; the cost grows as images * components * (dimensions kept)^2. The mixture adds 1e-6 to variances, so
-embeddings of very small scale give another value.
+5000 images are taken. The mixture adds 1e-6 to variances, so embeddings of very small scale give another value.
 
 Reference: Li, Jia, Sang, Zhu, Green, Wang, Gong, "Ranking neural checkpoints", CVPR 2021.
 """
 
 from __future__ import annotations
-
-import warnings
 
 import torch
 from torch import Tensor
@@ -22,6 +19,7 @@ from torch import Tensor
 from gcaudit.geometry.estimate import Estimate, missing, normal_estimate
 from gcaudit.geometry.evidence import Evidence
 from gcaudit.geometry.leep import leep_of
+from gcaudit.geometry.mixture import SingularCovarianceError, mixture_probabilities
 from gcaudit.geometry.neighbours import balanced_subset
 from gcaudit.geometry.spectrum import labels_reason
 
@@ -43,14 +41,11 @@ def mixture_leep(z: Tensor, labels: Tensor, classes: int, components: int, seed:
 
     Returns:
         LEEP in nats.
-    """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.mixture import GaussianMixture
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model = GaussianMixture(components, random_state=seed).fit(z.numpy())
-    probabilities = torch.from_numpy(model.predict_proba(z.numpy()))
+    Raises:
+        SingularCovarianceError: the mixture has no likelihood.
+    """
+    probabilities = mixture_probabilities(z, components, seed)
     value, _ = leep_of(lambda rows: probabilities[rows], labels, classes, components)
     return float(value)
 
@@ -93,7 +88,6 @@ def n_leep(evidence: Evidence) -> Estimate:
     z = main_components(evidence, rows, _SHARE)
     try:
         value = mixture_leep(z, evidence.labels[rows], evidence.classes, components, _SEED)
-    except ValueError:
-        # 1e-6 is lost beside large variances, and a component of few images then has no inverse covariance
+    except SingularCovarianceError:
         return missing("the mixture could not be fitted: a component has a singular covariance", len(rows))
     return normal_estimate(value, None, len(rows), "no standard error: the mixture has local optima and depends on its start")

@@ -96,4 +96,5 @@ def test_reasons():
     z, y = clouds()
     assert "at least 2 classes" in pactran_gaussian(evidence_of(z, np.zeros_like(y))).reason
     assert "all embeddings are equal" in pactran_gaussian(evidence_of(np.ones_like(z), y)).reason
+    assert "scale of the embeddings is too large" in pactran_gaussian(evidence_of(1e9 * z, y)).reason
     assert "beyond the range" in pactran_gaussian(evidence_of(1e200 * z, y)).reason

@@ -14,7 +14,7 @@ IMAGES, DIM, CLASSES = 5000, 1024, 50
 # seconds that published codes took on two cores, over the 2 s or so of a thin SVD there
 PUBLISHED_SECONDS = {"logme": 2.9, "h_score": 1.8, "h_score_regularized": 4.4, "trans_rate": 1.5, "sfda": 1.9}
 PUBLISHED_SECONDS |= {"ncti_seli": 0.7, "parc": 7.7, "n_leep": 69.0, "cdnv": 0.4, "nc1": 2.7}
-BY_SVD = ("logme", "h_score", "h_score_regularized", "trans_rate", "rankme")
+BY_SVD = ("logme", "h_score", "h_score_regularized", "trans_rate", "rankme", "nc1")
 WITHOUT_ENERGIES = [metric for metric in METRICS if metric.needs != "energies"]
 
 
@@ -49,32 +49,30 @@ def evidence(features):
 
 @pytest.mark.parametrize("metric", WITHOUT_ENERGIES, ids=[metric.name for metric in WITHOUT_ENERGIES])
 def test_time_of_a_score(benchmark, report, evidence, unit, metric):
-    probe = ProbeSettings()
-    times = [
-        seconds(lambda: metric.measure(fresh(evidence), probe))
-        for _ in range(1 if metric.name in ("n_leep", "linear_probe_accuracy") else 3)
-    ]
-    benchmark.pedantic(lambda: None, rounds=1)
-    value = metric.measure(fresh(evidence), probe) if metric.name not in ("n_leep", "linear_probe_accuracy") else None
+    """Bound: the seconds of the published codes on two cores, for those that are slow there."""
+    times = []
+
+    def measure():
+        times.append(seconds(lambda: metric.measure(fresh(evidence), ProbeSettings())))
+
+    benchmark.pedantic(measure, rounds=3)
     ratio = statistics.median(times) / unit
-    told = {"value": value.value if value.value is not None else -1.0} if value is not None else {}
-    report(ratio=ratio, svd_seconds=unit, **told)
+    report(ratio=ratio, svd_seconds=unit)
     if metric.name in ("parc", "n_leep"):
         assert ratio * unit < PUBLISHED_SECONDS[metric.name]
 
 
-def test_all_scores_by_decomposition_together(benchmark, report, evidence, unit):
-    """Bound: two decompositions for all of them."""
-    probe = ProbeSettings()
-    chosen = [metric for metric in METRICS if metric.name in BY_SVD]
+@pytest.mark.parametrize("chosen", [BY_SVD, (*BY_SVD, "sfda")], ids=["svd", "svd and sfda"])
+def test_all_scores_by_decomposition_together(benchmark, report, evidence, unit, chosen):
+    """Bound: two decompositions for all that are made of one. SFDA is made of two more, of other matrices."""
+    metrics = [metric for metric in METRICS if metric.name in chosen]
+    times = []
 
-    def together():
+    def measure():
         own = fresh(evidence)
-        for metric in chosen:
-            metric.measure(own, probe)
+        times.append(seconds(lambda: [metric.measure(own, ProbeSettings()) for metric in metrics]))
 
-    together()
-    ratio = statistics.median(seconds(together) for _ in range(3)) / unit
-    benchmark.pedantic(lambda: None, rounds=1)
+    benchmark.pedantic(measure, rounds=3, warmup_rounds=1)
+    ratio = statistics.median(times[1:]) / unit
     report(ratio=ratio, svd_seconds=unit)
-    assert ratio <= 2
+    assert ratio <= (2 if chosen == BY_SVD else 3)

@@ -6,13 +6,13 @@ new target costs no second look at the source.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
 from gcaudit.audit import check_target
 from gcaudit.blocks import Block, assemble_report
-from gcaudit.data import open_data
+from gcaudit.data import DataRequest, ImageSet, open_data
 from gcaudit.data.fingerprint import content_key
 from gcaudit.engine import Engine, Failure, Task
 from gcaudit.errors import GcauditError
@@ -91,10 +91,40 @@ Note = Callable[[CellResult, int, int], None]
 
 
 @final
+class _DataSets:
+    """Data sets, each opened and named once."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[ImageSet, str] | GcauditError] = {}
+
+    def find(self, request: DataRequest) -> tuple[ImageSet, str]:
+        """Open a data set and name its content, or raise the `GcauditError` that this led to the first time."""
+        name = repr(request)
+        if name not in self._found:
+            try:
+                images = open_data(request)
+                self._found[name] = images, content_key(images)
+            except GcauditError as error:
+                self._found[name] = error
+        found = self._found[name]
+        if isinstance(found, GcauditError):
+            raise found
+        return found
+
+
+@final
 class Comparison:
     """Fills a store with cells."""
 
-    def __init__(self, store: Store, engine: Engine, *, refresh: bool = False, keep: bool = False) -> None:
+    def __init__(
+        self,
+        store: Store,
+        engine: Engine,
+        *,
+        refresh: bool = False,
+        keep: bool = False,
+        influences: Collection[str] | None = None,
+    ) -> None:
         """Make ready.
 
         Args:
@@ -102,9 +132,10 @@ class Comparison:
             engine: that does the work.
             refresh: measure again what is there.
             keep: keep embeddings.
+            influences: which the reports are given, as `ROLE.METRIC`; None for all, which takes much memory where cells are many.
         """
         self._store, self._engine = store, engine
-        self._refresh, self._keep = refresh, keep
+        self._refresh, self._keep, self._influences = refresh, keep, influences
         self._fresh: set[str] = set()
         self._observations: dict[str, str] = {}
 
@@ -175,34 +206,22 @@ class Comparison:
                 self._store.put_model(question, outcome.to_json())
 
     def _name_blocks(self, plans: list[_Plan]) -> None:
-        contents: dict[str, str | GcauditError] = {}
+        data = _DataSets()
         for plan in plans:
             if plan.identity is None:
                 continue
             spec, keys = plan.request.spec, {}
             try:
                 for role in plan.roles:
-                    seen = observation_key(plan.identity, spec, role, self._data_key(contents, spec, role))
+                    images, content = data.find(spec.data_request(role))
+                    seen = observation_key(plan.identity, spec, role, content)
                     keys[role] = block_key(seen, spec, role)
                     self._observations[keys[role]] = seen
-                if spec.target is not None:
-                    plan.warnings = check_target(spec, open_data(spec.data_request("target")))
+                    if role == "target":
+                        plan.warnings = check_target(spec, images)
                 plan.keys = keys
             except GcauditError as error:
                 plan.reason = str(error)
-
-    def _data_key(self, contents: dict[str, str | GcauditError], spec: AuditSpec, role: Role) -> str:
-        request = spec.data_request(role)
-        name = repr(request)
-        if name not in contents:
-            try:
-                contents[name] = content_key(open_data(request))
-            except GcauditError as error:
-                contents[name] = error
-        found = contents[name]
-        if isinstance(found, GcauditError):
-            raise found
-        return found
 
     def _missing(self, users: dict[str, list[_Plan]]) -> Iterator[Task | None]:
         """List what has to be measured; what another process has under way comes last, if it is still missing then.
@@ -275,5 +294,5 @@ class Comparison:
     def _result(self, plan: _Plan) -> CellResult:
         if plan.reason is not None or plan.keys is None:
             return CellResult(plan.request, None, plan.reason or "it was not reached", fresh=False)
-        report = self._store.get_report(cell_key(plan.keys["source"], plan.keys.get("target")))
+        report = self._store.get_report(cell_key(plan.keys["source"], plan.keys.get("target")), self._influences)
         return CellResult(plan.request, report, None if report else "it was not reached", fresh=plan.fresh)

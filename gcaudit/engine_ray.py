@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from gcaudit.errors import RequestError, one_line
 
 _RETRIES = 3
 _LOOK_SECONDS = 0.5
+_COUNT_SECONDS = 10
 _STORE_BYTES = 200 * 2**20
 _held: dict[str, Worker] = {}
 """The worker of this process, which holds on to models and data from task to task."""
@@ -120,7 +122,8 @@ class RayEngine:
             import ray.util.scheduling_strategies
         except ImportError:
             raise RequestError("expected Ray for --engine ray, found none; pip install 'gcaudit[ray]'") from None
-        self._ray, self._progress, self._gpus = ray, progress, gpus
+        self._ray: Any = ray
+        self._progress, self._gpus = progress, gpus
         self._own = not ray.is_initialized()
         if not self._own:
             return
@@ -142,9 +145,8 @@ class RayEngine:
             What came of each, in the order of completion.
         """
         ray = self._ray
-        resources = ray.cluster_resources()
-        gpus = self._gpus if self._gpus is not None else float(resources.get("GPU", 0) > 0)
-        slots = int(resources.get("GPU", 0) / gpus if gpus else resources.get("CPU", 1)) or 1
+        gpus = self._gpus if self._gpus is not None else float(ray.cluster_resources().get("GPU", 0) > 0)
+        slots, counted = 0, -math.inf
         remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=_RETRIES)(carry_out)
         # on the driver's own node, which cannot be lost without the driver
         near = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
@@ -154,6 +156,8 @@ class RayEngine:
         with self._watching(board) as look:
             try:
                 while more or under_way:
+                    if time.monotonic() - counted > _COUNT_SECONDS:  # machines come and go
+                        slots, counted = self._slots(gpus), time.monotonic()
                     while more and not idle and len(under_way) < 2 * slots:
                         task = next(tasks, _END)
                         if isinstance(task, Task):
@@ -171,6 +175,11 @@ class RayEngine:
                 for reference in under_way:
                     ray.cancel(reference, force=True)
 
+    def _slots(self, gpus: float) -> int:
+        """Return how many tasks the cluster can have under way."""
+        resources = self._ray.cluster_resources()
+        return int(resources.get("GPU", 0) / gpus if gpus else resources.get("CPU", 1)) or 1
+
     def _outcome(self, reference: Any) -> Outcome:
         try:
             found: Outcome = self._ray.get(reference)
@@ -186,7 +195,13 @@ class RayEngine:
         def close(place: str) -> None:
             bars.pop(place)[0].__exit__(None, None, None)
 
+        looked = -math.inf
+
         def look() -> None:
+            nonlocal looked
+            if time.monotonic() - looked < _LOOK_SECONDS:
+                return
+            looked = time.monotonic()
             try:
                 rows = self._ray.get(board.read.remote(), timeout=_LOOK_SECONDS)
             except self._ray.exceptions.RayError:

@@ -212,7 +212,8 @@ def rank_zoo(request: RankRequest, progress: ProgressBar | None = None, say: Cal
             say(f"gcaudit: {done}/{total} {result.request.title}: done")
 
     try:
-        results = Comparison(store, engine, refresh=request.refresh, keep=request.keep).fill(cells, note)
+        comparison = Comparison(store, engine, refresh=request.refresh, keep=request.keep, influences=(rule.name,))
+        results = comparison.fill(cells, note)
     except KeyboardInterrupt:
         raise InterruptedAuditError(f"finished cells are kept in {path}, the same command goes on from there") from None
     finally:

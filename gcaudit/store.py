@@ -14,7 +14,7 @@ import hashlib
 import io
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -180,11 +180,12 @@ class Store:
         """
         return self._db.execute("SELECT 1 FROM cells WHERE key = ?", (key,)).fetchone() is not None
 
-    def get_block(self, key: str) -> Block | None:
+    def get_block(self, key: str, influences: Collection[str] | None = None) -> Block | None:
         """Look a block up.
 
         Args:
             key: of its content.
+            influences: which to read, as `ROLE.METRIC`; None for all.
 
         Returns:
             The block, without draws; None when it is not there.
@@ -195,13 +196,14 @@ class Store:
         role, seconds, text, raw = row
         content = json.loads(text)
         with np.load(io.BytesIO(raw), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        digests = arrays.pop("digests")
-        influences = {name.removeprefix("influence/"): values.astype(np.float64) for name, values in arrays.items()}
+            digests = file["digests"]
+            names = [name.removeprefix("influence/") for name in file.files if name != "digests"]
+            wanted = [name for name in names if influences is None or name in influences]
+            found = {name: file[f"influence/{name}"].astype(np.float64) for name in wanted}
         return Block(
             role=role,
             data=DataBlock.model_validate(content["data"]),
-            evidence=ReportEvidence(influences, {}),
+            evidence=ReportEvidence(found, {}),
             digests=digests,
             family=content["family"],
             warnings=tuple(content["warnings"]),
@@ -223,11 +225,12 @@ class Store:
         with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
-    def get_report(self, key: str) -> Report | None:
+    def get_report(self, key: str, influences: Collection[str] | None = None) -> Report | None:
         """Look a report up, with the influences of its blocks.
 
         Args:
             key: of the cell.
+            influences: which to read, as `ROLE.METRIC`; None for all.
 
         Returns:
             The report; None when it is not there.
@@ -235,9 +238,9 @@ class Store:
         row = self._db.execute("SELECT report, source_block, target_block FROM cells WHERE key = ?", (key,)).fetchone()
         if row is None:
             return None
-        blocks = [block for name in row[1:] if name is not None and (block := self.get_block(name)) is not None]
-        influences = {name: values for block in blocks for name, values in block.evidence.influences.items()}
-        return Report.from_json(row[0]).with_evidence(ReportEvidence(influences, {}))
+        blocks = [block for name in row[1:] if name is not None and (block := self.get_block(name, influences)) is not None]
+        found = {name: values for block in blocks for name, values in block.evidence.influences.items()}
+        return Report.from_json(row[0]).with_evidence(ReportEvidence(found, {}))
 
     def put_failure(self, request: str, model: str, source: str, target: str | None, reason: str) -> None:
         """Keep why a cell could not be done.

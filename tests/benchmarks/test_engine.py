@@ -1,0 +1,145 @@
+"""What a cell of `gcaudit compare` costs, and what the store and Ray add to it.
+
+The store's part is measured with an engine that answers at once with the same block, so that all time is the driver's own.
+"""
+
+import dataclasses
+import os
+import resource
+import statistics
+import time
+
+import pytest
+import torch
+from conftest import seconds, spec_of
+
+from gcaudit.audit import observe_block
+from gcaudit.compare import CellRequest, Comparison
+from gcaudit.data import open_data
+from gcaudit.encoders import load_encoder
+from gcaudit.engine import LocalEngine, Task, Worker
+from gcaudit.identity import identify
+from gcaudit.metrics import find_metrics, measure_evidence
+from gcaudit.observe import observe
+from gcaudit.runner import Runner
+from gcaudit.spec import AuditSpec
+from gcaudit.store import Store
+
+MODELS, TARGETS = 100, 20
+TASKS = 200
+
+
+def demo(**fields):
+    return AuditSpec(**{"model": "demo", "source": "demo", "target": "demo", "metrics": ("all",), "workers": 0} | fields)
+
+
+class Parrot:
+    """Answers every task at once: each model is another, and each block the same."""
+
+    def __init__(self):
+        spec = demo(metrics=None)
+        encoder = load_encoder(spec.model_request())
+        self._identity = identify(encoder, spec.model_request())
+        runner = Runner(encoder, spec.run_settings())
+        self._blocks = {
+            role: observe_block(demo(), role, open_data(spec.data_request(role)), runner) for role in ("source", "target")
+        }
+
+    def run(self, tasks):
+        for task in tasks:
+            if task.role is not None:
+                yield task, self._blocks[task.role]
+            else:
+                model = self._identity.model.model_copy(update={"sha256": f"{abs(hash(task.spec.model)):064d}"})
+                yield task, dataclasses.replace(self._identity, model=model)
+
+    def close(self):
+        pass
+
+
+def test_what_the_driver_takes(benchmark, report, tmp_path):
+    """Bound: twenty cells a second, first and second time."""
+    cells = [
+        CellRequest(
+            f"model {model}", "demo", f"demo {500 - target}", demo(model=f"model{model}.pt", target_max_images=500 - target)
+        )
+        for model in range(MODELS)
+        for target in range(TARGETS)
+    ]
+    engine = Parrot()
+    store = Store(tmp_path / "gcaudit.db")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    comparison = Comparison(store, engine, influences=("target.probe_accuracy",))
+    first = seconds(lambda: benchmark.pedantic(lambda: comparison.fill(cells), rounds=1))
+    again = seconds(lambda: Comparison(store, engine, influences=("target.probe_accuracy",)).fill(cells))
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    size = (tmp_path / "gcaudit.db").stat().st_size / 2**20
+    count = len(cells)
+    report(cells=count, first_ms=1e3 * first / count, again_ms=1e3 * again / count, memory_mib=grown, store_mib=size)
+    assert first / count < 0.05
+    assert again / count < 0.05
+
+
+def test_what_ray_takes(benchmark, report, tmp_path):
+    """Tasks without a pass, so that what is left is Ray's own; bound: 50 ms a task."""
+    pytest.importorskip("ray")
+    from gcaudit.engine_ray import RayEngine
+
+    kept = tmp_path / "kept.safetensors"
+    spec = demo(metrics=("cdnv",))
+    Worker().carry_out(Task("first", spec, "target", "demo", kept, keep=True))
+    tasks = [Task(str(number), spec, "target", "demo", kept, look=True) for number in range(TASKS)]
+    local = seconds(lambda: list(LocalEngine().run(iter(tasks))))
+    began = time.perf_counter()
+    engine = RayEngine(None, None)
+    start = time.perf_counter() - began
+    try:
+        list(engine.run(iter(tasks[:8])))
+        wall = seconds(lambda: benchmark.pedantic(lambda: list(engine.run(iter(tasks))), rounds=1))
+    finally:
+        engine.close()
+    report(tasks=TASKS, local_ms=1e3 * local / TASKS, ray_ms=1e3 * wall / TASKS, start_s=start)
+    assert wall / TASKS < 0.05
+
+
+@pytest.mark.parametrize("name", ["resnet20", "tf_efficientnet_lite0"])
+def test_what_a_block_takes(benchmark, report, shared, device, name):
+    """One model on one data set: loading, the pass, the core metrics, and all of them."""
+    model, arch = spec_of(shared, name)
+    size = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "input_size": 32} if name == "resnet20" else {}
+    spec = AuditSpec(
+        model=model,
+        arch=arch,
+        source=str(shared / "data" / "cifar10" / "test.parquet"),
+        source_max_images=1000,
+        device=str(device),
+        n_query=5,
+        **size,
+    )
+    loading = statistics.median(seconds(lambda: load_encoder(spec.model_request())) for _ in range(3))
+    runner = Runner(load_encoder(spec.model_request()), spec.run_settings())
+    data = open_data(spec.data_request("source"))
+    whole = dataclasses.replace(spec.pass_settings("source"), logits=True)
+    observation = None
+
+    def look():
+        nonlocal observation
+        observation = observe(runner, data, whole)
+
+    look()
+    looking = seconds(lambda: benchmark.pedantic(look, rounds=1), str(device))
+    times = {}
+    for group in ("core", "all"):
+        chosen = [metric for metric in find_metrics([group]) if "target" in metric.roles]
+        evidence = dataclasses.replace(observation.evidence)
+        times[group] = seconds(lambda evidence=evidence, chosen=chosen: measure_evidence(evidence, chosen, spec.probe()))
+    report(
+        images=len(data.labels),
+        load_s=loading,
+        pass_s=looking,
+        core_s=times["core"],
+        all_s=times["all"],
+        threads=torch.get_num_threads(),
+        cores=os.cpu_count(),
+    )
+    assert looking > 0

@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 FORMATS = ("table", "json", "markdown")
 _SUFFIXES = {".json": "json", ".md": "markdown", ".txt": "table"}
 _PIPE_WIDTH = 160
+_BARS = 8
+_SPEED_SECONDS = 600
 
 
 def choose_format(name: str | None, output: Path | None) -> str:
@@ -316,8 +318,57 @@ def deliver_verdicts(result: GateResult, junit: Path | None) -> None:
 
 
 @contextmanager
+def progress_board() -> Iterator[Callable[[str, int], AbstractContextManager[Callable[[int], None] | None]]]:
+    """Show bars with what is done a second and the time left, on a terminal only.
+
+    Of many bars the first eight are shown, and how many more there are.
+
+    Yields:
+        A function of a title and a total that opens a bar, which is shown until its context is left. The context's value is a function to call
+        with what was done, or None.
+    """
+    if not sys.stderr.isatty():
+        yield lambda _title, _total: nullcontext()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Speed(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text("" if task.speed is None else f"{task.speed:.3g}/s")
+
+    columns = (
+        TextColumn("{task.description}{task.fields[more]}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Speed(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True, speed_estimate_period=_SPEED_SECONDS) as progress:
+
+        def arrange() -> None:
+            tasks = progress.tasks
+            for place, task in enumerate(tasks):
+                more = f" (and {len(tasks) - _BARS} more)" if place == _BARS - 1 and len(tasks) > _BARS else ""
+                progress.update(task.id, visible=place < _BARS, more=more)
+
+        @contextmanager
+        def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+            task = progress.add_task(title.replace("[", r"\["), total=total, more="")
+            arrange()
+            try:
+                yield lambda count: progress.advance(task, count)
+            finally:
+                progress.remove_task(task)
+                arrange()
+
+        yield bar
+
+
+@contextmanager
 def progress_bar(title: str, total: int) -> Iterator[Callable[[int], None] | None]:
-    """Show a bar with images a second and the time left, on a terminal only.
+    """Show one bar; see `progress_board`.
 
     Args:
         title: what is under way.
@@ -326,18 +377,5 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[[int], None] | Non
     Yields:
         A function to call with the number of images done, or None.
     """
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-    from rich.text import Text
-
-    class Speed(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            return Text("" if task.speed is None else f"{task.speed:.0f} images/s")
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(title.replace("[", r"\["), total=total)
-        yield lambda count: progress.advance(task, count)
+    with progress_board() as bar, bar(title, total) as advance:
+        yield advance

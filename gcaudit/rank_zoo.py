@@ -175,7 +175,7 @@ def choose_engine(request: RankRequest, progress: ProgressBar) -> Engine:
     return LocalEngine(progress)
 
 
-def rank_zoo(request: RankRequest, progress: ProgressBar | None = None, say: Callable[[str], None] = lambda _line: None) -> Ranked:
+def rank_zoo(request: RankRequest, progress: ProgressBar = no_bar, say: Callable[[str], None] = lambda _line: None) -> Ranked:
     """Measure what is missing, and rank.
 
     Args:
@@ -202,10 +202,12 @@ def rank_zoo(request: RankRequest, progress: ProgressBar | None = None, say: Cal
         read_metric(request.truth, "--truth")
     path = request.store or DEFAULT_STORE
     check_writable(path, "--store")
-    engine = choose_engine(request, progress or no_bar)
+    engine = choose_engine(request, progress)
     store = Store(path)
 
     def note(result: CellResult, done: int, total: int) -> None:
+        if advance is not None:
+            advance(1)
         if result.report is None:
             say(f"gcaudit: {done}/{total} {result.request.title}: {result.reason}")
         elif result.fresh:
@@ -213,7 +215,8 @@ def rank_zoo(request: RankRequest, progress: ProgressBar | None = None, say: Cal
 
     try:
         comparison = Comparison(store, engine, refresh=request.refresh, keep=request.keep, influences=(rule.name,))
-        results = comparison.fill(cells, note)
+        with progress("cells", len(cells)) as advance:
+            results = comparison.fill(cells, note)
     except KeyboardInterrupt:
         raise InterruptedAuditError(f"finished cells are kept in {path}, the same command goes on from there") from None
     finally:

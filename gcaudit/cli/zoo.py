@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from gcaudit.cli.app import app
-from gcaudit.console import check_writable, deliver, progress_bar, say, write_out
+from gcaudit.console import check_writable, deliver, progress_board, say, write_out
 from gcaudit.errors import RequestError
 from gcaudit.options import DATA, OUT, RUN, Output, Quiet, audit_options, option, takes
 
@@ -84,7 +84,11 @@ def compare(
         truth=truth,
         scatter=tuple(scatter or ()),
     )
-    found = rank_zoo(request, progress_bar if not quiet else None, (lambda _line: None) if quiet else say)
+    if quiet:
+        found = rank_zoo(request)
+    else:
+        with progress_board() as bar:
+            found = rank_zoo(request, bar, say)
     deliver(found.render(name), output)
     for line in found.warnings:
         say(f"gcaudit: warning: {line}")

@@ -355,7 +355,7 @@ def progress_board() -> Iterator[Callable[[str, int], AbstractContextManager[Cal
 
         @contextmanager
         def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
-            task = progress.add_task(title.replace("[", r"\["), total=total, more="")
+            task = progress.add_task(title.replace("[", r"\["), total=total, visible=len(progress.tasks) < _BARS, more="")
             arrange()
             try:
                 yield lambda count: progress.advance(task, count)

@@ -3,6 +3,7 @@
     gcaudit.score(model, source=..., target=...) -> Report
     gcaudit.measure(embeddings, labels) -> {metric: Estimate}
     gcaudit.energies(embed, images) -> energies of the images
+    gcaudit.compare(models, sources, targets) -> Ranked
     gcaudit.gate(report, rules, baseline) -> GateResult
 
 Names are imported when they are first used, so that `gcaudit --help` need not wait for torch.
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from gcaudit.geometry.jacobian import energies
     from gcaudit.geometry.ridge import ProbeSettings
     from gcaudit.metrics import METRICS, measure
+    from gcaudit.rank_zoo import Ranked, RankRequest, compare
     from gcaudit.report.schema import Report
     from gcaudit.spec import AuditSpec
 
@@ -30,7 +32,10 @@ _HOMES = {
     "GcauditError": "gcaudit.errors",
     "METRICS": "gcaudit.metrics",
     "ProbeSettings": "gcaudit.geometry.ridge",
+    "RankRequest": "gcaudit.rank_zoo",
+    "Ranked": "gcaudit.rank_zoo",
     "Report": "gcaudit.report.schema",
+    "compare": "gcaudit.rank_zoo",
     "energies": "gcaudit.geometry.jacobian",
     "gate": "gcaudit.gates",
     "measure": "gcaudit.metrics",
@@ -44,7 +49,10 @@ __all__ = [
     "Estimate",
     "GcauditError",
     "ProbeSettings",
+    "RankRequest",
+    "Ranked",
     "Report",
+    "compare",
     "energies",
     "gate",
     "measure",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from difflib import get_close_matches
 from typing import Any
 
 from gcaudit.blocks import Block, assemble_report, make_block, model_block, used_settings
@@ -17,7 +15,7 @@ from gcaudit.metrics import Role
 from gcaudit.observe import observe
 from gcaudit.report.schema import ModelBlock, Report
 from gcaudit.runner import Runner, resolve_device
-from gcaudit.spec import AuditSpec
+from gcaudit.spec import AuditSpec, check_options
 
 ProgressBar = Callable[[str, int], AbstractContextManager[Callable[[int], None] | None]]
 
@@ -143,11 +141,5 @@ def score(model: Any, source: Any, target: Any = None, **options: Any) -> Report
         >>> report = score("timm:resnet18", source="cifar10", target="photos/")  # doctest: +SKIP
         >>> report.source.metrics["cdnv"].value  # doctest: +SKIP
     """
-    known = [field.name for field in dataclasses.fields(AuditSpec)]
-    for name in options:
-        if name not in known:
-            close = get_close_matches(name, known, n=1)
-            raise RequestError(
-                f"expected an option of an audit, found {name!r}; {f'did you mean {close[0]}?' if close else 'see AuditSpec'}"
-            )
+    check_options(options)
     return run_audit(AuditSpec(model=model, source=source, target=target, **options))

@@ -6,20 +6,23 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from gcaudit.audit import ProgressBar, check_request, no_bar
-from gcaudit.compare import CellRequest, CellResult, Comparison
+from gcaudit.cells import CellRequest, CellResult, Comparison
 from gcaudit.console import check_writable, table_text, write_atomically
 from gcaudit.engine import Engine, LocalEngine
 from gcaudit.errors import InterruptedAuditError, RequestError
 from gcaudit.ranking import Ranking, parse_sort, rank
 from gcaudit.report.predictions import predictions_json, predictions_markdown, render_predictions, scatter_plot
 from gcaudit.report.ranking import frame_bytes, ranking_frame, ranking_json, render_ranking, render_ranking_markdown
-from gcaudit.spec import AuditSpec
+from gcaudit.spec import AuditSpec, check_options
 from gcaudit.store import DEFAULT_STORE, Store
 from gcaudit.truth import Prediction, Truth, predictions, read_metric, read_truth
 from gcaudit.zoo import ZooData, ZooModel, expand_models, read_zoo
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 ENGINES = ("local", "ray")
 
@@ -79,6 +82,10 @@ class Ranked:
     warnings: tuple[str, ...]
     summary: str
 
+    def frame(self) -> DataFrame:
+        """Return a table with a row a cell: names, rank, groups, and each value with its standard error and 95% interval."""
+        return ranking_frame(self.ranking)
+
     def render(self, name: str, *, to_terminal: bool = False) -> str | bytes:
         """Write it.
 
@@ -95,7 +102,7 @@ class Ranked:
             further = "" if self.truth is None else "\n" + predictions_markdown(self.predictions, self.truth)
             return render_ranking_markdown(self.ranking) + further
         if name in ("csv", "parquet"):
-            return frame_bytes(ranking_frame(self.ranking), name)
+            return frame_bytes(self.frame(), name)
         text = table_text(render_ranking(self.ranking), to_terminal=to_terminal)
         if self.truth is not None:
             text += table_text(render_predictions(self.predictions, self.truth), to_terminal=to_terminal)
@@ -232,6 +239,53 @@ def rank_zoo(request: RankRequest, progress: ProgressBar = no_bar, say: Callable
     summary = f"{len(results)} cells: {fresh} measured, {len(results) - fresh - failed} from {path}, {failed} failed"
     warnings = () if truth is None else truth.warnings
     return Ranked(ranking, truth, found, warnings, f"{summary}; {time.perf_counter() - began:.1f} s")
+
+
+def compare(
+    models: str | Path | Sequence[str | Path],
+    sources: str | Path | Sequence[str | Path] = (),
+    targets: str | Path | Sequence[str | Path] = (),
+    *,
+    sort: str | None = None,
+    truth: str | Path | None = None,
+    store: str | Path | None = None,
+    **options: Any,
+) -> Ranked:
+    """Rank models on data, as `gcaudit compare` does; what is in the store is not measured again.
+
+    Args:
+        models: paths, `timm:NAME`, globs such as `timm:resnet*`, or one YAML file.
+        sources: data specs of what they were trained on; may be missing with a YAML file.
+        targets: data specs of what they will be used for.
+        sort: the metric to rank by, such as `source.cdnv`; None takes the probe's accuracy on the target.
+        truth: CSV of `model,accuracy[,target]`, or a metric, to compare all metrics with.
+        store: path of the store; None takes `gcaudit.db` in the working folder.
+        options: fields of `AuditSpec`, named as on the command line (`metrics="all"`, `n_shot=(1, 5)`, ...).
+
+    Returns:
+        The rankings; `frame()` makes a table of them. What could not be done is in `ranking.failed`.
+
+    Raises:
+        GcauditError: something asked for is wrong.
+
+    Example:
+        >>> compare(["a.pt", "b.pt"], "cifar10", "photos/", arch="timm:resnet18").frame()  # doctest: +SKIP
+    """
+    check_options(options)
+    request = RankRequest(
+        models=_names(models),
+        sources=_names(sources),
+        targets=_names(targets),
+        fields=options,
+        sort=sort,
+        truth=None if truth is None else str(truth),
+        store=None if store is None else Path(store),
+    )
+    return rank_zoo(request)
+
+
+def _names(given: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
+    return tuple(str(name) for name in ((given,) if isinstance(given, str | Path) else given))
 
 
 def _plot(text: str) -> tuple[str, Path]:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, final
 
+from gcaudit.cells import CellResult
 from gcaudit.comparable import comparable_group, contrast_error, find_value
-from gcaudit.compare import CellResult
 from gcaudit.errors import RequestError
 from gcaudit.geometry.estimate import NORMAL_95
 from gcaudit.metrics import Metric, find_metrics

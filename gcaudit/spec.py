@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import PurePath
 from typing import Any, final
 
@@ -201,3 +203,21 @@ class AuditSpec:
         """
         without = () if role == "source" or self.target_gc else ("energies",)
         return tuple(m for m in find_metrics(self.metrics) if role in m.roles and m.needs not in without)
+
+
+def check_options(names: Iterable[str]) -> None:
+    """Check that a Python call names options that there are.
+
+    Args:
+        names: of fields of `AuditSpec`.
+
+    Raises:
+        RequestError: one is unknown.
+    """
+    known = [field.name for field in fields(AuditSpec)]
+    for name in names:
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            raise RequestError(
+                f"expected an option of an audit, found {name!r}; {f'did you mean {close[0]}?' if close else 'see AuditSpec'}"
+            )

@@ -9,8 +9,8 @@ from typing import final
 
 import pandas as pd
 
+from gcaudit.cells import CellRequest, CellResult
 from gcaudit.comparable import comparable_group, find_value
-from gcaudit.compare import CellRequest, CellResult
 from gcaudit.errors import RequestError, one_line, shorten
 from gcaudit.geometry.agreement import Agreement, agreement
 from gcaudit.metrics import find_metrics

@@ -17,7 +17,7 @@ import json, sys, time
 from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
-from gcaudit.compare import CellRequest, Comparison
+from gcaudit.cells import CellRequest, Comparison
 from gcaudit.engine import LocalEngine
 from gcaudit.engine_ray import RayEngine
 from gcaudit.spec import AuditSpec

@@ -27,7 +27,7 @@ LAYERS = [
     {"identity"},
     {"engine"},
     {"engine_ray"},
-    {"compare"},
+    {"cells"},
     {"ranking", "truth"},
     {"gates"},
     {"report"},

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from gcaudit.audit import run_audit
-from gcaudit.compare import CellRequest, CellResult
+from gcaudit.cells import CellRequest, CellResult
 from gcaudit.console import table_text
 from gcaudit.errors import RequestError
 from gcaudit.ranking import group_letters, parse_sort, rank

@@ -14,7 +14,7 @@ import torch
 from conftest import seconds, spec_of
 
 from gcaudit.audit import observe_block
-from gcaudit.compare import CellRequest, Comparison
+from gcaudit.cells import CellRequest, Comparison
 from gcaudit.data import open_data
 from gcaudit.encoders import load_encoder
 from gcaudit.engine import LocalEngine, Task, Worker

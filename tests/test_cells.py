@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from gcaudit import engine as engine_module
 from gcaudit.audit import run_audit
 from gcaudit.bundled import bundled_path
-from gcaudit.compare import CellRequest, Comparison
+from gcaudit.cells import CellRequest, Comparison
 from gcaudit.engine import LocalEngine
 from gcaudit.kept import load_observation, save_observation
 from gcaudit.spec import AuditSpec
@@ -255,7 +255,7 @@ PROCESS = """
 import sys
 from pathlib import Path
 from gcaudit import engine
-from gcaudit.compare import CellRequest, Comparison
+from gcaudit.cells import CellRequest, Comparison
 from gcaudit.spec import AuditSpec
 from gcaudit.store import Store
 observe, count = engine.observe, [0]

@@ -1,0 +1,39 @@
+"""`gcaudit.compare` from Python."""
+
+import json
+
+import pytest
+
+import gcaudit
+from gcaudit.store import Store
+
+SMALL = {"source_max_images": 50, "target_max_images": 100, "episodes": 20}
+
+
+def test_it_is_what_the_command_line_does(tmp_path):
+    store = tmp_path / "gcaudit.db"
+    found = gcaudit.compare(
+        ["demo", tmp_path / "missing.pt"], "demo", "demo", store=store, metrics="cdnv", sort="source.cdnv", **SMALL
+    )
+    frame = found.frame()
+    assert list(frame["model"]) == ["demo", "missing"]
+    truth = gcaudit.score("demo", source="demo", target="demo", metrics=("cdnv",), **SMALL)
+    assert frame["source.cdnv"][0] == truth.source.metrics["cdnv"].value
+    assert frame["target.cdnv"][0] == truth.target.metrics["cdnv"].value
+    assert "missing.pt" in found.ranking.failed[0].reason
+    assert json.loads(found.render("json"))["sort"] == "source.cdnv"
+    assert len(Store(store).cells()) == 2
+    again = gcaudit.compare("demo", "demo", ["demo"], store=store, metrics="cdnv", sort="source.cdnv", **SMALL)
+    assert "0 measured, 1 from" in again.summary
+
+
+def test_reports_carry_what_is_ranked_by_alone(tmp_path):
+    found = gcaudit.compare("demo", "demo", store=tmp_path / "gcaudit.db", metrics=("cdnv", "nc1"), sort="source.nc1", **SMALL)
+    (row,) = found.ranking.tables[0].rows
+    assert list(row.report.evidence.influences) == ["source.nc1"]
+
+
+def test_unknown_option(tmp_path):
+    with pytest.raises(gcaudit.GcauditError, match="found 'n_shots'; did you mean n_shot"):
+        gcaudit.compare("demo", "demo", store=tmp_path / "gcaudit.db", n_shots=1)
+    assert not (tmp_path / "gcaudit.db").exists()

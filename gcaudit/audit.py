@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from gcaudit.blocks import Block, assemble_report, make_block, model_block, used_settings
@@ -13,16 +11,10 @@ from gcaudit.encoders import ModelRequest, load_encoder
 from gcaudit.errors import RequestError, shorten
 from gcaudit.metrics import Role
 from gcaudit.observe import observe
+from gcaudit.progress import ProgressBar, no_bar
 from gcaudit.report.schema import ModelBlock, Report
 from gcaudit.runner import Runner, resolve_device
 from gcaudit.spec import AuditSpec, check_options
-
-ProgressBar = Callable[[str, int], AbstractContextManager[Callable[[int], None] | None]]
-
-
-def no_bar(_title: str, _total: int) -> AbstractContextManager[None]:
-    """Show no progress."""
-    return nullcontext()
 
 
 def check_request(spec: AuditSpec) -> None:

@@ -7,8 +7,7 @@ import io
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,57 +21,35 @@ if TYPE_CHECKING:
     from gcaudit.report.schema import Report
 
 FORMATS = ("table", "json", "markdown")
-_SUFFIXES = {".json": "json", ".md": "markdown", ".txt": "table"}
+RANKING_FORMATS = (*FORMATS, "csv", "parquet")
+_SUFFIXES = {"": "table", ".txt": "table", ".json": "json", ".md": "markdown", ".csv": "csv", ".parquet": "parquet"}
 _PIPE_WIDTH = 160
-_BARS = 8
-_SPEED_SECONDS = 600
 
 
-def choose_format(name: str | None, output: Path | None) -> str:
+def choose_format(name: str | None, output: Path | None, formats: Sequence[str] = FORMATS) -> str:
     """Settle the format before any work is done.
 
     Args:
         name: as typed, or None.
         output: where the report goes, or None for stdout.
+        formats: that there are.
 
     Returns:
-        One of `FORMATS`; by the file's suffix when none was typed.
+        One of them; by the file's suffix when none was typed.
 
     Raises:
         RequestError: unknown format, or an output that cannot be written.
     """
     if output is not None:
         check_writable(output)
-    if name is None:
-        return _SUFFIXES.get(output.suffix.lower(), "table") if output is not None else "table"
-    if name not in FORMATS:
-        raise RequestError(f"expected --format of {', '.join(FORMATS)}; found {name!r}")
-    return name
-
-
-RANKING_FORMATS = ("table", "json", "markdown", "csv", "parquet")
-_RANKING_SUFFIXES = _SUFFIXES | {".csv": "csv", ".parquet": "parquet"}
-
-
-def choose_ranking_format(name: str | None, output: Path | None) -> str:
-    """Settle the format of a ranking before any work is done.
-
-    Args:
-        name: as typed, or None.
-        output: where it goes, or None for stdout.
-
-    Returns:
-        One of `RANKING_FORMATS`; by the file's suffix when none was typed.
-
-    Raises:
-        RequestError: unknown format, or an output that cannot be written.
-    """
-    if output is not None:
-        check_writable(output)
-    if name is None:
-        return _RANKING_SUFFIXES.get(output.suffix.lower(), "table") if output is not None else "table"
-    if name not in RANKING_FORMATS:
-        raise RequestError(f"expected --format of {', '.join(RANKING_FORMATS)}; found {name!r}")
+    if name is None and output is not None:
+        name = _SUFFIXES.get(output.suffix.lower())
+        if name not in formats:
+            suffixes = ", ".join(suffix for suffix, format_ in _SUFFIXES.items() if suffix and format_ in formats)
+            raise RequestError(f"expected --output to end in {suffixes}; found {output}; add --format {'|'.join(formats)}")
+    name = name or "table"
+    if name not in formats:
+        raise RequestError(f"expected --format of {', '.join(formats)}; found {name!r}")
     if name == "parquet" and output is None:
         raise RequestError("expected --output FILE.parquet with --format parquet, found none; add -o FILE.parquet")
     return name
@@ -315,67 +292,3 @@ def deliver_verdicts(result: GateResult, junit: Path | None) -> None:
     if summary:
         with contextlib.suppress(OSError), Path(summary).open("a", encoding="utf-8") as file:
             file.write(render_summary(result))
-
-
-@contextmanager
-def progress_board() -> Iterator[Callable[[str, int], AbstractContextManager[Callable[[int], None] | None]]]:
-    """Show bars with what is done a second and the time left, on a terminal only.
-
-    Of many bars the first eight are shown, and how many more there are.
-
-    Yields:
-        A function of a title and a total that opens a bar, which is shown until its context is left. The context's value is a function to call
-        with what was done, or None.
-    """
-    if not sys.stderr.isatty():
-        yield lambda _title, _total: nullcontext()
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-    from rich.text import Text
-
-    class Speed(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            return Text("" if task.speed is None else f"{task.speed:.3g}/s")
-
-    columns = (
-        TextColumn("{task.description}{task.fields[more]}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        Speed(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True, speed_estimate_period=_SPEED_SECONDS) as progress:
-
-        def arrange() -> None:
-            tasks = progress.tasks
-            for place, task in enumerate(tasks):
-                more = f" (and {len(tasks) - _BARS} more)" if place == _BARS - 1 and len(tasks) > _BARS else ""
-                progress.update(task.id, visible=place < _BARS, more=more)
-
-        @contextmanager
-        def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
-            task = progress.add_task(title.replace("[", r"\["), total=total, visible=len(progress.tasks) < _BARS, more="")
-            arrange()
-            try:
-                yield lambda count: progress.advance(task, count)
-            finally:
-                progress.remove_task(task)
-                arrange()
-
-        yield bar
-
-
-@contextmanager
-def progress_bar(title: str, total: int) -> Iterator[Callable[[int], None] | None]:
-    """Show one bar; see `progress_board`.
-
-    Args:
-        title: what is under way.
-        total: images.
-
-    Yields:
-        A function to call with the number of images done, or None.
-    """
-    with progress_board() as bar, bar(title, total) as advance:
-        yield advance

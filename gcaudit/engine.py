@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, final
 
-from gcaudit.audit import ProgressBar, no_bar
 from gcaudit.blocks import Block, make_block, used_settings
 from gcaudit.data import ImageSet, open_data
 from gcaudit.encoders import Encoder, load_encoder
@@ -22,6 +21,7 @@ from gcaudit.identity import ModelIdentity, identify
 from gcaudit.kept import load_observation, save_observation
 from gcaudit.metrics import Role
 from gcaudit.observe import observe
+from gcaudit.progress import ProgressBar, no_bar
 from gcaudit.runner import Runner
 from gcaudit.spec import AuditSpec
 

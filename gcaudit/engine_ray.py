@@ -17,9 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
 
-from gcaudit.audit import ProgressBar, no_bar
 from gcaudit.engine import Failure, Outcome, Task, Worker
 from gcaudit.errors import RequestError, one_line
+from gcaudit.progress import ProgressBar, no_bar
 
 _RETRIES = 3
 _LOOK_SECONDS = 0.5

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from gcaudit.audit import ProgressBar, check_request, no_bar
+from gcaudit.audit import check_request
 from gcaudit.cells import CellRequest, CellResult, Comparison
 from gcaudit.console import check_writable, table_text, write_atomically
 from gcaudit.engine import Engine, LocalEngine
 from gcaudit.errors import InterruptedAuditError, RequestError
+from gcaudit.progress import ProgressBar, no_bar
 from gcaudit.ranking import Ranking, parse_sort, rank
 from gcaudit.report.predictions import predictions_json, predictions_markdown, render_predictions, scatter_plot
 from gcaudit.report.ranking import frame_bytes, ranking_frame, ranking_json, render_ranking, render_ranking_markdown

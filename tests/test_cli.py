@@ -12,8 +12,8 @@ import torch
 from cases import TinyNet
 from PIL import Image
 
-from gcaudit.console import write_atomically
-from gcaudit.errors import AuditError
+from gcaudit.console import RANKING_FORMATS, choose_format, write_atomically
+from gcaudit.errors import AuditError, RequestError
 from gcaudit.report.schema import Report
 
 PROGRAM = [sys.executable, "-m", "gcaudit"]
@@ -300,3 +300,13 @@ def test_ctrl_c_exits_130_and_writes_nothing(tmp_path):
     assert process.returncode == 130
     assert one_line(err) == "gcaudit: interrupted; nothing was written"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_suffix_that_says_nothing_of_the_format(tmp_path):
+    with pytest.raises(RequestError, match=r"expected --output to end in \.txt, \.json, \.md; found .*r\.html; add --format table"):
+        choose_format(None, tmp_path / "r.html")
+    assert choose_format("json", tmp_path / "r.html") == "json"
+    assert choose_format(None, tmp_path / "r.CSV", RANKING_FORMATS) == "csv"
+    with pytest.raises(RequestError, match=r"\.parquet; found .*r\.html"):
+        choose_format(None, tmp_path / "r.html", RANKING_FORMATS)
+    assert choose_format(None, tmp_path / "report") == "table"

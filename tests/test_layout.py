@@ -11,7 +11,7 @@ import gcaudit
 
 PACKAGE = Path(gcaudit.__file__).parent
 LAYERS = [
-    {"errors", "bundled", "splits", "hub"},
+    {"errors", "bundled", "splits", "hub", "progress"},
     {"geometry"},
     {"report.evidence"},
     {"metrics", "checkpoints", "data", "report.schema", "batchsize", "embeddings", "heap", "claims"},

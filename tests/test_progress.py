@@ -3,7 +3,7 @@ import io
 import sys
 import time
 
-from gcaudit.console import progress_bar, progress_board
+from gcaudit.progress import progress_bar, progress_board
 
 
 class Terminal(io.StringIO):

@@ -14,7 +14,6 @@ from gcaudit.console import (
     choose_format,
     deliver_verdicts,
     emit,
-    progress_bar,
     render_gate,
     say,
     write_atomically,
@@ -50,6 +49,7 @@ from gcaudit.options import (
     option,
     takes,
 )
+from gcaudit.progress import progress_bar
 
 
 @app.command()

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from gcaudit.cli.app import app
-from gcaudit.console import check_writable, deliver, progress_board, say, write_out
+from gcaudit.console import check_writable, deliver, say, write_out
 from gcaudit.errors import RequestError
 from gcaudit.options import DATA, OUT, RUN, Output, Quiet, audit_options, option, takes
+from gcaudit.progress import progress_board
 
 STORE, TRUTH = "Store", "Does a score predict anything?"
 StorePath = Annotated[Path | None, option("--store", panel=STORE, text="file of results; gcaudit.db by default", metavar="FILE")]
@@ -64,9 +65,9 @@ def compare(
     quiet: Quiet = False,
 ) -> None:
     """Rank checkpoints: which of them should I fine-tune for my data? Resumes where it was stopped."""
-    from gcaudit.console import choose_ranking_format
+    from gcaudit.console import RANKING_FORMATS, choose_format
 
-    name = choose_ranking_format(format_, output)
+    name = choose_format(format_, output, RANKING_FORMATS)
     from gcaudit.rank_zoo import RankRequest, rank_zoo
 
     request = RankRequest(

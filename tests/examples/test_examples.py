@@ -143,7 +143,7 @@ def test_the_commands_of_the_readme_parse(repository, monkeypatch, capsys):
         monkeypatch.setattr(name, stop)
     for name in ("gcaudit.cli.audits.write_out", "gcaudit.cli.zoo.write_out", "gcaudit.rank_zoo.rank_zoo", "gcaudit.store.Store"):
         monkeypatch.setattr(name, stop)
-    monkeypatch.setattr("gcaudit.cli.audits.choose_format", lambda name, _output: name or "json")
+    monkeypatch.setattr("gcaudit.cli.audits.choose_format", lambda name, _output, _formats=None: name or "json")
     monkeypatch.setenv("GCAUDIT_DEBUG", "1")
     lines = [line for block in readme_blocks(repository, "(?:sh|console)") for line in block.replace("\\\n", " ").splitlines()]
     lines = [line.removeprefix("$ ").split(" #")[0] for line in lines if line.removeprefix("$ ").startswith("gcaudit ")]

@@ -140,3 +140,34 @@ def stratified_bootstrap(statistic, labels, repeats, seed):
     rows = [np.flatnonzero(y == c) for c in sorted(set(y.tolist()))]
     values = [statistic(np.concatenate([rng.choice(r, len(r)) for r in rows])) for _ in range(repeats)]
     return float(np.std(values)) * math.sqrt(len(rows[0]) / (len(rows[0]) - 1))
+
+
+def jackknife(statistic, labels):
+    """Standard error by leaving out each image in turn, class by class; the statistic is of the rows that stay."""
+
+    def left_out(row):
+        return statistic(np.delete(np.arange(len(labels)), row))
+
+    return _spread(left_out, labels)
+
+
+def weight_jackknife(statistic, labels):
+    """The same where the others of the class take over the image's weight; the statistic is of weights that sum to 1."""
+
+    def left_out(row):
+        weights = np.ones(len(labels)) / len(labels)
+        own = np.asarray(labels) == labels[row]
+        weights[own] *= own.sum() / (own.sum() - 1)
+        weights[row] = 0
+        return statistic(weights)
+
+    return _spread(left_out, labels)
+
+
+def _spread(left_out, labels):
+    total = 0.0
+    for c in np.unique(labels):
+        rows = np.flatnonzero(labels == c)
+        values = np.array([left_out(row) for row in rows])
+        total += (len(rows) - 1) / len(rows) * ((values - values.mean()) ** 2).sum()
+    return total**0.5

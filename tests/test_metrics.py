@@ -8,6 +8,7 @@ from cases import clouds
 
 import gcaudit
 from gcaudit.errors import DataError, RequestError
+from gcaudit.geometry.ridge import ProbeSettings
 from gcaudit.metrics import METRICS, evidence_of, find_metrics
 
 
@@ -110,3 +111,17 @@ def test_the_examples_in_docstrings_are_true():
     results = [doctest.testmod(module) for module in (counter, jacobian, moments, inspect.getmodule(find_metrics))]
     assert [result.failed for result in results] == [0] * 4
     assert sum(result.attempted for result in results) >= 6
+
+
+@pytest.mark.parametrize(("scale", "side"), [(1e160, "beyond"), (1e-210, "below")])
+def test_no_metric_makes_a_number_of_embeddings_that_cannot_be_squared(scale, side):
+    z, y = clouds(per_class=(40, 50, 60))
+    head = np.random.default_rng(0).normal(size=(3, 7))
+    evidence = evidence_of(scale * z, y, z @ head.T, head_weight=head)
+    settings = ProbeSettings(n_way=2, n_shot=(1,), n_query=3, episodes=10)
+    needed = [metric for metric in METRICS if metric.needs not in ("energies", "logits") and metric.name != "head_accuracy"]
+    assert len(needed) > 20
+    for metric in needed:
+        found = metric.measure(evidence, settings)
+        assert found.value is None, metric.name
+        assert found.reason == f"the squares of the embeddings are {side} the range of 64-bit floating point", metric.name

@@ -64,6 +64,8 @@ def ncm_accuracy(evidence: Evidence) -> Estimate:
     if bool((counts < 2).any()):
         name = evidence.class_names[int(torch.argmin(counts))]
         return missing(f"class {name!r} has 1 image: leaving it out leaves no mean", evidence.images)
+    if reason := evidence.moments.range_reason:
+        return missing(reason, evidence.images)
     if evidence.moments.all_equal:
         return missing("all embeddings are equal: none is nearer than another", evidence.images)
     centre = evidence.moments.means.mean(0)

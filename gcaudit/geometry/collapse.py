@@ -57,6 +57,8 @@ def _inverse(squared: Tensor) -> Tensor:
 def _pair_reason(evidence: Evidence) -> str | None:
     if evidence.classes < 2:
         return f"pairs of classes need at least 2 classes, found {evidence.classes}"
+    if reason := evidence.moments.range_reason:
+        return reason
     means = evidence.moments.means
     scale = float(means.norm(dim=1).max())
     squared = squared_distances(means)

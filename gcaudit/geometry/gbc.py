@@ -10,8 +10,8 @@ with the largest variance, as in the paper; others are taken as they are.
 
 The paper's default gives each class one variance for all dimensions. Its published code then counts the logarithm once instead of once a
 dimension, so that its value is not the coefficient of any Gaussian; the diagonal form of the same code is right, and is what we measure.
-The floor of 1e-4 is absolute, so GBC depends on the scale of the embedding once variances come near it: embeddings in small units look as if their
-classes overlapped. With at most 64 dimensions it also depends on the axes.
+The floor of 1e-4 is absolute, and all the variance that a class with a single image has. So GBC depends on the scale of the embedding once variances
+come near it: embeddings in small units look as if their classes overlapped. With at most 64 dimensions it also depends on the axes.
 
 Reference: Pandy, Agostinelli, Uijlings, Ferrari, Mensink, "Transferability estimation using Bhattacharyya class separability", CVPR 2022.
 """
@@ -81,6 +81,8 @@ def gbc(evidence: Evidence) -> Estimate:
             value = value - part.detach()
             for total, gradient in zip(gradients, torch.autograd.grad(-part, inputs), strict=True):
                 total.add_(gradient)
+    if not value:
+        return normal_estimate(value, None, evidence.images, "no two classes overlap to working precision: no standard error")
     if bool((counts < 2).any()):
         return normal_estimate(value, None, evidence.images, ONE_IMAGE)
     influence = torch.empty(evidence.images, dtype=torch.float64)

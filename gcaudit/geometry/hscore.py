@@ -65,7 +65,7 @@ def h_score(evidence: Evidence) -> Estimate:
             f"{rank} independent directions fit any labels of {images} images: the score is {evidence.classes - 1} for any model"
         )
         return missing(reason, images)
-    score, _ = _score(evidence, 0.0)
+    score = _score(evidence, 0.0)[0].clamp(max=evidence.classes - 1)  # rounding may lift it above the bound
     influence = centred_influence(_left_out(evidence, 0.0), evidence.labels, evidence.classes)
     return normal_estimate(score, influence, images, _ONE_IMAGE)
 

@@ -136,6 +136,8 @@ def logme(evidence: Evidence) -> Estimate:
     models = _Models(relative.square(), raw.targets.square(), residuals, images)
     t, value = models.best()
     score = float(value.mean()) - 0.5 * (1 + math.log(2 * math.pi))
+    if bool((t >= _INFINITE).all()):
+        return normal_estimate(score, None, images, "the embeddings tell nothing of the labels: no standard error at the limit")
     influence = centred_influence(_predictive(evidence, models, t), evidence.labels, evidence.classes)
     return normal_estimate(score, influence, images, "a class with a single image has no variance: no standard error")
 

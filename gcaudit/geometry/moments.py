@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import final
 
 import torch
 from torch import Tensor
+
+_SMALLEST = 1e3 * torch.finfo(torch.float64).tiny
 
 
 @final
@@ -105,6 +108,16 @@ class ClassMoments:
     def all_equal(self) -> bool:
         """Whether all embeddings are the same point."""
         return bool((self.squares <= 0).all()) and bool((self.means == self.means[0]).all())
+
+    @property
+    def range_reason(self) -> str | None:
+        """Why the embeddings cannot be squared: they are too large, or too small; None when they can."""
+        total = float(self.squares.sum() + (self.counts * self.means.square().sum(1)).sum())
+        if not math.isfinite(total):
+            return "the squares of the embeddings are beyond the range of 64-bit floating point"
+        if total < _SMALLEST and not self.all_equal:
+            return "the squares of the embeddings are below the range of 64-bit floating point"
+        return None
 
     def variances(self, ddof: int = 0) -> Tensor:
         """Return the class variances v_c (ddof=0) or u_c (ddof=1).

@@ -5,7 +5,8 @@ With M the (K, D) class means less their mean (unweighted), G = M M^T and |.|_F 
     NC2 = | G/|G|_F - (I - 11^T/K)/sqrt(K - 1) |_F
 
 0 where all class means have the same distance from their centre and the same angle between any two, as far apart as K directions can be; never
-above sqrt(2). One number in place of the two coefficients of variation in Papyan et al.
+above sqrt(2). One number in place of the two coefficients of variation in Papyan et al. It is a length: noise of the class means makes it longer, so that
+a value of one or two standard errors says nothing but that it is small.
 
 References: Papyan, Han, Donoho, "Prevalence of neural collapse during the terminal phase of deep learning training", PNAS 2020; Zhu et al., "A
 geometric analysis of neural collapse with unconstrained features", NeurIPS 2021 (the error as one Frobenius norm).
@@ -17,11 +18,12 @@ import torch
 from torch import Tensor
 
 from gcaudit.geometry.complexity import ONE_IMAGE
-from gcaudit.geometry.delta import ClassStatistics, delta_method
+from gcaudit.geometry.delta import ClassStatistics, Statistic, delta_method
 from gcaudit.geometry.estimate import Estimate, missing, normal_estimate
 from gcaudit.geometry.evidence import Evidence
 
 _RESOLUTION = 64 * torch.finfo(torch.float64).eps
+_COLLAPSED = 1e-7
 
 
 def simplex_error(products: Tensor) -> Tensor:
@@ -38,6 +40,22 @@ def simplex_error(products: Tensor) -> Tensor:
     scaled = products / products.detach().abs().max()
     error: Tensor = torch.linalg.vector_norm(scaled / torch.linalg.vector_norm(scaled) - simplex)
     return error
+
+
+def simplex_estimate(evidence: Evidence, statistic: Statistic) -> Estimate:
+    """Measure a distance from the simplex, which has a kink where it is 0.
+
+    Args:
+        evidence: whose class means differ.
+        statistic: the distance.
+
+    Returns:
+        The estimate; at the level of rounding it has no standard error.
+    """
+    value, influence = delta_method(evidence, statistic)
+    if float(value) <= _COLLAPSED:
+        return normal_estimate(value, None, evidence.images, "a simplex up to rounding: no standard error")
+    return normal_estimate(value, influence, evidence.images, ONE_IMAGE)
 
 
 def centred_means(means: Tensor) -> Tensor:
@@ -64,6 +82,8 @@ def means_reason(evidence: Evidence) -> str | None:
     """
     if evidence.classes < 2:
         return f"the geometry of class means needs at least 2 classes, found {evidence.classes}"
+    if reason := evidence.moments.range_reason:
+        return reason
     means = evidence.moments.means
     spread = (means - means.mean(0)).abs().max()
     if float(spread) <= _RESOLUTION * float(means.abs().max()):
@@ -93,5 +113,4 @@ def nc2(evidence: Evidence) -> Estimate:
         means = centred_means(stats.means)
         return simplex_error(means @ means.T)
 
-    value, influence = delta_method(evidence, statistic)
-    return normal_estimate(value, influence, evidence.images, ONE_IMAGE)
+    return simplex_estimate(evidence, statistic)

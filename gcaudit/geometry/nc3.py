@@ -13,13 +13,15 @@ geometric analysis of neural collapse with unconstrained features", NeurIPS 2021
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from gcaudit.geometry.complexity import ONE_IMAGE
-from gcaudit.geometry.delta import ClassStatistics, delta_method
-from gcaudit.geometry.estimate import Estimate, missing, normal_estimate
+from gcaudit.geometry.delta import ClassStatistics
+from gcaudit.geometry.estimate import Estimate, missing
 from gcaudit.geometry.evidence import Evidence
-from gcaudit.geometry.nc2 import centred_means, means_reason, simplex_error
+from gcaudit.geometry.nc2 import centred_means, means_reason, simplex_error, simplex_estimate
+
+_EPS = torch.finfo(torch.float64).eps
 
 
 def nc3(evidence: Evidence) -> Estimate:
@@ -48,11 +50,13 @@ def nc3(evidence: Evidence) -> Estimate:
             f"the head has weights of shape {tuple(weight.shape)}, the class means {tuple(evidence.moments.means.shape)}"
         )
     largest = weight.abs().max()
-    if not bool(largest > 0) or not bool((weight / largest @ centred_means(evidence.moments.means).T).any()):
+    # products of entries up to 1 in size are rounded to their number times eps
+    if not largest > 0 or bool(
+        ((weight / largest @ centred_means(evidence.moments.means).T).abs() <= weight.shape[1] * _EPS).all()
+    ):
         return missing("the head's weights are orthogonal to all class means", evidence.images)
 
     def statistic(stats: ClassStatistics) -> Tensor:
         return simplex_error(weight / largest @ centred_means(stats.means).T)
 
-    value, influence = delta_method(evidence, statistic)
-    return normal_estimate(value, influence, evidence.images, ONE_IMAGE)
+    return simplex_estimate(evidence, statistic)

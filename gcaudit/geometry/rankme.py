@@ -21,7 +21,6 @@ from torch import Tensor
 from gcaudit.geometry.estimate import Estimate, missing, normal_estimate
 from gcaudit.geometry.evidence import Evidence
 from gcaudit.geometry.influence import centred_influence
-from gcaudit.geometry.spectrum import size_reason
 
 _SMALL = 1e-7
 
@@ -46,7 +45,7 @@ def rankme(evidence: Evidence) -> Estimate:
         hardly matters.
     """
     images = evidence.images
-    reason = size_reason(evidence)
+    reason = evidence.moments.range_reason
     if reason:
         return missing(reason, images)
     if not bool(evidence.moments.means.any() or evidence.moments.squares.any()):

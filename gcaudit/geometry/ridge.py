@@ -335,6 +335,8 @@ def probe_accuracy(evidence: Evidence, settings: ProbeSettings) -> Estimate:
         settings.check(evidence.moments.counts, evidence.class_names)
     except DataError as error:
         return missing(str(error), evidence.images)
+    if reason := evidence.moments.range_reason:
+        return missing(reason, evidence.images)
     accuracies = episode_accuracies(evidence, settings)
     curve = [_summarise(found, settings, shot) for found, shot in zip(accuracies, settings.n_shot, strict=True)]
     if len(curve) == 1:

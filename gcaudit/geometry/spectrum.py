@@ -226,24 +226,10 @@ def labels_reason(evidence: Evidence) -> str | None:
         return f"class {evidence.class_names[int(torch.argmin(moments.counts))]!r} has no images"
     if evidence.images == evidence.classes:
         return "every class has 1 image: nothing varies within classes"
-    if reason := size_reason(evidence):
+    if reason := moments.range_reason:
         return reason
     spread = moments.squares.sum() + (moments.counts * (moments.means - moments.means.mean(0)).square().sum(1)).sum()
     # at least this share of the spread lies along one direction
     if moments.all_equal or float(spread) <= min(evidence.embeddings.shape) * (2 * _rounding(moments)) ** 2:
         return "all embeddings are equal"
     return None
-
-
-def size_reason(evidence: Evidence) -> str | None:
-    """Say whether embeddings are too large to be squared.
-
-    Args:
-        evidence: any.
-
-    Returns:
-        The reason, or None.
-    """
-    moments = evidence.moments
-    total = moments.squares.sum() + (moments.counts * moments.means.square().sum(1)).sum()
-    return None if bool(torch.isfinite(total)) else "the squares of the embeddings are beyond the range of 64-bit floating point"

@@ -33,6 +33,7 @@ from gcaudit.geometry.influence import centred_influence
 from gcaudit.geometry.spectrum import chunks, labels_reason, triangle
 
 _DISTORTION = 1e-4
+_DIGITS = 1e9
 _EPS = torch.finfo(torch.float64).eps
 
 
@@ -65,6 +66,8 @@ def trans_rate(evidence: Evidence, balanced: bool = False) -> Estimate:
         gradient[rows] = 0.5 * weights[c] * images * rest.log()
         # every image moves the mean that the class is centred at
         pull += weights[c] * by_mean
+    if float(ratios.log1p().sum()) <= _DIGITS * _EPS * min(evidence.embeddings.shape):
+        return missing("the embeddings are too small beside the distortion 1e-4: the score cannot be told from rounding", images)
     # an image left out takes its pull on the centre with it
     kept, linear = images / (images - 1), table.values * (pull @ table.directions)
     for part, left in table.centred.left():

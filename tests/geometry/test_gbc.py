@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from cases import clouds
+from reference import jackknife
 
 from gcaudit.geometry.gbc import gbc
 from gcaudit.metrics import evidence_of
@@ -23,15 +24,6 @@ def slow_gbc(z, y):
 def reduced(z, dims):
     centred = z - z.mean(0)
     return centred @ np.linalg.svd(centred, full_matrices=False)[2][:dims].T
-
-
-def jackknife(statistic, labels):
-    total = 0.0
-    for c in np.unique(labels):
-        rows = np.flatnonzero(labels == c)
-        values = np.array([statistic(np.delete(np.arange(len(labels)), row)) for row in rows])
-        total += (len(rows) - 1) / len(rows) * ((values - values.mean()) ** 2).sum()
-    return np.sqrt(total)
 
 
 def test_published_value(shared):
@@ -98,3 +90,11 @@ def test_reasons():
     assert alone.value is not None
     assert alone.stderr is None
     assert "single image" in alone.reason
+
+
+def test_classes_that_do_not_overlap_at_all_have_no_standard_error():
+    z, y = clouds()
+    found = gbc(evidence_of(1e3 * z + 1e6 * y[:, None], y))
+    assert found.value == 0
+    assert found.stderr is None
+    assert "no two classes overlap" in found.reason

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from cases import clouds
+from reference import jackknife
 
 from gcaudit.geometry.leep import leep, nce
 from gcaudit.metrics import evidence_of
@@ -30,15 +31,6 @@ def slow_nce(logits, labels):
     answers = logits.argmax(1)
     shares = [((answers == a) & (labels == y)).sum() / (answers == a).sum() for a, y in zip(answers, labels, strict=True)]
     return np.log(shares).mean()
-
-
-def jackknife(statistic, labels):
-    total = 0.0
-    for c in np.unique(labels):
-        rows = np.flatnonzero(labels == c)
-        values = np.array([statistic(np.delete(np.arange(len(labels)), row)) for row in rows])
-        total += (len(rows) - 1) / len(rows) * ((values - values.mean()) ** 2).sum()
-    return np.sqrt(total)
 
 
 @pytest.mark.parametrize(("function", "truth"), [(leep, -1.0953129448711136), (nce, -1.0932014734731847)])

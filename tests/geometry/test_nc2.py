@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from cases import clouds
+from reference import jackknife
 
 from gcaudit.geometry.nc2 import nc2
 from gcaudit.metrics import evidence_of
@@ -14,15 +15,6 @@ def slow_nc2(z, y):
     k = len(means)
     simplex = np.array([[(1.0 if i == j else 0.0) - 1 / k for j in range(k)] for i in range(k)]) / np.sqrt(k - 1)
     return np.sqrt(((products / np.sqrt((products**2).sum()) - simplex) ** 2).sum())
-
-
-def jackknife(statistic, labels):
-    total = 0.0
-    for c in np.unique(labels):
-        rows = np.flatnonzero(labels == c)
-        values = np.array([statistic(np.delete(np.arange(len(labels)), row)) for row in rows])
-        total += (len(rows) - 1) / len(rows) * ((values - values.mean()) ** 2).sum()
-    return np.sqrt(total)
 
 
 def test_published_value(shared):
@@ -54,7 +46,7 @@ def test_scale_rotation_and_shift_do_not_matter():
     z, y = clouds(per_class=(20, 15, 30, 9))
     rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(7, 7)))[0]
     plain = nc2(evidence_of(z, y))
-    for scale, shift, digits in ((1e3, 50.0, 1e-12), (1.0, 1e4, 1e-9), (1e-170, 0.0, 1e-12), (1e150, 0.0, 1e-12)):
+    for scale, shift, digits in ((1e3, 50.0, 1e-12), (1.0, 1e4, 1e-9), (1e-150, 0.0, 1e-12), (1e150, 0.0, 1e-12)):
         moved = nc2(evidence_of(scale * z @ rotation + shift, y))
         assert moved.value == pytest.approx(plain.value, rel=digits)
         assert moved.stderr == pytest.approx(plain.stderr, rel=digits)
@@ -84,3 +76,13 @@ def test_a_single_image_has_no_standard_error():
     assert found.value is not None
     assert found.stderr is None
     assert "single image" in found.reason
+
+
+def test_a_simplex_up_to_rounding_has_no_standard_error():
+    y = np.arange(40) % 4
+    noise = np.random.default_rng(0).normal(size=(40, 4))
+    found = nc2(evidence_of(np.eye(4)[y] + 1e-10 * noise, y))
+    assert found.value == pytest.approx(0, abs=1e-9)
+    assert found.stderr is None
+    assert found.reason == "a simplex up to rounding: no standard error"
+    assert nc2(evidence_of(np.eye(4)[y] + 1e-2 * noise, y)).stderr > 0

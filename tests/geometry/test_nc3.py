@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from cases import clouds
+from reference import jackknife
 
 from gcaudit.geometry.nc2 import nc2
 from gcaudit.geometry.nc3 import nc3
@@ -23,15 +24,6 @@ def slow_nc3(z, y, weight):
     k = len(means)
     simplex = np.array([[(1.0 if i == j else 0.0) - 1 / k for j in range(k)] for i in range(k)]) / np.sqrt(k - 1)
     return np.sqrt(((products / np.sqrt((products**2).sum()) - simplex) ** 2).sum())
-
-
-def jackknife(statistic, labels):
-    total = 0.0
-    for c in np.unique(labels):
-        rows = np.flatnonzero(labels == c)
-        values = np.array([statistic(np.delete(np.arange(len(labels)), row)) for row in rows])
-        total += (len(rows) - 1) / len(rows) * ((values - values.mean()) ** 2).sum()
-    return np.sqrt(total)
 
 
 def test_published_value(shared):
@@ -86,3 +78,21 @@ def test_a_single_image_has_no_standard_error():
     assert found.value is not None
     assert found.stderr is None
     assert "single image" in found.reason
+
+
+def test_a_simplex_up_to_rounding_has_no_standard_error():
+    y = np.arange(40) % 4
+    z = np.eye(4)[y] + 1e-10 * np.random.default_rng(0).normal(size=(40, 4))
+    found = nc3(evidence_of(z, y, z, head_weight=np.eye(4) - 0.25))
+    assert found.value == pytest.approx(0, abs=1e-9)
+    assert found.stderr is None
+    assert found.reason == "a simplex up to rounding: no standard error"
+
+
+def test_a_head_that_is_orthogonal_up_to_rounding():
+    z, y = clouds()
+    means = np.array([z[y == c].mean(0) for c in range(3)])
+    outside = np.linalg.svd(means - means.mean(0))[2][3:6]
+    assert np.abs(outside @ (means - means.mean(0)).T).max() > 0
+    found = nc3(evidence_of(z, y, z @ outside.T, head_weight=outside))
+    assert found.reason == "the head's weights are orthogonal to all class means"

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from cases import clouds
+from reference import weight_jackknife
 from scipy.linalg import eigh
 from scipy.special import softmax
 from sklearn.decomposition import PCA
@@ -62,18 +63,6 @@ def seli(z, y, weights=None):
     return math.sqrt(len(y)) * np.sqrt(values[::-1][: y.max()]).sum()
 
 
-def jackknife(statistic, y):
-    total = 0.0
-    for c in range(y.max() + 1):
-        rows, values = np.flatnonzero(y == c), []
-        for out in rows:
-            w = np.where(y == c, len(rows) / (len(rows) - 1), 1.0) / len(y)
-            w[out] = 0
-            values.append(statistic(w))
-        total += (len(rows) - 1) / len(rows) * ((np.array(values) - np.mean(values)) ** 2).sum()
-    return total**0.5
-
-
 def near(**options):
     return clouds(spread=5.0, **options)
 
@@ -112,7 +101,7 @@ def test_the_standard_error_of_seli_is_that_of_the_jackknife(sizes, dim):
     z, y = near(per_class=sizes, dim=dim)
     found = ncti_seli(evidence_of(z, y))
     assert found.value == pytest.approx(seli(z, y), rel=1e-10)
-    assert found.stderr == pytest.approx(jackknife(lambda w: seli(z, y, w), y), rel=0.1)
+    assert found.stderr == pytest.approx(weight_jackknife(lambda w: seli(z, y, w), y), rel=0.1)
 
 
 def test_the_standard_errors_given_the_fit_are_those_of_the_jackknife():
@@ -123,8 +112,8 @@ def test_the_standard_errors_given_the_fit_are_those_of_the_jackknife():
         return math.log(sum(np.linalg.norm(p[y == c] * np.sqrt(len(y) * w[y == c])[:, None], "nuc") for c in range(3)))
 
     evidence, own = evidence_of(z, y), p[np.arange(len(y)), y]
-    assert ncti_ncc(evidence).stderr == pytest.approx(jackknife(lambda w: w @ own, y), rel=1e-9)
-    assert ncti_vc(evidence).stderr == pytest.approx(jackknife(spread, y), rel=0.02)
+    assert ncti_ncc(evidence).stderr == pytest.approx(weight_jackknife(lambda w: w @ own, y), rel=1e-9)
+    assert ncti_vc(evidence).stderr == pytest.approx(weight_jackknife(spread, y), rel=0.02)
 
 
 @pytest.mark.parametrize("function", ALL)

@@ -6,7 +6,7 @@ import torch
 from cases import clouds
 
 from gcaudit.geometry import spectrum
-from gcaudit.geometry.spectrum import chunks, labels_reason, size_reason, triangle
+from gcaudit.geometry.spectrum import chunks, labels_reason, triangle
 from gcaudit.metrics import evidence_of
 
 SHAPES = [((20, 15, 30), 7), ((9, 8), 40), ((4, 3, 6), 12), ((50,), 5)]
@@ -139,7 +139,8 @@ def test_reasons():
     assert labels_reason(evidence_of(1e5 + 1e-12 * np.random.default_rng(0).normal(size=(4, 30)), [0, 0, 1, 1])) is not None
     assert "beyond the range" in labels_reason(evidence_of([[1e200], [0.0], [1.0], [1.0]], [0, 0, 1, 1]))
     assert labels_reason(evidence_of(plain, [0, 0, 1, 1])) is None
-    assert size_reason(evidence_of(plain, [0] * 4)) is None
+    assert evidence_of(plain, [0] * 4).moments.range_reason is None
+    assert "below the range" in labels_reason(evidence_of([[1e-200], [0.0], [0.0], [0.0]], [0, 0, 1, 1]))
     empty = dataclasses.replace(evidence_of(plain, [0, 0, 2, 2]), class_names=("a", "b", "c"))
     moments = spectrum.ClassMoments(3, 1)
     moments.update(empty.embeddings, torch.tensor([0, 0, 2, 2]))

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from cases import clouds
+from reference import jackknife
 
 from gcaudit.geometry import spectrum
 from gcaudit.geometry.transrate import trans_rate
@@ -19,13 +20,8 @@ def twin(z, y, balanced=False):
     return rate(z) - sum(w * rate(z[y == c]) for w, c in zip(weights, classes, strict=True))
 
 
-def jackknife(z, y, balanced=False):
-    total = 0.0
-    for c in set(y.tolist()):
-        rows = np.flatnonzero(y == c)
-        values = [twin(np.delete(z, i, 0), np.delete(y, i), balanced) for i in rows]
-        total += (len(rows) - 1) / len(rows) * ((np.array(values) - np.mean(values)) ** 2).sum()
-    return total**0.5
+def left_out_error(z, y, balanced=False):
+    return jackknife(lambda rows: twin(z[rows], y[rows], balanced), y)
 
 
 @pytest.mark.parametrize(("balanced", "golden"), [(False, 2.672729457566348), (True, 3.1192760479211756)])
@@ -58,7 +54,7 @@ def test_by_hand():
 def test_the_standard_error_is_that_of_the_jackknife(sizes, dim, close, balanced):
     z, y = clouds(per_class=sizes, dim=dim, spread=4.0)
     z = z / np.arange(1, dim + 1) ** 0.5
-    assert trans_rate(evidence_of(z, y), balanced).stderr == pytest.approx(jackknife(z, y, balanced), rel=close)
+    assert trans_rate(evidence_of(z, y), balanced).stderr == pytest.approx(left_out_error(z, y, balanced), rel=close)
 
 
 def test_the_influence_is_nearly_the_derivative_by_weight_where_images_are_many():
@@ -166,3 +162,11 @@ def test_reasons(z, y, reason):
     found = trans_rate(evidence_of(z, y))
     assert found.value is None
     assert reason in found.reason
+
+
+def test_embeddings_that_vanish_beside_the_distortion():
+    z, y = clouds()
+    assert trans_rate(evidence_of(1e-3 * z, y)).value == pytest.approx(twin(1e-3 * z, y), rel=1e-9)
+    found = trans_rate(evidence_of(1e-6 * z, y))
+    assert found.value is None
+    assert "too small beside the distortion" in found.reason

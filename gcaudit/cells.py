@@ -82,10 +82,6 @@ class _Plan:
     fresh: bool = False
     done: bool = False
 
-    @property
-    def roles(self) -> tuple[Role, ...]:
-        return ("source",) if self.request.spec.target is None else ("source", "target")
-
 
 Note = Callable[[CellResult, int, int], None]
 
@@ -212,7 +208,7 @@ class Comparison:
                 continue
             spec, keys = plan.request.spec, {}
             try:
-                for role in plan.roles:
+                for role in plan.request.spec.roles:
                     images, content = data.find(spec.data_request(role))
                     seen = observation_key(plan.identity, spec, role, content)
                     keys[role] = block_key(seen, spec, role)

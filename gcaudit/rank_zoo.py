@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -17,9 +18,10 @@ from gcaudit.progress import ProgressBar, no_bar
 from gcaudit.ranking import Ranking, parse_sort, rank
 from gcaudit.report.predictions import predictions_json, predictions_markdown, render_predictions, scatter_plot
 from gcaudit.report.ranking import frame_bytes, ranking_frame, ranking_json, render_ranking, render_ranking_markdown
+from gcaudit.rules import Rule
 from gcaudit.spec import AuditSpec, check_options
 from gcaudit.store import DEFAULT_STORE, Store
-from gcaudit.truth import Prediction, Truth, predictions, read_metric, read_truth
+from gcaudit.truth import Prediction, Truth, metric_truth, predictions, read_accuracies, read_metric
 from gcaudit.zoo import ZooData, ZooModel, expand_models, read_zoo
 
 if TYPE_CHECKING:
@@ -203,11 +205,8 @@ def rank_zoo(request: RankRequest, progress: ProgressBar = no_bar, say: Callable
     for cell in cells:
         check_request(cell.spec)
     rule = parse_sort(request.sort, with_target=cells[0].target is not None, measured=cells[0].spec.metrics)
-    plots = [_plot(text) for text in request.scatter]
-    if plots and request.truth is None:
-        raise RequestError("expected --truth with --scatter, found none; add --truth accuracies.csv")
-    if request.truth is not None and not request.truth.lower().endswith(".csv"):
-        read_metric(request.truth, "--truth")
+    truth = None if request.truth is None else _truth(request.truth, cells)
+    plots = [_plot(text, cells[0].spec, request.truth) for text in request.scatter]
     path = request.store or DEFAULT_STORE
     check_writable(path, "--store")
     engine = choose_engine(request, progress)
@@ -231,13 +230,13 @@ def rank_zoo(request: RankRequest, progress: ProgressBar = no_bar, say: Callable
         engine.close()
     store.close()
     ranking = rank(results, rule)
-    truth = None if request.truth is None else read_truth(request.truth, results)
+    truth = metric_truth(truth, results) if isinstance(truth, Rule) else truth
     found = () if truth is None else predictions(results, truth)
     for name, place in plots:
         assert truth is not None
         write_atomically(place, scatter_plot(found, truth, name, place))
     fresh, failed = sum(result.fresh for result in results), len(ranking.failed)
-    summary = f"{len(results)} cells: {fresh} measured, {len(results) - fresh - failed} from {path}, {failed} failed"
+    summary = f"{len(results)} cell{'s' * (len(results) != 1)}: {fresh} measured, {len(results) - fresh - failed} from {path}, {failed} failed"
     warnings = () if truth is None else truth.warnings
     return Ranked(ranking, truth, found, warnings, f"{summary}; {time.perf_counter() - began:.1f} s")
 
@@ -289,9 +288,28 @@ def _names(given: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
     return tuple(str(name) for name in ((given,) if isinstance(given, str | Path) else given))
 
 
-def _plot(text: str) -> tuple[str, Path]:
+def _truth(text: str, cells: Sequence[CellRequest]) -> Truth | Rule:
+    """Read the accuracies, or the name of the metric that stands for them."""
+    if text.lower().endswith(".csv") or Path(text).is_file():
+        return read_accuracies(Path(text), cells)
+    return _measured(read_metric(text, "--truth"), "--truth", cells[0].spec.measured)
+
+
+def _measured(rule: Rule, option: str, known: Sequence[str]) -> Rule:
+    if f"{rule.role}.{rule.metric}" not in known:
+        raise RequestError(f"expected {option} of a metric that is measured ({', '.join(known)}), found {rule.name}; see --metrics")
+    return rule
+
+
+def _plot(text: str, spec: AuditSpec, truth: str | None) -> tuple[str, Path]:
+    """Read `METRIC=FILE`, and check all that would keep the plot from being drawn in the end."""
     name, equals, place = text.partition("=")
+    if truth is None:
+        raise RequestError("expected --truth with --scatter, found none; add --truth accuracies.csv")
     if not equals or Path(place).suffix.lower() not in (".svg", ".png", ".pdf"):
         raise RequestError(f"expected --scatter METRIC=FILE.svg (or .png, .pdf), found {text!r}")
+    rule = _measured(read_metric(name, "--scatter"), "--scatter", [known for known in spec.measured if known != truth])
+    if find_spec("matplotlib") is None:
+        raise RequestError("expected matplotlib for --scatter, found none; pip install 'gcaudit[plot]'")
     check_writable(Path(place), "--scatter")
-    return read_metric(name, "--scatter").name, Path(place)
+    return rule.name, Path(place)

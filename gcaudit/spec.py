@@ -204,6 +204,16 @@ class AuditSpec:
         without = () if role == "source" or self.target_gc else ("energies",)
         return tuple(m for m in find_metrics(self.metrics) if role in m.roles and m.needs not in without)
 
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """The data sets that are looked at."""
+        return ("source",) if self.target is None else ("source", "target")
+
+    @property
+    def measured(self) -> list[str]:
+        """All that is measured, as `ROLE.METRIC`."""
+        return [f"{role}.{metric.name}" for role in self.roles for metric in self.chosen_metrics(role)]
+
 
 def check_options(names: Iterable[str]) -> None:
     """Check that a Python call names options that there are.

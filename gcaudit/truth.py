@@ -60,23 +60,16 @@ class Prediction:
     agreement: Agreement
 
 
-def read_truth(text: str, results: Sequence[CellResult]) -> Truth:
-    """Read accuracies: from a CSV file, or one of the metrics.
+def metric_truth(rule: Rule, results: Sequence[CellResult]) -> Truth:
+    """Take one of the metrics for the accuracies.
 
     Args:
-        text: path of a CSV with columns `model`, `accuracy` and perhaps `source` and `target`; or `ROLE.METRIC`. A model is named by its name, as it
-            was typed, or by its file's name.
+        rule: names the metric.
         results: the cells.
 
     Returns:
-        The accuracies.
-
-    Raises:
-        RequestError: neither a file nor a metric; columns, models or numbers that are wrong.
+        The accuracies, of the cells that have the metric.
     """
-    if Path(text).suffix.lower() == ".csv" or Path(text).is_file():
-        return _from_file(Path(text), results)
-    rule = read_metric(text, "--truth")
     found = {}
     for result in results:
         value = None if result.report is None else find_value(result.report, rule)
@@ -109,7 +102,22 @@ def _place(request: CellRequest) -> tuple[str, str | None, str]:
     return request.source, request.target, request.model
 
 
-def _from_file(path: Path, results: Sequence[CellResult]) -> Truth:
+def read_accuracies(path: Path, requests: Sequence[CellRequest]) -> Truth:
+    """Read accuracies from a CSV file.
+
+    Args:
+        path: of a CSV with columns `model`, `accuracy` and perhaps `source` and `target`. A model is named by its name, as it was typed, or by its
+            file's name.
+        requests: the cells.
+
+    Returns:
+        The accuracies.
+
+    Raises:
+        RequestError: no such file; columns, models or numbers that are wrong.
+    """
+    if not path.is_file():
+        raise RequestError(f"expected --truth to be a CSV file, found no {path}; check the path")
     try:
         table = pd.read_csv(path, dtype={"model": str, "source": str, "target": str}, skipinitialspace=True)
     except (OSError, ValueError) as error:
@@ -120,16 +128,15 @@ def _from_file(path: Path, results: Sequence[CellResult]) -> Truth:
     bad = accuracy.isna()
     if bool(bad.any()):
         row = int(bad.to_numpy().argmax())
-        raise RequestError(f"{path}, line {row + 2}: expected a number as accuracy, found {table['accuracy'][row]!r}")
+        raise RequestError(f"{path}, line {row + 2}: expected a number as accuracy, found {_shown(table['accuracy'][row])}")
     found: dict[tuple[str, str | None, str], float] = {}
     for row, (_, line) in enumerate(table.iterrows()):
         cells = [
-            result.request
-            for result in results
-            if str(line["model"]) in _names(result.request)
+            request
+            for request in requests
+            if str(line["model"]) in _names(request)
             and all(
-                key not in table.columns or str(line[key]) in (getattr(result.request, key), getattr(result.request.spec, key))
-                for key in _DATA
+                key not in table.columns or str(line[key]) in (getattr(request, key), getattr(request.spec, key)) for key in _DATA
             )
         ]
         for request in cells:
@@ -137,10 +144,14 @@ def _from_file(path: Path, results: Sequence[CellResult]) -> Truth:
                 raise RequestError(f"{path}, line {row + 2}: expected one accuracy for {request.title}, found another above")
             found[_place(request)] = float(accuracy.iloc[row])
     if not found:
-        names = shorten(list(dict.fromkeys(result.request.model for result in results)))
+        names = shorten(list(dict.fromkeys(request.model for request in requests)))
         raise RequestError(f"{path}: expected accuracies of the models compared ({names}), found none; check the names")
-    lacking = [result.request.title for result in results if _place(result.request) not in found]
+    lacking = [request.title for request in requests if _place(request) not in found]
     return Truth(str(path), found, (f"{path} has no accuracy for {shorten(lacking, 3)}",) if lacking else ())
+
+
+def _shown(cell: object) -> str:
+    return "nothing" if pd.isna(cell) else repr(cell)  # type: ignore[call-overload]
 
 
 _DATA = ("source", "target")

@@ -77,7 +77,11 @@ def test_a_failed_cell_is_a_row_and_exit_code_3(run, zoo):
         (["--metrics", "nothing"], "expected the name of a metric"),
         (["--device", "abacus"], "expected --device"),
         (["--scatter", "source.gc=x.svg"], "expected --truth with --scatter"),
-        (["--scatter", "source.gc", "--truth", "x.csv"], "expected --scatter METRIC=FILE.svg"),
+        (["--scatter", "source.gc", "--truth", "target.cdnv"], "expected --scatter METRIC=FILE.svg"),
+        (["--scatter", "source.logme=x.svg", "--truth", "target.cdnv"], "expected --scatter of a metric that is measured"),
+        (["--scatter", "target.cdnv=x.svg", "--truth", "target.cdnv"], "expected --scatter of a metric that is measured"),
+        (["--truth", "target.logme"], "expected --truth of a metric that is measured"),
+        (["--truth", "x.csv"], "expected --truth to be a CSV file, found no x.csv"),
         (["--truth", "nothing"], "expected --truth to be a CSV file or a metric"),
         (["--format", "parquet"], "expected --output FILE.parquet"),
         (["--format", "yaml"], "expected --format of table, json, markdown, csv, parquet"),
@@ -122,14 +126,16 @@ def test_scores_against_the_truth(run, zoo, tmp_path):
         ("model,accuracy\nsomebody,0.5\n", "expected accuracies of the models compared"),
         ("name,accuracy\nmodel-0,0.5\n", "expected columns model and accuracy"),
         ("model,accuracy\nmodel-0,high\n", "line 2: expected a number as accuracy, found 'high'"),
+        ("model,accuracy\nmodel-0,NaN\n", "line 2: expected a number as accuracy, found nothing"),
         ("model,accuracy\nmodel-0,0.5\nmodel-0,0.6\n", "line 3: expected one accuracy"),
     ],
 )
 def test_wrong_truth_is_told(run, zoo, tmp_path, text, message):
     (tmp_path / "truth.csv").write_text(text)
-    code, _, err = run("compare", zoo[0], *DATA, "--quiet", "--truth", "truth.csv")
+    code, _, err = run("compare", zoo[0], *DATA, "--truth", "truth.csv")
     assert code == 2
     assert message in err
+    assert not (tmp_path / "gcaudit.db").exists()
 
 
 def test_what_is_in_the_store(run, zoo, tmp_path):

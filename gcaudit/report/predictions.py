@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gcaudit.blocks import metric_value
-from gcaudit.errors import RequestError
+from gcaudit.errors import RequestError, shorten
 from gcaudit.geometry.estimate import Estimate
 from gcaudit.report.rows import format_value
 from gcaudit.report.schema import MetricValue
@@ -70,8 +70,11 @@ def render_predictions(found: Sequence[Prediction], truth: Truth) -> RenderableT
         for entry in entries:
             grid.add_row(*_cells(entry))
         parts.append(grid)
-        reasons = {entry.metric: entry.agreement.weighted_tau.reason for entry in entries}
-        parts += [Text(f"— {name}: {reason}", style="dim") for name, reason in reasons.items() if reason]
+        reasons: dict[str, list[str]] = {}
+        for entry in entries:
+            if entry.agreement.weighted_tau.reason:
+                reasons.setdefault(entry.agreement.weighted_tau.reason, []).append(entry.metric)
+        parts += [Text(f"— {shorten(names, 3)}: {reason}", style="dim") for reason, names in reasons.items()]
     return Group(*parts)
 
 
@@ -133,16 +136,15 @@ def scatter_plot(found: Sequence[Prediction], truth: Truth, metric: str, path: P
         The file's content.
 
     Raises:
-        RequestError: the metric was not measured, matplotlib is missing, or the format is unknown to it.
+        RequestError: no model has both the score and an accuracy, or the format is unknown to matplotlib.
     """
     entries = [entry for entry in found if entry.metric == metric and entry.models]
     if not entries:
-        known = ", ".join(dict.fromkeys(entry.metric for entry in found))
-        raise RequestError(f"expected --scatter of a metric that was measured ({known}), found {metric!r}")
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise RequestError("expected matplotlib for --scatter, found none; pip install 'gcaudit[plot]'") from None
+        raise RequestError(
+            f"expected models with both {metric} and {truth.title} to plot, found none; see the reasons in the ranking"
+        )
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(5 * len(entries), 4.2), layout="constrained")
     for number, entry in enumerate(entries):
         axes = figure.add_subplot(1, len(entries), number + 1)

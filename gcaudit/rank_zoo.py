@@ -212,11 +212,15 @@ def rank_zoo(request: RankRequest, progress: ProgressBar = no_bar, say: Callable
     engine = choose_engine(request, progress)
     store = Store(path)
 
+    told: set[str | None] = set()
+
     def note(result: CellResult, done: int, total: int) -> None:
         if advance is not None:
             advance(1)
         if result.report is None:
-            say(f"gcaudit: {done}/{total} {result.request.title}: {result.reason}")
+            known = result.reason in told
+            say(f"gcaudit: {done}/{total} {result.request.title}: {'failed for the same reason' if known else result.reason}")
+            told.add(result.reason)
         elif result.fresh:
             say(f"gcaudit: {done}/{total} {result.request.title}: done")
 

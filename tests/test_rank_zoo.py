@@ -5,6 +5,7 @@ import json
 import pytest
 
 import gcaudit
+from gcaudit.rank_zoo import RankRequest, rank_zoo
 from gcaudit.store import Store
 
 SMALL = {"source_max_images": 50, "target_max_images": 100, "episodes": 20}
@@ -37,3 +38,16 @@ def test_unknown_option(tmp_path):
     with pytest.raises(gcaudit.GcauditError, match="found 'n_shots'; did you mean n_shot"):
         gcaudit.compare("demo", "demo", store=tmp_path / "gcaudit.db", n_shots=1)
     assert not (tmp_path / "gcaudit.db").exists()
+
+
+def test_one_reason_for_many_cells_is_told_once(tmp_path):
+    said = []
+    request = RankRequest(
+        models=("demo", "lost.pt"), sources=("nowhere/",), targets=("demo", "demo"), fields=SMALL, store=tmp_path / "gcaudit.db"
+    )
+    found = rank_zoo(request, say=said.append)
+    text = found.render("markdown")
+    assert len(found.ranking.failed) == 4
+    assert text.count("found no file or folder 'nowhere/'") == 1
+    assert "- demo: nowhere/ -> demo, demo: nowhere/ -> demo: expected a data set" in text
+    assert [line.count("the same reason") for line in said] == [0, 1, 0, 1]

@@ -14,6 +14,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from gcaudit.errors import shorten
 from gcaudit.gates import HEADLINES
 from gcaudit.ranking import RankedRow, Ranking, RankingTable
 from gcaudit.report.rows import ARROWS, format_value
@@ -60,7 +61,11 @@ def _notes(ranking: Ranking, table: RankingTable) -> list[str]:
 
 
 def _failures(ranking: Ranking) -> list[str]:
-    return [f"{result.request.title}: {result.reason}" for result in ranking.failed]
+    """A line for each reason, with the cells that it kept from being done."""
+    reasons: dict[str, list[str]] = {}
+    for result in ranking.failed:
+        reasons.setdefault(str(result.reason), []).append(result.request.title)
+    return [f"{shorten(titles, 3)}: {reason}" for reason, titles in reasons.items()]
 
 
 def _head(ranking: Ranking, table: RankingTable) -> list[str]:

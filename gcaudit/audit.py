@@ -8,7 +8,7 @@ from typing import Any
 from gcaudit.blocks import Block, assemble_report, make_block, model_block, used_settings
 from gcaudit.data import ImageSet, open_data
 from gcaudit.encoders import ModelRequest, load_encoder
-from gcaudit.errors import RequestError, shorten
+from gcaudit.errors import DataError, RequestError, shorten
 from gcaudit.metrics import Role
 from gcaudit.observe import observe
 from gcaudit.progress import ProgressBar, no_bar
@@ -45,7 +45,12 @@ def check_target(spec: AuditSpec, target: ImageSet) -> tuple[str, ...]:
         DataError: too few classes, or too few images of one.
     """
     if any(metric.name == "probe_accuracy" for metric in spec.chosen_metrics("target")):
-        return tuple(spec.probe().check(target.counts, target.class_names))
+        try:
+            return tuple(spec.probe().check(target.counts, target.class_names))
+        except DataError as error:
+            if spec.target_max_images is None:
+                raise
+            raise DataError(f"{error}, or raise --target-max-images above {spec.target_max_images}") from None
     return ()
 
 

@@ -25,8 +25,8 @@ _RETRIES = 3
 _LOOK_SECONDS = 0.5
 _COUNT_SECONDS = 10
 _STORE_BYTES = 200 * 2**20
-_held: dict[str, Worker] = {}
-"""The worker of this process, which holds on to models and data from task to task."""
+_held: dict[str, Any] = {}
+"""The worker of this process, which holds on to models and data from task to task, and the board of the task under way."""
 
 
 class Board:
@@ -60,26 +60,24 @@ class Board:
         return dict(self._rows)
 
 
-def _bar_on(board: Any) -> ProgressBar:
-    @contextmanager
-    def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
-        place = f"{os.uname().nodename}:{os.getpid()}"
-        done, said = 0, 0.0
+@contextmanager
+def _bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Write on the board how far this process is."""
+    board, place = _held["board"], f"{os.uname().nodename}:{os.getpid()}"
+    done, said = 0, 0.0
 
-        def advance(count: int) -> None:
-            nonlocal done, said
-            done += count
-            if time.monotonic() - said > _LOOK_SECONDS:
-                said = time.monotonic()
-                board.write.remote(place, title, done, total)
+    def advance(count: int) -> None:
+        nonlocal done, said
+        done += count
+        if time.monotonic() - said > _LOOK_SECONDS:
+            said = time.monotonic()
+            board.write.remote(place, title, done, total)
 
-        board.write.remote(place, title, 0, total)
-        try:
-            yield advance
-        finally:
-            board.wipe.remote(place)
-
-    return bar
+    board.write.remote(place, title, 0, total)
+    try:
+        yield advance
+    finally:
+        board.wipe.remote(place)
 
 
 def carry_out(task: Task, folder: str, board: Any) -> Outcome:
@@ -95,11 +93,11 @@ def carry_out(task: Task, folder: str, board: Any) -> Outcome:
     """
     with contextlib.suppress(OSError):
         os.chdir(folder)
-    if "worker" not in _held:
-        _held["worker"] = Worker(_bar_on(board))
+    _held["board"] = board
+    worker: Worker = _held.setdefault("worker", Worker(_bar))
     # a process of Ray has no processes of its own to decode in, unless they are asked for
     spec = task.spec if task.spec.workers is not None else replace(task.spec, workers=0)
-    return _held["worker"].carry_out(replace(task, spec=spec))
+    return worker.carry_out(replace(task, spec=spec))
 
 
 @final

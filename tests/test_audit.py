@@ -6,7 +6,7 @@ import torch
 from cases import TinyNet, tiny_images
 
 import gcaudit
-from gcaudit.audit import inspect_model
+from gcaudit.audit import inspect_model, run_audit
 from gcaudit.blocks import metric_value
 from gcaudit.encoders import ModelRequest
 from gcaudit.errors import AuditError, DataError, RequestError
@@ -232,3 +232,9 @@ def test_every_option_has_its_line_in_the_docstring():
         assert f"\n        {field.name}: " in AuditSpec.__doc__ or f"\n    {field.name}: " in AuditSpec.__doc__.replace(
             "        ", "    "
         )
+
+
+def test_too_few_images_of_a_draw_name_the_draw():
+    spec = AuditSpec(model="demo", source="demo", target="demo", target_max_images=20)
+    with pytest.raises(DataError, match=r"lower --n-shot .*, or raise --target-max-images above 20"):
+        run_audit(spec)

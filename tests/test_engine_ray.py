@@ -4,10 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from gcaudit import engine_ray
 from gcaudit.engine import LocalEngine, Task
+from gcaudit.engine_ray import Board
 from gcaudit.spec import AuditSpec
 
 pytest.importorskip("ray")
@@ -69,6 +72,33 @@ def test_a_lost_worker_costs_nothing_but_time(tmp_path):
     for ours, theirs in zip(found["ray"][:-1], found["local"][:-1], strict=True):
         for role, numbers in theirs.items():
             assert ours[role] == pytest.approx(numbers, rel=1e-4), role
+
+
+class FakeBoard:
+    """Takes what an actor would take."""
+
+    def __init__(self):
+        self.board = Board()
+        self.rows = []
+        self.write = SimpleNamespace(remote=self._write)
+        self.wipe = SimpleNamespace(remote=self.board.wipe)
+
+    def _write(self, *row):
+        self.rows.append(row)
+        self.board.write(*row)
+
+
+def test_a_worker_says_how_far_it_is_on_the_board_of_each_run(monkeypatch, tmp_path):
+    monkeypatch.setattr(engine_ray, "_held", {})
+    monkeypatch.setattr(engine_ray, "_LOOK_SECONDS", 0)
+    monkeypatch.chdir(tmp_path)
+    spec = AuditSpec(model="demo", source="demo", source_max_images=50, metrics=("cdnv",), batch_size=10)
+    for title in ("first", "second"):  # each run has a board of its own, the worker stays
+        board = FakeBoard()
+        engine_ray.carry_out(Task(title, spec, "source", title), str(tmp_path), board)
+        assert {(name, total) for _, name, _, total in board.rows} == {(title, 50)}
+        assert [done for _, _, done, _ in board.rows] == [0, 10, 20, 30, 40, 50]
+        assert board.board.read() == {}
 
 
 def test_the_local_engine_takes_tasks_one_by_one():

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from gcaudit.data.batches import stream_batches
-from gcaudit.encoders import picture_transform
+from gcaudit.encoders.preprocessing import picture_transform
 
 
 class TinyNet(nn.Module):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gcaudit import cli
+from gcaudit.cli import main
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # threads of small networks wait for each other far longer than they work when the cores are shared
@@ -43,7 +43,7 @@ def run(monkeypatch, capsys):
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["gcaudit", *(str(argument) for argument in arguments)])
-        code = cli._run()
+        code = main.run()
         return code, *capsys.readouterr()
 
     return call

@@ -12,8 +12,8 @@ import pytest
 import timm
 import torch
 
+from gcaudit.data.splits import CIFAR100_CLASSES, CIFAR_FS
 from gcaudit.report.schema import Report
-from gcaudit.splits import CIFAR100_CLASSES, CIFAR_FS
 
 PER_CLASS = {"train": 20, "test": 10}
 

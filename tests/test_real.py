@@ -9,8 +9,10 @@ import torch
 from cases import decode
 
 import gcaudit
-from gcaudit.data import DataRequest, open_data
-from gcaudit.encoders import ModelRequest, load_encoder
+from gcaudit.data.opening import open_data
+from gcaudit.data.request import DataRequest
+from gcaudit.encoders.loading import load_encoder
+from gcaudit.encoders.request import ModelRequest
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -1,18 +1,8 @@
-"""Files that come with the package: what `gcaudit demo` uses. NOTICE.md says where they are from."""
+"""Files that come with the package: what `gcaudit demo` uses; NOTICE.md says where they are from.
 
-from __future__ import annotations
+In: the name of a file. Out: its path.
+"""
 
-from importlib import resources
-from pathlib import Path
+import lazy_loader
 
-
-def bundled_path(name: str) -> Path:
-    """Find a file that comes with the package.
-
-    Args:
-        name: of a file or folder beside this module.
-
-    Returns:
-        Its path.
-    """
-    return Path(str(resources.files(__name__) / name))
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gcaudit.console import write_out
+from gcaudit.cli.console import write_stdout
 
 app = typer.Typer(
     name="gcaudit",
@@ -22,7 +22,7 @@ def _show_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        write_out(f"gcaudit {version('gcaudit')}\n")
+        write_stdout(f"gcaudit {version('gcaudit')}\n")
         raise typer.Exit
 
 

@@ -7,53 +7,39 @@ from typing import Annotated, Any
 
 import typer
 
+from gcaudit.audit import DATA, RUN, options_under
 from gcaudit.cli.app import app
-from gcaudit.console import (
-    GATE_FORMATS,
+from gcaudit.cli.console import (
     check_writable,
     choose_format,
-    deliver_verdicts,
-    emit,
-    render_gate,
-    say,
-    write_atomically,
-    write_out,
+    write_output,
+    write_report,
+    write_stderr,
+    write_stdout,
+    write_verdicts,
 )
-from gcaudit.errors import RequestError
-from gcaudit.options import (
-    DATA,
+from gcaudit.cli.options import (
     GATE,
     OUT,
     AllowMismatch,
-    AllowMissing,
-    Arch,
-    ArchArg,
     Baseline,
-    CropPct,
-    Device,
-    Ema,
     Format,
-    InputSize,
-    Interpolation,
     Junit,
-    Layer,
     MaxRegression,
-    Mean,
     Model,
     Output,
     Quiet,
-    Std,
     WhenUnsure,
-    audit_options,
-    model_options,
     option,
     takes,
 )
+from gcaudit.errors import RequestError
 from gcaudit.progress import progress_bar
+from gcaudit.render import GATE_FORMATS
 
 
 @app.command()
-@takes(audit_options)
+@takes()
 def score(
     model: Model,
     source: Annotated[
@@ -61,7 +47,7 @@ def score(
     ],
     target: Annotated[str | None, option("--target", "-t", panel=DATA, text="data it will be used for")] = None,
     *,
-    fields: dict[str, Any],
+    options: dict[str, Any],
     gate_: Annotated[
         list[str] | None, option("--gate", panel=GATE, text="rule or file of rules to judge by; repeatable", metavar="RULES")
     ] = None,
@@ -81,20 +67,19 @@ def score(
     name = choose_format(format_, output)
     if save_evidence and (output is None or name != "json" or output.suffix != ".json"):
         raise RequestError("expected --save-evidence with --output FILE.json, found no such file; add -o report.json")
-    from gcaudit.audit import run_audit
-    from gcaudit.spec import AuditSpec
+    from gcaudit.audit import AuditSpec, run_audit
 
-    spec = AuditSpec(model=model, source=source, target=target, **fields)
+    spec = AuditSpec.from_options(model, source, target, **options)
     asked = None
     if gate_ or allow_mismatch or any(given is not None for given in (baseline, max_regression, when_unsure, junit)):
         asked = _gate_request(gate_ or [], baseline, max_regression, when_unsure, allow_mismatch, junit)
     report = run_audit(spec) if quiet else run_audit(spec, progress_bar)
-    emit(report, name, output, quiet=quiet, keep_evidence=save_evidence)
+    write_report(report, name, output, quiet=quiet, keep_evidence=save_evidence)
     if asked is not None:
-        from gcaudit.report.verdicts import render_verdicts
+        from gcaudit.render import render_verdicts
 
         result = asked.judge(report)
-        say(render_verdicts(result).rstrip())
+        write_stderr(render_verdicts(result).rstrip())
         _finish_gate(result, junit)
 
 
@@ -106,7 +91,7 @@ def _gate_request(
     allow_mismatch: bool,
     junit: Path | None,
 ) -> Any:
-    from gcaudit.gates import gate_request
+    from gcaudit.gate import gate_request
 
     if junit is not None:
         check_writable(junit, "--junit")
@@ -116,7 +101,7 @@ def _gate_request(
 
 
 def _finish_gate(result: Any, junit: Path | None) -> None:
-    deliver_verdicts(result, junit)
+    write_verdicts(result, junit)
     if not result.passed:
         raise typer.Exit(1)
 
@@ -144,74 +129,66 @@ def gate(
         raise RequestError(f"expected --format of {', '.join(GATE_FORMATS)}; found {format_!r}")
     if output is not None:
         check_writable(output)
-    from gcaudit.report.schema import Report
+    from gcaudit.render import render_gate
+    from gcaudit.report import Report
 
     texts = [*(rule or []), *([str(rules)] if rules is not None else [])]
     asked = _gate_request(texts, baseline, max_regression, when_unsure, allow_mismatch, junit)
     result = asked.judge(Report.read(report))
-    text = render_gate(result, format_)
-    if output is None:
-        write_out(text)
-    else:
-        write_atomically(output, text)
+    write_output(render_gate(result, format_), output)
     _finish_gate(result, junit)
 
 
 @app.command()
-def demo(device: Device = "cpu", format_: Format = None, output: Output = None, quiet: Quiet = False) -> None:
+def demo(
+    device: Annotated[str, option("--device", panel=RUN, text="auto, cpu, cuda, cuda:1, ...")] = "cpu",
+    format_: Format = None,
+    output: Output = None,
+    quiet: Quiet = False,
+) -> None:
     """Score a bundled checkpoint on bundled images: offline, in seconds."""
     name = choose_format(format_, output)
-    from gcaudit.audit import run_audit
-    from gcaudit.spec import AuditSpec
+    from gcaudit.audit import AuditSpec, run_audit
 
-    spec = AuditSpec(model="demo", source="demo", target="demo", device=device)
+    spec = AuditSpec.from_options("demo", "demo", "demo", device=device)
     report = run_audit(spec) if quiet else run_audit(spec, progress_bar)
-    emit(report, name, output, quiet=quiet)
+    write_report(report, name, output, quiet=quiet)
     if not quiet:
-        say("gcaudit: on your own files: gcaudit score model.ckpt --arch timm:resnet18 --source train_images/ --target my_images/")
+        write_stderr(
+            "gcaudit: on your own files: gcaudit score model.ckpt --arch timm:resnet18 --source train_images/ --target my_images/"
+        )
 
 
 @app.command()
+@takes(options_under("model"))
 def inspect(
     model: Model,
-    arch: Arch = None,
-    arch_arg: ArchArg = None,
-    ema: Ema = False,
-    allow_missing: AllowMissing = False,
-    layer: Layer = None,
-    mean: Mean = None,
-    std: Std = None,
-    input_size: InputSize = None,
-    crop_pct: CropPct = None,
-    interpolation: Interpolation = None,
+    *,
+    options: dict[str, Any],
     format_: Annotated[str, option("--format", "-f", panel=OUT, text="table or json")] = "table",
 ) -> None:
     """Say what a model is: format, architecture, layer, preprocessing, digest. Looks at no data."""
-    changes = model_options(arch_arg, mean, std, input_size)
-    arguments = changes.pop("arch_args")
     if format_ not in ("table", "json"):
         raise RequestError(f"expected --format of table, json; found {format_!r}")
-    from gcaudit.audit import inspect_model
-    from gcaudit.encoders import ModelRequest
-    from gcaudit.report.listing import render_model
+    from gcaudit.audit import inspect_model, model_request
+    from gcaudit.render import render_model
 
-    changes |= {"crop_pct": crop_pct, "interpolation": interpolation}
-    block = inspect_model(ModelRequest(model, arch, arguments, ema, allow_missing, layer, changes))
-    write_out(block.model_dump_json(indent=2) + "\n" if format_ == "json" else render_model(block))
+    block = inspect_model(model_request(model, **options))
+    write_stdout(block.model_dump_json(indent=2) + "\n" if format_ == "json" else render_model(block))
 
 
 @app.command()
 def metrics() -> None:
     """List the metrics: what they need, which way is better, and when two values may be compared."""
-    from gcaudit.report.listing import render_metrics
+    from gcaudit.render import render_metrics
 
-    write_out(render_metrics())
+    write_stdout(render_metrics())
 
 
 @app.command()
 def datasets() -> None:
     """List the data sets known by name: their splits, where they are looked for, and how to get them."""
     from gcaudit.data import KNOWN
-    from gcaudit.report.listing import render_datasets
+    from gcaudit.render import render_datasets
 
-    write_out(render_datasets(KNOWN))
+    write_stdout(render_datasets(KNOWN))

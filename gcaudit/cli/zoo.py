@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gcaudit.audit import DATA, RUN
 from gcaudit.cli.app import app
-from gcaudit.console import check_writable, deliver, say, write_out
+from gcaudit.cli.console import check_writable, choose_format, write_atomically, write_output, write_stderr, write_stdout
+from gcaudit.cli.options import OUT, Output, Quiet, option, takes
 from gcaudit.errors import RequestError
-from gcaudit.options import DATA, OUT, RUN, Output, Quiet, audit_options, option, takes
 from gcaudit.progress import progress_board
+from gcaudit.render import RANKING_FORMATS
+
+if TYPE_CHECKING:
+    from gcaudit.zoo import ComparePlan
 
 STORE, TRUTH = "Store", "Does a score predict anything?"
 StorePath = Annotated[Path | None, option("--store", panel=STORE, text="file of results; gcaudit.db by default", metavar="FILE")]
 
 
 @app.command()
-@takes(audit_options)
+@takes()
 def compare(
     models: Annotated[
         list[str], typer.Argument(metavar="MODEL...", help="models as for score, globs such as 'timm:resnet*', or one zoo.yaml")
@@ -30,7 +37,7 @@ def compare(
         list[str] | None, option("--target", "-t", panel=DATA, text="data they will be used for; repeatable", metavar="DATA")
     ] = None,
     *,
-    fields: dict[str, Any],
+    options: dict[str, Any],
     sort: Annotated[
         str | None, option("--sort", panel=OUT, text="such as target.probe_accuracy or source.cdnv", metavar="METRIC")
     ] = None,
@@ -65,38 +72,65 @@ def compare(
     quiet: Quiet = False,
 ) -> None:
     """Rank checkpoints: which of them should I fine-tune for my data? Resumes where it was stopped."""
-    from gcaudit.console import RANKING_FORMATS, choose_format
-
     name = choose_format(format_, output, RANKING_FORMATS)
-    from gcaudit.rank_zoo import RankRequest, rank_zoo
+    from gcaudit.render import CellLines, comparison_summary, render_comparison, scatter_plot
+    from gcaudit.store import DEFAULT_STORE
+    from gcaudit.zoo import CellResult, CompareRequest, plan_comparison, run_comparison
 
-    request = RankRequest(
+    request = CompareRequest(
         models=tuple(models),
         sources=tuple(source or ()),
         targets=tuple(target or ()),
-        fields=fields,
+        options=options,
         sort=sort,
-        store=store,
+        truth=truth,
         refresh=refresh,
         keep=keep_embeddings,
         engine=engine,
         address=address,
         gpus=gpus,
-        truth=truth,
-        scatter=tuple(scatter or ()),
+        store=store or DEFAULT_STORE,
     )
+    plan = plan_comparison(request)
+    plots = [_plot(text, plan) for text in scatter or ()]
+    check_writable(request.store, "--store")
     if quiet:
-        found = rank_zoo(request)
+        found = run_comparison(plan)
     else:
+        lines = CellLines()
+
+        def note(result: CellResult, done: int, total: int) -> None:
+            if (line := lines.line(result, done, total)) is not None:
+                write_stderr(f"gcaudit: {line}")
+
         with progress_board() as bar:
-            found = rank_zoo(request, bar, say)
-    deliver(found.render(name), output)
+            found = run_comparison(plan, bar, note)
+    for metric, place in plots:
+        write_atomically(place, scatter_plot(found, metric, place))
+    write_output(render_comparison(found, name), output)
     for line in found.warnings:
-        say(f"gcaudit: warning: {line}")
+        write_stderr(f"gcaudit: warning: {line}")
     if not quiet:
-        say(f"gcaudit: {found.summary}" + (f"; ranking in {output}" if output is not None else ""))
+        write_stderr(f"gcaudit: {comparison_summary(found)}" + (f"; ranking in {output}" if output is not None else ""))
     if found.ranking.failed:
         raise typer.Exit(3)
+
+
+def _plot(text: str, plan: ComparePlan) -> tuple[str, Path]:
+    """Read `METRIC=FILE`, and check all that would keep the plot from being drawn in the end."""
+    from gcaudit.zoo import read_measured
+
+    name, equals, place = text.partition("=")
+    truth = plan.request.truth
+    if truth is None:
+        raise RequestError("expected --truth with --scatter, found none; add --truth accuracies.csv")
+    if not equals or Path(place).suffix.lower() not in (".svg", ".png", ".pdf"):
+        raise RequestError(f"expected --scatter METRIC=FILE.svg (or .png, .pdf), found {text!r}")
+    metric = read_measured(name, "--scatter", [known for known in plan.measured if known != truth])
+    if find_spec("matplotlib") is None:
+        raise RequestError("expected matplotlib for --scatter, found none; pip install 'gcaudit[plot]'")
+    check_writable(Path(place), "--scatter")
+    return metric.name, Path(place)
 
 
 results = typer.Typer(help="What is in the store of results: list, show, export, prune.", invoke_without_command=True)
@@ -119,9 +153,9 @@ def _open(ctx: typer.Context, store: Path | None) -> Any:
 @results.command("list")
 def list_results(ctx: typer.Context, store: StorePath = None) -> None:
     """List the cells: key, model, source, target, and the probe's accuracy or why there is none."""
-    from gcaudit.report.listing import render_cells
+    from gcaudit.render import render_cells
 
-    write_out(render_cells(_open(ctx, store).cells()))
+    write_stdout(render_cells(_open(ctx, store).cells()))
 
 
 @results.command("show")
@@ -132,16 +166,14 @@ def show_result(
     format_: Annotated[str, option("--format", "-f", panel=OUT, text="table, json or markdown")] = "table",
 ) -> None:
     """Show one cell's report."""
-    import sys
-
-    from gcaudit.console import choose_format, render
+    from gcaudit.render import render_report
 
     name = choose_format(format_, None)
     cell = _open(ctx, store).find(key)
     if cell.report is None:
-        write_out(f"{cell.model}: {cell.source}" + (f" -> {cell.target}" if cell.target else "") + f": {cell.reason}\n")
+        write_stdout(f"{cell.model}: {cell.source}" + (f" -> {cell.target}" if cell.target else "") + f": {cell.reason}\n")
         return
-    write_out(render(cell.report, name, to_terminal=sys.stdout.isatty()))
+    write_stdout(render_report(cell.report, name, to_terminal=sys.stdout.isatty()))
 
 
 @results.command("export")
@@ -154,9 +186,9 @@ def export_results(
     if output.suffix.lower() not in (".csv", ".parquet", ".json"):
         raise RequestError(f"expected a FILE of .csv, .parquet or .json, found {output}")
     check_writable(output, "FILE")
-    from gcaudit.report.ranking import export_cells
+    from gcaudit.render import export_cells
 
-    deliver(export_cells(_open(ctx, store).cells(), output.suffix.lower().removeprefix(".")), output)
+    write_output(export_cells(_open(ctx, store).cells(), output.suffix.lower().removeprefix(".")), output)
 
 
 @results.command("prune")
@@ -177,6 +209,6 @@ def prune_results(
     opened = _open(ctx, store)
     keys = opened.choose(failed=failed, model=model, older_than=older_than)
     removed = len(keys) if dry_run else opened.remove(keys)
-    write_out(
+    write_stdout(
         f"{'would remove' if dry_run else 'removed'} {removed} of {len(opened.cells()) + (0 if dry_run else removed)} cells\n"
     )

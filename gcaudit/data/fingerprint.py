@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gcaudit.data import ImageSet
 from gcaudit.data.batches import DIGEST_BYTES, image_digest
+from gcaudit.data.image_set import ImageSet
 
 _ROWS = 65536
 

@@ -11,10 +11,14 @@ from typing import final
 import numpy as np
 
 from gcaudit.bundled import bundled_path
-from gcaudit.data.formats import find_parquet, read_cifar, read_folder, read_hugging_face, read_idx, read_parquet
+from gcaudit.data.cifar import read_cifar
+from gcaudit.data.folders import read_folder
+from gcaudit.data.hugging_face import read_hugging_face
+from gcaudit.data.idx import read_idx
+from gcaudit.data.parquet import find_parquet, read_parquet
 from gcaudit.data.readers import ArrayReader, FileReader, RawData
+from gcaudit.data.splits import CIFAR100_CLASSES, CIFAR_FS, MINI_IMAGENET
 from gcaudit.errors import DataError
-from gcaudit.splits import CIFAR100_CLASSES, CIFAR_FS, MINI_IMAGENET
 
 _CIFAR10_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _FASHION_NAMES = (

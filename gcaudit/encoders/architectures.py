@@ -17,9 +17,9 @@ import torchvision
 from timm.data.config import resolve_data_config
 from torch import nn
 
+from gcaudit.data import prepare_hub
 from gcaudit.encoders.preprocessing import crop_share
 from gcaudit.errors import ArchitectureError, GcauditError, one_line, shorten
-from gcaudit.hub import prepare_hub
 
 Family = Literal["timm", "torchvision", "custom"]
 

@@ -19,3 +19,7 @@ Nothing here reads files, builds models, prints, or touches global random state.
 Reference: Munn, Dherin, Gonzalvo, "The Impact of Geometric Complexity on Neural Collapse in Transfer Learning",
 NeurIPS 2024 (called "the paper" throughout).
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, final
+from typing import final
 
 import torch
 from torch import Tensor
 
 from gcaudit.geometry.moments import ClassMoments
+from gcaudit.geometry.rows import Rows
 from gcaudit.geometry.spectrum import Spectrum, decompose
-
-
-class Rows(Protocol):
-    """What the metrics need of embeddings: a tensor has it, and so has a file of more rows than memory holds."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(N, D)."""
-
-    def __getitem__(self, rows: Any, /) -> Tensor:
-        """Return the rows of a slice, or of an int64 tensor."""
 
 
 @final

@@ -28,17 +28,14 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, final
+from typing import final
 
 import torch
 from torch import Tensor
 
 from gcaudit.geometry.moments import ClassMoments
+from gcaudit.geometry.rows import Rows, chunks
 
-if TYPE_CHECKING:
-    from gcaudit.geometry.evidence import Evidence, Rows
-
-_ROWS = 4096
 _KEPT = 8192
 _EPS = torch.finfo(torch.float64).eps
 
@@ -144,21 +141,6 @@ class Spectrum:
         return Decomposition(values[:rank].clone(), right[:rank].T.contiguous(), targets, residuals, self.embeddings, centre)
 
 
-def chunks(embeddings: Rows, members: Tensor | None = None) -> Iterator[tuple[slice, Tensor]]:
-    """Go through rows that may not fit into memory.
-
-    Args:
-        embeddings: (N, D).
-        members: (M,) int64 rows, or None for all.
-
-    Yields:
-        Which of them, and these rows in float64.
-    """
-    for start in range(0, embeddings.shape[0] if members is None else len(members), _ROWS):
-        part = slice(start, start + _ROWS)
-        yield part, embeddings[part if members is None else members[part]].to(torch.float64)
-
-
 def triangle(blocks: Iterable[Tensor]) -> Tensor:
     """Return the triangular factor R of the QR factorisation of stacked rows, which may come in blocks.
 
@@ -201,35 +183,9 @@ def decompose(embeddings: Rows, labels: Tensor, moments: ClassMoments) -> Spectr
     middle = means.mean(0)
     offsets = means - middle + sums / counts.clamp(min=1)[:, None]
     shift = (counts @ offsets) / counts.sum()
-    return Spectrum(embeddings, counts, middle + shift, offsets - shift, within, _rounding(moments))
+    return Spectrum(embeddings, counts, middle + shift, offsets - shift, within, rounding_of_means(moments))
 
 
-def _rounding(moments: ClassMoments) -> float:
+def rounding_of_means(moments: ClassMoments) -> float:
     """Return the singular value that rounding of the class means can make."""
     return math.sqrt(int(moments.counts.sum())) * _EPS * float(moments.means.norm(dim=1).max())
-
-
-def labels_reason(evidence: Evidence) -> str | None:
-    """Say why no score of embeddings and labels can be measured.
-
-    Args:
-        evidence: any.
-
-    Returns:
-        The reason, or None: there are two classes, images of each, more images than classes, and embeddings that differ and can be
-        squared. The centred embeddings then have a singular value.
-    """
-    moments = evidence.moments
-    if evidence.classes < 2:
-        return f"a score of embeddings and labels needs at least 2 classes, found {evidence.classes}"
-    if not bool(moments.counts.all()):
-        return f"class {evidence.class_names[int(torch.argmin(moments.counts))]!r} has no images"
-    if evidence.images == evidence.classes:
-        return "every class has 1 image: nothing varies within classes"
-    if reason := moments.range_reason:
-        return reason
-    spread = moments.squares.sum() + (moments.counts * (moments.means - moments.means.mean(0)).square().sum(1)).sum()
-    # at least this share of the spread lies along one direction
-    if moments.all_equal or float(spread) <= min(evidence.embeddings.shape) * (2 * _rounding(moments)) ** 2:
-        return "all embeddings are equal"
-    return None

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from gcaudit.encoders import ModelRequest, load_encoder
-from gcaudit.heap import keep_freed_memory
+from gcaudit.cli.heap import keep_freed_memory
+from gcaudit.encoders.loading import load_encoder
+from gcaudit.encoders.request import ModelRequest
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,24 +11,26 @@ import time
 import pytest
 from conftest import seconds, spec_of
 
-from gcaudit.audit import observe_block
-from gcaudit.cells import CellRequest, Comparison
-from gcaudit.data import open_data
-from gcaudit.encoders import load_encoder
-from gcaudit.engine import LocalEngine, Task, Worker
-from gcaudit.identity import identify
-from gcaudit.metrics import find_metrics, measure_evidence
-from gcaudit.observe import observe
-from gcaudit.runner import Runner
-from gcaudit.spec import AuditSpec
-from gcaudit.store import Store
+from gcaudit.audit.run import observe_block
+from gcaudit.audit.spec import AuditSpec
+from gcaudit.data.opening import open_data
+from gcaudit.encoders.loading import load_encoder
+from gcaudit.metrics.table import find_metrics, measure_evidence
+from gcaudit.passes.observe import observe
+from gcaudit.passes.runner import Runner
+from gcaudit.store.identity import identify
+from gcaudit.store.results import Store
+from gcaudit.zoo.cells import CellRequest, Scheduler
+from gcaudit.zoo.engine import LocalEngine, Task, Worker
 
 MODELS, TARGETS = 100, 20
 TASKS = 200
 
 
 def demo(**fields):
-    return AuditSpec(**{"model": "demo", "source": "demo", "target": "demo", "metrics": ("all",), "workers": 0} | fields)
+    return AuditSpec.from_options(
+        **{"model": "demo", "source": "demo", "target": "demo", "metrics": ("all",), "workers": 0} | fields
+    )
 
 
 class Parrot:
@@ -36,9 +38,9 @@ class Parrot:
 
     def __init__(self):
         spec = demo(metrics=None)
-        encoder = load_encoder(spec.model_request())
-        self._identity = identify(encoder, spec.model_request())
-        runner = Runner(encoder, spec.run_settings())
+        encoder = load_encoder(spec.model)
+        self._identity = identify(encoder, spec.model)
+        runner = Runner(encoder, spec.run)
         self._blocks = {
             role: observe_block(demo(), role, open_data(spec.data_request(role)), runner) for role in ("source", "target")
         }
@@ -67,9 +69,9 @@ def test_what_the_driver_takes(benchmark, report, tmp_path):
     engine = Parrot()
     store = Store(tmp_path / "gcaudit.db")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    comparison = Comparison(store, engine, influences=("target.probe_accuracy",))
-    first = seconds(lambda: benchmark.pedantic(lambda: comparison.fill(cells), rounds=1))
-    again = seconds(lambda: Comparison(store, engine, influences=("target.probe_accuracy",)).fill(cells))
+    scheduler = Scheduler(store, engine, influences=("target.probe_accuracy",))
+    first = seconds(lambda: benchmark.pedantic(lambda: scheduler.run(cells), rounds=1))
+    again = seconds(lambda: Scheduler(store, engine, influences=("target.probe_accuracy",)).run(cells))
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     size = (tmp_path / "gcaudit.db").stat().st_size / 2**20
     count = len(cells)
@@ -81,7 +83,7 @@ def test_what_the_driver_takes(benchmark, report, tmp_path):
 def test_what_ray_takes(benchmark, report, tmp_path):
     """Tasks without a pass, so that what is left is Ray's own; bound: 50 ms a task."""
     pytest.importorskip("ray")
-    from gcaudit.engine_ray import RayEngine
+    from gcaudit.zoo.engine_ray import RayEngine
 
     kept = tmp_path / "kept.safetensors"
     spec = demo(metrics=("cdnv",))
@@ -107,9 +109,9 @@ def test_what_a_block_takes(benchmark, report, shared, device, name):
     model, arch = spec_of(shared, name)
     size = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "input_size": 32} if name == "resnet20" else {}
     data = {"source": file, "source_max_images": 1000, "target": file, "target_max_images": 1000}
-    spec = AuditSpec(model=model, arch=arch, device=str(device), metrics=("all",), **data, **size)
-    loading = statistics.median(seconds(lambda: load_encoder(spec.model_request())) for _ in range(3))
-    runner = Runner(load_encoder(spec.model_request()), spec.run_settings())
+    spec = AuditSpec.from_options(model=model, arch=arch, device=str(device), metrics=("all",), **data, **size)
+    loading = statistics.median(seconds(lambda: load_encoder(spec.model)) for _ in range(3))
+    runner = Runner(load_encoder(spec.model), spec.run)
     found, passes = {}, {}
     for role in ("source", "target"):
         images = open_data(spec.data_request(role))
@@ -124,7 +126,7 @@ def test_what_a_block_takes(benchmark, report, shared, device, name):
     for group in ("core", "all"):
         chosen = [metric for metric in find_metrics([group]) if "target" in metric.roles]
         evidence = dataclasses.replace(found["target"].evidence)
-        scores[group] = seconds(lambda evidence=evidence, chosen=chosen: measure_evidence(evidence, chosen, spec.probe()))
+        scores[group] = seconds(lambda evidence=evidence, chosen=chosen: measure_evidence(evidence, chosen, spec.probe))
     benchmark.pedantic(look, rounds=1)
     report(load_s=loading, source_s=passes["source"], target_s=passes["target"], core_s=scores["core"], all_s=scores["all"])
     assert scores["core"] < passes["target"]

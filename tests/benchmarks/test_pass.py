@@ -10,13 +10,15 @@ import torch
 from cases import decode
 from conftest import interleaved, load, seconds, spec_of
 
-from gcaudit import observe as observe_module
-from gcaudit.data import DataRequest, open_data
 from gcaudit.data.batches import Batch
-from gcaudit.encoders import ModelRequest, load_encoder
+from gcaudit.data.opening import open_data
+from gcaudit.data.request import DataRequest
+from gcaudit.encoders.loading import load_encoder
+from gcaudit.encoders.request import ModelRequest
 from gcaudit.geometry.jacobian import output_vectors, sketch_vectors
-from gcaudit.observe import PassSettings, observe
-from gcaudit.runner import Runner, RunSettings
+from gcaudit.passes.observe import PassSettings, observe
+from gcaudit.passes.observe import observe as observe_module
+from gcaudit.passes.runner import Runner, RunSettings
 
 CASES = {
     "resnet20": ("cifar10/test.parquet", 1024, (32, 64, 128, 256)),
@@ -184,7 +186,7 @@ def test_the_whole_process(benchmark, report, shared, device, name):
 @pytest.mark.parametrize("name", CASES)
 def test_what_precision_does_to_gc(benchmark, report, shared, device, name, precision):
     """GC at low precision against float32, the same images and vectors."""
-    from gcaudit.geometry.complexity import gc
+    from gcaudit.metrics.complexity import gc
 
     _, images, pixels, _ = case(shared, name)
     found = {}

@@ -6,8 +6,8 @@ import torch
 from conftest import interleaved
 from sklearn.linear_model import Ridge
 
-from gcaudit.geometry.ridge import ProbeSettings, draw_episodes, episode_accuracies
-from gcaudit.metrics import evidence_of
+from gcaudit.metrics.measuring import evidence_of
+from gcaudit.metrics.ridge import ProbeSettings, draw_episodes, episode_accuracies
 
 EPISODES = 10_000
 

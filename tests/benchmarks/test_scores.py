@@ -7,8 +7,9 @@ import pytest
 import torch
 from conftest import seconds
 
-from gcaudit.geometry.ridge import ProbeSettings
-from gcaudit.metrics import METRICS, evidence_of
+from gcaudit.metrics.measuring import evidence_of
+from gcaudit.metrics.ridge import ProbeSettings
+from gcaudit.metrics.table import METRICS
 
 IMAGES, DIM, CLASSES = 5000, 1024, 50
 # seconds that published codes took on two cores, over the 2 s or so of a thin SVD there

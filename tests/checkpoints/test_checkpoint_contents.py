@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from gcaudit.bundled import bundled_path
-from gcaudit.checkpoints import read_checkpoint
+from gcaudit.bundled.files import bundled_path
 from gcaudit.checkpoints.contents import EMA_CONTAINERS, PLAIN_CONTAINERS, Hints, plain_dict, preprocessing_in
+from gcaudit.checkpoints.reading import read_checkpoint
 from gcaudit.errors import CheckpointError
 
 

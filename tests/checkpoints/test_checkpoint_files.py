@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from gcaudit.checkpoints import read_checkpoint
+from gcaudit.checkpoints.reading import read_checkpoint
 from gcaudit.errors import CheckpointError
 
 

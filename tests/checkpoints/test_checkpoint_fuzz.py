@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from gcaudit.checkpoints import read_checkpoint
+from gcaudit.checkpoints.reading import read_checkpoint
 from gcaudit.errors import CheckpointError
 
 

@@ -12,10 +12,11 @@ from PIL import Image
 from timm.data import create_transform
 from torch.utils.data import get_worker_info
 
-from gcaudit.data import DataRequest, open_data
 from gcaudit.data.batches import stream_batches
+from gcaudit.data.opening import open_data
 from gcaudit.data.readers import ArrayReader, FileReader
-from gcaudit.encoders import Preprocessing, picture_transform
+from gcaudit.data.request import DataRequest
+from gcaudit.encoders.preprocessing import Preprocessing, picture_transform
 from gcaudit.errors import AuditError, DataError
 
 TRANSFORM = picture_transform(Preprocessing((3, 8, 8), (0.5,) * 3, (0.5,) * 3, crop_pct=1.0))

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from torchvision.datasets import CIFAR10, CIFAR100
 
-from gcaudit.data import DataRequest, open_data
-from gcaudit.data.formats import read_cifar, unpickle_arrays
+from gcaudit.data.cifar import read_cifar, unpickle_arrays
+from gcaudit.data.opening import open_data
+from gcaudit.data.request import DataRequest
+from gcaudit.data.splits import CIFAR100_CLASSES, CIFAR_FS
 from gcaudit.errors import DataError
-from gcaudit.splits import CIFAR100_CLASSES, CIFAR_FS
 
 CIFAR10_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 from torchvision.datasets import MNIST
 
-from gcaudit.data import DataRequest, open_data
+from gcaudit.data.opening import open_data
+from gcaudit.data.request import DataRequest
 from gcaudit.errors import DataError
 
 

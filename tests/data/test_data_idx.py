@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from torchvision.datasets import MNIST, FashionMNIST
 
-from gcaudit.data import DataRequest, open_data
+from gcaudit.data.opening import open_data
+from gcaudit.data.request import DataRequest
 from gcaudit.errors import DataError
 
 DEBIAN = Path("/usr/share/datasets")

@@ -7,10 +7,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from gcaudit.data import KNOWN, DataRequest, open_data
-from gcaudit.data.known import data_roots
+from gcaudit.data.known import KNOWN, data_roots
+from gcaudit.data.opening import open_data
+from gcaudit.data.request import DataRequest
+from gcaudit.data.splits import MINI_IMAGENET
 from gcaudit.errors import DataError
-from gcaudit.splits import MINI_IMAGENET
 
 
 @pytest.fixture(autouse=True)

@@ -4,8 +4,9 @@ import torch
 from PIL import Image
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset, default_collate
 
-from gcaudit.data import DataRequest, open_data
 from gcaudit.data.batches import stream_batches
+from gcaudit.data.opening import open_data
+from gcaudit.data.request import DataRequest
 from gcaudit.errors import DataError
 
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from gcaudit.data import DataRequest, open_data
 from gcaudit.data.batches import stream_batches
-from gcaudit.data.readers import encoded
+from gcaudit.data.columns import encoded
+from gcaudit.data.opening import open_data
+from gcaudit.data.request import DataRequest
 from gcaudit.errors import DataError
 
 

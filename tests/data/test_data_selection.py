@@ -3,7 +3,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from gcaudit.data import DataRequest, open_data
+from gcaudit.data.opening import open_data
+from gcaudit.data.request import DataRequest
 from gcaudit.errors import RequestError
 
 

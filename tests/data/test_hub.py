@@ -4,7 +4,7 @@ import socket
 import pytest
 from huggingface_hub import constants
 
-from gcaudit.hub import hub_is_reachable, prepare_hub
+from gcaudit.data.hub import hub_is_reachable, prepare_hub
 
 PROXIES = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "http_proxy", "HTTP_PROXY"]
 

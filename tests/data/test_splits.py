@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from gcaudit.splits import CIFAR100_CLASSES, CIFAR_FS, MINI_IMAGENET
+from gcaudit.data.splits import CIFAR100_CLASSES, CIFAR_FS, MINI_IMAGENET
 
 
 @pytest.mark.parametrize("split", [CIFAR_FS, MINI_IMAGENET], ids=["cifar-fs", "mini-imagenet"])

@@ -10,9 +10,10 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from gcaudit.bundled import bundled_path
-from gcaudit.encoders import ModelRequest, load_encoder
+from gcaudit.bundled.files import bundled_path
 from gcaudit.encoders.architectures import build_architecture, describe_module, known_names, published_names
+from gcaudit.encoders.loading import load_encoder
+from gcaudit.encoders.request import ModelRequest
 from gcaudit.errors import ArchitectureError, CheckpointError, RequestError
 
 EXAMPLE = str(Path(__file__).parents[2] / "examples" / "cifar_resnet.py")

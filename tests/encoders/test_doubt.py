@@ -5,8 +5,9 @@ import torch
 import torchvision
 from torch import nn
 
-from gcaudit.encoders import ModelRequest, load_encoder
 from gcaudit.encoders.architectures import build_architecture
+from gcaudit.encoders.loading import load_encoder
+from gcaudit.encoders.request import ModelRequest
 from gcaudit.errors import ArchitectureError
 
 

@@ -5,7 +5,8 @@ import torch
 from cases import TinyNet
 from torch import nn
 
-from gcaudit.encoders import ModelRequest, load_encoder
+from gcaudit.encoders.loading import load_encoder
+from gcaudit.encoders.request import ModelRequest
 from gcaudit.encoders.weights import state_digest
 from gcaudit.errors import ArchitectureError, RequestError
 

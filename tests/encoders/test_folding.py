@@ -4,9 +4,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from gcaudit.encoders import ModelRequest, load_encoder
 from gcaudit.encoders.folding import fold_batch_norms
-from gcaudit.runner import Runner, RunSettings
+from gcaudit.encoders.loading import load_encoder
+from gcaudit.encoders.request import ModelRequest
+from gcaudit.passes.runner import Runner, RunSettings
 
 
 def shaken(module):

@@ -10,8 +10,15 @@ from PIL import Image
 from timm.data import ImageDataset
 from timm.data.transforms_factory import create_transform
 
-from gcaudit.encoders import Preprocessing, picture_transform
-from gcaudit.encoders.preprocessing import CROP_MODES, INTERPOLATIONS, crop_share, override, preprocessing_from
+from gcaudit.encoders.preprocessing import (
+    CROP_MODES,
+    INTERPOLATIONS,
+    Preprocessing,
+    crop_share,
+    override,
+    picture_transform,
+    preprocessing_from,
+)
 from gcaudit.errors import RequestError
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)

@@ -7,8 +7,9 @@ import torchvision
 from cases import TinyNet
 from torch import nn
 
-from gcaudit.encoders import ModelRequest, Tap, load_encoder
-from gcaudit.encoders.taps import captured, classifier_tap, dry_input, head_modules, layer_tap, main_output, pre_logits_tap
+from gcaudit.encoders.loading import load_encoder
+from gcaudit.encoders.request import ModelRequest
+from gcaudit.encoders.taps import Tap, captured, classifier_tap, dry_input, head_modules, layer_tap, main_output, pre_logits_tap
 from gcaudit.errors import ArchitectureError
 
 IMAGE = torch.zeros(1, 3, 8, 8)

@@ -1,13 +1,14 @@
 import math
+from importlib import import_module
 
 import numpy as np
 import pytest
 import torch
 from scipy.stats import pearsonr, spearmanr, weightedtau
 
-from gcaudit.geometry import agreement as module
 from gcaudit.geometry.agreement import agreement
 
+module = import_module("gcaudit.geometry.agreement")  # the face of the room has the function by this name
 NAMES = ("weighted_tau", "spearman", "pearson")
 SCIPY = (weightedtau, spearmanr, pearsonr)
 

@@ -6,9 +6,9 @@ import reference
 import torch
 from cases import clouds
 
-from gcaudit.geometry.collapse import cdnv, cdnv_debiased, geometric_collapse, geometric_collapse_refined
-from gcaudit.geometry.complexity import gc, poincare_lower_bound, relative_gc
-from gcaudit.metrics import evidence_of
+from gcaudit.metrics.collapse import cdnv, cdnv_debiased, geometric_collapse, geometric_collapse_refined
+from gcaudit.metrics.complexity import gc, poincare_lower_bound, relative_gc
+from gcaudit.metrics.measuring import evidence_of
 
 FUNCTIONS = {
     cdnv: lambda z, g, y: reference.cdnv(z, y),

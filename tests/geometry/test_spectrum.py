@@ -5,9 +5,11 @@ import pytest
 import torch
 from cases import clouds
 
-from gcaudit.geometry import spectrum
-from gcaudit.geometry.spectrum import chunks, labels_reason, triangle
-from gcaudit.metrics import evidence_of
+from gcaudit.geometry import rows, spectrum
+from gcaudit.geometry.conditions import labels_reason
+from gcaudit.geometry.rows import chunks
+from gcaudit.geometry.spectrum import triangle
+from gcaudit.metrics.measuring import evidence_of
 
 SHAPES = [((20, 15, 30), 7), ((9, 8), 40), ((4, 3, 6), 12), ((50,), 5)]
 
@@ -88,7 +90,7 @@ def test_the_residual_of_a_perfect_fit_is_rounding():
 def test_blocks_do_not_matter(monkeypatch):
     z, y = clouds()
     whole = evidence_of(z, y).spectrum
-    monkeypatch.setattr(spectrum, "_ROWS", 4)
+    monkeypatch.setattr(rows, "_ROWS", 4)
     monkeypatch.setattr(spectrum, "_KEPT", 0)
     parts = evidence_of(z, y).spectrum
     assert parts.values.numpy() == pytest.approx(whole.values.numpy(), rel=1e-13)
@@ -114,9 +116,9 @@ def test_evidence_shares_it_and_changed_evidence_does_not():
 
 
 def test_chunks_of_some_rows(monkeypatch):
-    monkeypatch.setattr(spectrum, "_ROWS", 2)
-    rows = torch.arange(12, dtype=torch.float32).reshape(6, 2)
-    found = list(chunks(rows, torch.tensor([5, 1, 0])))
+    monkeypatch.setattr(rows, "_ROWS", 2)
+    table = torch.arange(12, dtype=torch.float32).reshape(6, 2)
+    found = list(chunks(table, torch.tensor([5, 1, 0])))
     assert [part.tolist() for _, part in found] == [[[10, 11], [2, 3]], [[0, 1]]]
     assert [which for which, _ in found] == [slice(0, 2), slice(2, 4)]
     assert found[0][1].dtype == torch.float64

@@ -5,14 +5,16 @@ import pytest
 import torch
 from cases import TinyNet, decode
 
-from gcaudit.data import DataRequest, open_data
-from gcaudit.encoders import ModelRequest, load_encoder
-from gcaudit.geometry.complexity import gc
+from gcaudit.data.opening import open_data
+from gcaudit.data.request import DataRequest
+from gcaudit.encoders.loading import load_encoder
+from gcaudit.encoders.request import ModelRequest
 from gcaudit.geometry.counter import balanced_order
 from gcaudit.geometry.evidence import Evidence
 from gcaudit.geometry.jacobian import energies, output_vectors, sketch_vectors
 from gcaudit.geometry.moments import ClassMoments
 from gcaudit.geometry.stopping import look_counts, relative_error
+from gcaudit.metrics.complexity import gc
 
 RUNS, SHARE = 500, 0.05
 

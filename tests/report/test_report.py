@@ -3,10 +3,10 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from gcaudit.console import render
-from gcaudit.report.listing import render_metrics
-from gcaudit.report.markdown import render_markdown
-from gcaudit.report.rows import format_value, report_notes, report_rows
+from gcaudit.render.listing import render_metrics
+from gcaudit.render.markdown import render_markdown
+from gcaudit.render.report import render_report
+from gcaudit.render.rows import format_value, report_notes, report_rows
 from gcaudit.report.schema import MetricValue, Report, json_schema
 
 VALUE = {"value": 1 / 3, "stderr": 0.01, "ci95": (0.31, 0.35), "n": 100}
@@ -154,11 +154,11 @@ def test_rows_come_in_the_order_of_the_metrics_with_one_a_shot():
 def test_reasons_become_notes():
     report = make({"cdnv": {"value": None, "stderr": None, "ci95": None, "n": 3, "reason": "one class"}})
     assert report_notes(report) == ["source.cdnv: one class"]
-    assert "— source.cdnv: one class" in render(report, "table", to_terminal=False)
+    assert "— source.cdnv: one class" in render_report(report, "table", to_terminal=False)
 
 
 def test_tables_in_pipes_carry_no_escapes_and_lose_no_text():
-    text = render(make(target={"cdnv": VALUE}), "table", to_terminal=False)
+    text = render_report(make(target={"cdnv": VALUE}), "table", to_terminal=False)
     assert "\x1b" not in text
     assert "0.333 [0.310, 0.350]" in text
     assert "…" not in text
@@ -169,7 +169,7 @@ def test_terminals_of_any_width_lose_no_digits(monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", columns)
     monkeypatch.setenv("NO_COLOR", "1")
     metrics = {"nearest": VALUE, "cdnv": VALUE, "ncm_accuracy": {**VALUE, "stderr": 1e-4, "ci95": (0.3331, 0.3335)}}
-    text = render(make(metrics, metrics), "table", to_terminal=True)
+    text = render_report(make(metrics, metrics), "table", to_terminal=True)
     assert text.count("0.33333 [0.33310, 0.33350]") == 2
     assert text.count("0.333 [0.310, 0.350]") == 2
 
@@ -183,7 +183,7 @@ def test_markdown_escapes_what_would_break_its_tables():
 
 
 def test_the_list_of_metrics_names_each():
-    from gcaudit.metrics import METRICS
+    from gcaudit.metrics.table import METRICS
 
     text = render_metrics()
     assert all(metric.name in text for metric in METRICS)

@@ -1,0 +1,258 @@
+"""A block: one model looked at with one data set. A report is put together of one or two."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gcaudit.audit.spec import AuditSpec
+from gcaudit.data import ImageSet
+from gcaudit.encoders import Encoder
+from gcaudit.errors import shorten
+from gcaudit.geometry import Estimate
+from gcaudit.metrics import Role, measure_evidence
+from gcaudit.passes import Observation, Runner
+from gcaudit.report import DataBlock, MetricValue, ModelBlock, PreprocessingBlock, Report, ReportEvidence, Timing
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """What was measured on one data set with one model.
+
+    Attributes:
+        role: of the data set.
+        data: its part of the report.
+        evidence: arrays behind the numbers.
+        digests: (N, 16) uint8 digests of the images, to find those that two data sets share.
+        family: what the class names belong to; equal names of one family are the same class.
+        warnings: what the report should say.
+        used: how the pass was run: device, batch size, versions.
+        seconds: wall time of the pass.
+    """
+
+    role: Role
+    data: DataBlock
+    evidence: ReportEvidence
+    digests: NDArray[np.uint8]
+    family: str
+    warnings: tuple[str, ...]
+    used: Mapping[str, Any]
+    seconds: float
+
+
+def model_block(encoder: Encoder, input_space: str = "pixel") -> ModelBlock:
+    """Describe a model for the report.
+
+    Args:
+        encoder: the model.
+        input_space: what the Jacobian is taken with respect to.
+
+    Returns:
+        The report's block on the model.
+    """
+    preprocessing = encoder.preprocessing
+    checkpoint = encoder.checkpoint
+    return ModelBlock(
+        spec=encoder.spec,
+        arch=encoder.arch,
+        sha256=encoder.sha256,
+        format=checkpoint.format if checkpoint else None,
+        container=checkpoint.container if checkpoint else None,
+        other_containers=checkpoint.other_containers if checkpoint else (),
+        layer=encoder.tap.layer,
+        embedding=encoder.tap.describe(),
+        embedding_dim=encoder.dim,
+        parameters=encoder.parameters,
+        preprocessing=PreprocessingBlock(
+            input_size=preprocessing.input_size,
+            mean=preprocessing.mean,
+            std=preprocessing.std,
+            interpolation=preprocessing.interpolation,
+            crop_pct=preprocessing.crop_pct,
+            crop_mode=preprocessing.crop_mode,
+            input_space=input_space,  # type: ignore[arg-type]
+            origin=preprocessing.origin,
+            assumed=preprocessing.assumed,
+        ),
+    )
+
+
+def used_settings(runner: Runner, observation: Observation) -> dict[str, Any]:
+    """Say how a pass was run.
+
+    Args:
+        runner: that ran it.
+        observation: what came of it.
+
+    Returns:
+        Entries of the report's settings.
+    """
+    on_gpu = observation.device.startswith("cuda")
+    return {
+        "device": observation.device,
+        "device_name": torch.cuda.get_device_name(observation.device) if on_gpu else "cpu",
+        "batch_size": observation.batch_size,
+        "folded_batch_norms": runner.folded,
+        "memory_format": str(runner.layout).removeprefix("torch."),
+        "torch": torch.__version__,
+        "timm": version("timm"),
+    }
+
+
+def make_block(spec: AuditSpec, role: Role, images: ImageSet, observation: Observation, used: Mapping[str, Any]) -> Block:
+    """Measure what was observed.
+
+    Args:
+        spec: what is asked.
+        role: of the data set.
+        images: the data set.
+        observation: of these images.
+        used: how the pass was run.
+
+    Returns:
+        The block.
+    """
+    evidence = observation.evidence
+    estimates = measure_evidence(evidence, spec.chosen_metrics(role), spec.probe)
+    data = DataBlock(
+        spec=images.spec,
+        split=images.split,
+        classes=evidence.classes,
+        images=evidence.images,
+        class_names=images.class_names,
+        fingerprint=evidence.fingerprint,
+        metrics={name: metric_value(estimate) for name, estimate in estimates.items()},
+    )
+    return Block(
+        role=role,
+        data=data,
+        evidence=_role_evidence(role, observation, estimates),
+        digests=observation.digests.numpy(),
+        family=images.family,
+        warnings=tuple(f"{role}: {line}" for line in observation.warnings),
+        used=used,
+        seconds=observation.seconds,
+    )
+
+
+def _role_evidence(role: Role, observation: Observation, estimates: Mapping[str, Estimate]) -> ReportEvidence:
+    influences, draws = {}, {}
+    for name, estimate in estimates.items():
+        if estimate.influence is not None:
+            influences[f"{role}.{name}"] = estimate.influence.numpy()
+        for point in estimate.details.get("curve", (estimate,)):
+            shot = point.details.get("n_shot")
+            if shot is not None and point.influence is not None:
+                influences[f"{role}.{name}@{shot}"] = point.influence.numpy()
+                scale = (point.n * (point.n - 1)) ** 0.5
+                draws[f"{role}.episode_accuracies@{shot}"] = point.value + scale * point.influence.numpy()
+    evidence = observation.evidence
+    if evidence.energies is not None and evidence.energy_rows is not None:
+        draws[f"{role}.energies"] = evidence.energies.numpy()
+        draws[f"{role}.energy_images"] = evidence.energy_rows.numpy()
+    return ReportEvidence(influences, draws)
+
+
+def metric_value(estimate: Estimate) -> MetricValue:
+    """Put an estimate into the report's form.
+
+    Args:
+        estimate: as measured.
+
+    Returns:
+        The same numbers.
+    """
+    details = dict(estimate.details)
+    curve = details.pop("curve", None)
+    return MetricValue(
+        value=estimate.value,
+        stderr=estimate.stderr,
+        ci95=estimate.ci95,
+        n=estimate.n,
+        reason=estimate.reason,
+        curve=None if curve is None else tuple(metric_value(point) for point in curve),
+        **details,
+    )
+
+
+def assemble_report(
+    spec: AuditSpec, model: ModelBlock, source: Block, target: Block | None, *, warnings: tuple[str, ...], seconds: float
+) -> Report:
+    """Put a report together.
+
+    Args:
+        spec: what was asked.
+        model: the model.
+        source: measured on the source.
+        target: measured on the target, or None.
+        warnings: about the model.
+        seconds: how long it took in all.
+
+    Returns:
+        The report, with the blocks' evidence.
+    """
+    blocks = (source,) if target is None else (source, target)
+    lines = [*warnings, *(line for block in blocks for line in block.warnings)]
+    if target is not None:
+        lines += _overlap(source, target)
+    images = sum(block.data.images for block in blocks)
+    report = Report(
+        schema="gcaudit.report/1",
+        gcaudit=version("gcaudit"),
+        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        model=model,
+        settings=_asked(spec) | dict(source.used),
+        source=source.data,
+        target=None if target is None else target.data,
+        warnings=tuple(dict.fromkeys(lines)),
+        timing=Timing(images_per_second=images / sum(block.seconds for block in blocks), seconds=seconds),
+    )
+    influences = {key: values for block in blocks for key, values in block.evidence.influences.items()}
+    draws = {key: values for block in blocks for key, values in block.evidence.draws.items()}
+    return report.with_evidence(ReportEvidence(influences, draws))
+
+
+_ELSEWHERE = ("mean", "std", "input_size", "crop_pct", "interpolation", "input_space", "source_split", "target_split")
+
+
+def _asked(spec: AuditSpec) -> dict[str, Any]:
+    """List what was asked and is in no other part of the report."""
+    return {name: _plain(value) for name, value in spec.to_options().items() if name not in _ELSEWHERE}
+
+
+def _plain(value: Any) -> Any:
+    """Keep what JSON can hold; anything else by its repr."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, str | int | float | bool | None) else repr(value)
+
+
+def _overlap(source: Block, target: Block) -> list[str]:
+    found = []
+    names = set(source.data.class_names) if source.family == target.family else set()
+    shared = [name for name in target.data.class_names if name in names]
+    if shared:
+        found.append(
+            f"source and target share {len(shared)} classes ({shorten(shared, 3)}): "
+            "few-shot accuracy on classes the model was trained on is not transfer"
+        )
+    shared_images = _shared_rows(source.digests, target.digests)
+    if shared_images:
+        found.append(f"source and target share {shared_images} images: accuracy on images the model was trained on is not transfer")
+    return found
+
+
+def _shared_rows(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> int:
+    """Count the distinct rows that two tables of bytes share."""
+    first, second = (np.unique(np.ascontiguousarray(table).view(f"V{table.shape[1]}")) for table in (a, b))
+    return len(first) + len(second) - len(np.unique(np.concatenate([first, second])))

@@ -1,0 +1,179 @@
+"""The options of an audit by the flat names that people type, and where in an `AuditSpec` each belongs.
+
+One list for the command line (with dashes), for keyword arguments in Python, for YAML files and for a report's settings. Nothing here is heavy
+to import: `--help` reads it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Literal, final
+
+from gcaudit.errors import RequestError
+
+Kind = Literal["text", "flag", "whole", "number", "wholes", "numbers", "names", "classes", "size", "pairs"]
+MODEL, DATA, GC, PROBE, RUN = "Model", "Data", "Geometric complexity", "Few-shot probe", "Running"
+
+
+@final
+@dataclass(frozen=True)
+class Option:
+    """Something that may be asked of an audit.
+
+    Attributes:
+        name: as a keyword argument.
+        places: fields of `AuditSpec` that it sets, such as `run.seed`.
+        kind: of its value.
+        panel: of the command line's help.
+        text: of the command line's help.
+        default: what an audit takes without it; None where that depends.
+        word: stands for None where it is typed, such as `all`.
+        metavar: stands for the value in the help; empty for the kind's own.
+        flags: as typed on the command line, where that is not the name with dashes.
+        shorthand: it stands for other options, and is not remembered by its own name.
+    """
+
+    name: str
+    places: tuple[str, ...]
+    kind: Kind
+    panel: str
+    text: str
+    default: Any = None
+    word: str = ""
+    metavar: str = ""
+    flags: str = ""
+    shorthand: bool = False
+
+    @property
+    def flag(self) -> str:
+        """As typed on the command line."""
+        return self.flags or f"--{self.name.replace('_', '-')}"
+
+
+OPTIONS: tuple[Option, ...] = (
+    Option("arch", ("model.arch",), "text", MODEL, "what a bare state dict is: timm:NAME, torchvision:NAME, FILE.py:FACTORY"),
+    Option(
+        "arch_args",
+        ("model.arch_args",),
+        "pairs",
+        MODEL,
+        "KEY=VALUE for the architecture; repeatable",
+        metavar="KEY=VALUE",
+        flags="--arch-arg",
+    ),
+    Option("ema", ("model.ema",), "flag", MODEL, "take averaged weights", False, flags="--ema/--no-ema"),
+    Option("allow_missing", ("model.allow_missing",), "flag", MODEL, "missing and unexpected keys are a warning", False),
+    Option("layer", ("model.layer",), "text", MODEL, "take this layer's output instead of the classifier's input"),
+    Option("mean", ("model.changes.mean",), "numbers", MODEL, "override, such as 0.485,0.456,0.406", metavar="NUMBERS"),
+    Option("std", ("model.changes.std",), "numbers", MODEL, "override, such as 0.229,0.224,0.225", metavar="NUMBERS"),
+    Option("input_size", ("model.changes.input_size",), "size", MODEL, "override, such as 224 or 224x160", metavar="SIZE"),
+    Option("crop_pct", ("model.changes.crop_pct",), "number", MODEL, "override"),
+    Option("interpolation", ("model.changes.interpolation",), "text", MODEL, "override: bilinear, bicubic, ..."),
+    Option("source_split", ("source.split",), "text", DATA, "split of the source"),
+    Option("source_classes", ("source.classes",), "classes", DATA, "such as 0-9,12 or names"),
+    Option("source_max_images", ("source.max_images",), "whole", DATA, "class-balanced draw"),
+    Option("target_split", ("target.split",), "text", DATA, "split of the target"),
+    Option("target_classes", ("target.classes",), "classes", DATA, "such as 0-9,12 or names"),
+    Option("target_max_images", ("target.max_images",), "whole", DATA, "class-balanced draw"),
+    Option("max_images", ("source.max_images", "target.max_images"), "whole", DATA, "the same for both data sets", shorthand=True),
+    Option("data_root", ("source.root", "target.root"), "text", DATA, "where known data sets lie; else $GCAUDIT_DATA"),
+    Option("skip_bad_images", ("passes.skip_bad_images",), "flag", DATA, "count damaged images, do not stop", False),
+    Option("gc", ("run.estimator",), "text", GC, "sketch, exact or outputs", "sketch"),
+    Option("vectors", ("run.vectors",), "whole", GC, "vector-Jacobian products an image", 1),
+    Option(
+        "gc_images",
+        ("passes.gc_images",),
+        "whole",
+        GC,
+        "at most so many images whose Jacobian is taken, or 'all'",
+        word="all",
+        metavar="N|all",
+    ),
+    Option(
+        "gc_rtol",
+        ("passes.gc_rtol",),
+        "number",
+        GC,
+        "stop when GC's standard error is below this share of GC; 0 goes on",
+        0.02,
+        metavar="SHARE",
+    ),
+    Option("target_gc", ("target_gc",), "flag", GC, "take the Jacobian on the target too", False),
+    Option("input_space", ("run.input_space",), "text", GC, "gradients in: pixel or normalized", "pixel"),
+    Option("n_way", ("probe.n_way",), "whole", PROBE, "classes an episode", 5),
+    Option("n_shot", ("probe.n_shot",), "wholes", PROBE, "support images a class; 1,5,20 gives the curve", (5,), metavar="N[,N]"),
+    Option("n_query", ("probe.n_query",), "whole", PROBE, "queries a class, or 'all'", 15, word="all", metavar="N|all"),
+    Option("episodes", ("probe.episodes",), "whole", PROBE, "how many", 1000),
+    Option("ridge", ("probe.ridge",), "number", PROBE, "penalty, relative to the embedding's scale", 1.0),
+    Option("metrics", ("metrics",), "names", RUN, "names from 'gcaudit metrics', with commas", metavar="NAMES"),
+    Option("device", ("run.device",), "text", RUN, "auto, cpu, cuda, cuda:1, ...", "auto"),
+    Option("precision", ("run.precision",), "text", RUN, "float32, tf32, bfloat16 or float64", "float32"),
+    Option("batch_size", ("run.batch_size",), "whole", RUN, "images a batch, or 'auto'", word="auto", metavar="N|auto"),
+    Option("compile", ("run.compile",), "flag", RUN, "compile the network with torch.compile", False),
+    Option("workers", ("passes.workers",), "whole", RUN, "decoding processes"),
+    Option("seed", ("run.seed", "probe.seed", "source.seed", "target.seed"), "whole", RUN, "of every random draw", 0),
+)
+"""Every option, in the order of the help and of a report's settings."""
+
+
+def options_under(place: str) -> tuple[Option, ...]:
+    """List the options that set one part of an `AuditSpec` alone.
+
+    Args:
+        place: such as `model` or `source`.
+
+    Returns:
+        The options, in the order of the list.
+    """
+    return tuple(option for option in OPTIONS if all(at.split(".")[0] == place for at in option.places))
+
+
+def check_options(names: Iterable[str]) -> None:
+    """Check that options that were typed are known.
+
+    Args:
+        names: as keyword arguments.
+
+    Raises:
+        RequestError: one is unknown.
+    """
+    known = [option.name for option in OPTIONS]
+    for name in names:
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            raise RequestError(
+                f"expected an option of an audit, found {name!r}; {f'did you mean {close[0]}?' if close else 'see AuditSpec'}"
+            )
+
+
+def place_options(given: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Sort options by the part of an `AuditSpec` that they set.
+
+    Args:
+        given: values by flat name. What is for one data set wins over what is for both.
+
+    Returns:
+        For each part the values of its fields; those of the spec itself under the empty name.
+
+    Raises:
+        RequestError: a name is unknown.
+    """
+    check_options(given)
+    parts: dict[str, dict[str, Any]] = {}
+    for option in OPTIONS:
+        if option.name in given:
+            for place in option.places:
+                part, _, name = place.rpartition(".")
+                parts.setdefault(part, {}).setdefault(name, _value(option, given[option.name]))
+    return parts
+
+
+def _value(option: Option, value: Any) -> Any:
+    """Bring a single value into the tuple that the spec holds."""
+    if option.kind == "size" and isinstance(value, int):
+        return (value, value)
+    if option.kind in ("wholes", "numbers", "names") and isinstance(value, int | float | str):
+        return (value,)
+    return value

@@ -1,0 +1,140 @@
+"""AuditSpec -> Report: the whole job, in the order in which it can fail cheaply."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from gcaudit.audit.blocks import Block, assemble_report, make_block, model_block, used_settings
+from gcaudit.audit.spec import AuditSpec
+from gcaudit.data import ImageSet, open_data
+from gcaudit.encoders import ModelRequest, load_encoder
+from gcaudit.errors import DataError, RequestError, shorten
+from gcaudit.metrics import Role
+from gcaudit.passes import Runner, observe, resolve_device
+from gcaudit.progress import ProgressBar, no_bar
+from gcaudit.report import ModelBlock, Report
+
+
+def check_request(spec: AuditSpec) -> None:
+    """Check what can be checked without opening a file.
+
+    Args:
+        spec: what is asked.
+
+    Raises:
+        RequestError: no such device, or nothing could be measured.
+    """
+    resolve_device(spec.run.device)
+    if spec.target.spec is None and not spec.chosen_metrics("source"):
+        raise RequestError(f"expected --target for {shorten(spec.metrics or ())}, found none; add --target DATA")
+
+
+def check_target(spec: AuditSpec, target: ImageSet) -> tuple[str, ...]:
+    """Check that the target has images for the probe's episodes.
+
+    Args:
+        spec: what is asked.
+        target: the images.
+
+    Returns:
+        What the report should say.
+
+    Raises:
+        DataError: too few classes, or too few images of one.
+    """
+    if any(metric.name == "probe_accuracy" for metric in spec.chosen_metrics("target")):
+        try:
+            return tuple(spec.probe.check(target.counts, target.class_names))
+        except DataError as error:
+            if spec.target.max_images is None:
+                raise
+            raise DataError(f"{error}, or raise --target-max-images above {spec.target.max_images}") from None
+    return ()
+
+
+def run_audit(spec: AuditSpec, progress: ProgressBar = no_bar) -> Report:
+    """Carry out an audit.
+
+    Args:
+        spec: what is asked.
+        progress: opens a progress bar of a title and a number of images.
+
+    Returns:
+        The report.
+
+    Raises:
+        GcauditError: something asked for is wrong, or the audit could not be completed.
+    """
+    began = time.perf_counter()
+    check_request(spec)
+    source = open_data(spec.source)
+    target = open_data(spec.target) if "target" in spec.roles else None
+    warnings = () if target is None else check_target(spec, target)
+    encoder = load_encoder(spec.model)
+    runner = Runner(encoder, spec.run)
+    on_source = observe_block(spec, "source", source, runner, progress)
+    on_target = None if target is None else observe_block(spec, "target", target, runner, progress)
+    model = model_block(encoder, spec.run.input_space)
+    seconds = time.perf_counter() - began
+    return assemble_report(spec, model, on_source, on_target, warnings=(*warnings, *encoder.warnings), seconds=seconds)
+
+
+def observe_block(spec: AuditSpec, role: Role, images: ImageSet, runner: Runner, progress: ProgressBar = no_bar) -> Block:
+    """Run a data set through a model and measure it.
+
+    Args:
+        spec: what is asked.
+        role: of the data set.
+        images: the data set.
+        runner: the model.
+        progress: opens a progress bar.
+
+    Returns:
+        The block.
+
+    Raises:
+        GcauditError: the pass could not be completed.
+    """
+    with progress(f"{role} {images.spec}", len(images.labels)) as advance:
+        observation = observe(runner, images, spec.pass_settings(role), advance)
+    return make_block(spec, role, images, observation, used_settings(runner, observation))
+
+
+def inspect_model(request: ModelRequest) -> ModelBlock:
+    """Say what a model is, without looking at any data.
+
+    Args:
+        request: which, and how.
+
+    Returns:
+        The report's block on the model.
+
+    Raises:
+        GcauditError: the file, the architecture or their match is wrong.
+    """
+    return model_block(load_encoder(request))
+
+
+def score(model: Any, source: Any, target: Any = None, **options: Any) -> Report:
+    """Audit a model for transfer.
+
+    Args:
+        model: a `torch.nn.Module`, a path, `timm:NAME`, `hf-hub:ORG/REPO` or `torchvision:NAME`. A module is copied; its attribute
+            `pretrained_cfg` (timm's convention) says its preprocessing.
+        source: what it was trained on: (images, labels), a Dataset, a DataLoader of one, or a data spec. Tensors are pixels of
+            the right size in [0, 1], before normalisation.
+        target: what it will be used for, in the same forms.
+        options: named as on the command line (`n_shot=(1, 5)`, `gc="exact"`, `seed=1`, ...).
+
+    Returns:
+        The report.
+
+    Raises:
+        GcauditError: something asked for is wrong, or the audit could not be completed.
+
+    Example:
+        >>> report = score("timm:resnet18", source="cifar10", target="photos/")  # doctest: +SKIP
+        >>> report.source.metrics["cdnv"].value  # doctest: +SKIP
+    """
+    return run_audit(AuditSpec.from_options(model, source, target, **options))

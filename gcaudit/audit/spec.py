@@ -1,0 +1,149 @@
+"""AuditSpec: everything that can be asked of an audit, made of what is asked of each room."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
+from typing import Any, final
+
+from gcaudit.audit.options import OPTIONS, place_options
+from gcaudit.data import DataRequest
+from gcaudit.encoders import ModelRequest
+from gcaudit.errors import RequestError
+from gcaudit.metrics import Metric, ProbeSettings, Role, find_metrics
+from gcaudit.passes import PassSettings, RunSettings
+
+_ABSENT = DataRequest(None, "target")
+
+
+@final
+@dataclass(frozen=True)
+class AuditSpec:
+    """Everything that can be asked of an audit; `from_options` makes one of the names that people type.
+
+    Attributes:
+        model: which model, and how it is read.
+        source: which images it was trained on.
+        target: which images it will be used for; its `spec` is None where there are none.
+        run: how a batch is run.
+        passes: how a data set is looked at; which of its images get an energy also depends on the metrics.
+        probe: how episodes are drawn.
+        metrics: names and groups; None takes the core.
+        target_gc: take the Jacobian on the target too.
+    """
+
+    model: ModelRequest
+    source: DataRequest
+    target: DataRequest = _ABSENT
+    run: RunSettings = field(default_factory=RunSettings)
+    passes: PassSettings = field(default_factory=PassSettings)
+    probe: ProbeSettings = field(default_factory=ProbeSettings)
+    metrics: tuple[str, ...] | None = None
+    target_gc: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what can be told before any file is looked at, and what no room can check by itself.
+
+        Raises:
+            RequestError: an unknown metric, or a number of images below 1.
+        """
+        for option, images in (
+            ("gc-images", self.passes.gc_images),
+            ("source-max-images", self.source.max_images),
+            ("target-max-images", self.target.max_images),
+        ):
+            if images is not None and images < 1:
+                raise RequestError(f"expected --{option} of at least 1, found {images}")
+        find_metrics(self.metrics)
+
+    @staticmethod
+    def from_options(model: Any, source: Any, target: Any = None, **options: Any) -> AuditSpec:
+        """Make a spec of flat names, as they are typed on the command line, in Python and in YAML.
+
+        Args:
+            model: path, `timm:NAME[.TAG]`, `hf-hub:ORG/REPO[@REV]`, `torchvision:NAME[:WEIGHTS]`, or a module.
+            source: data spec, (images, labels), Dataset or DataLoader: what the model was trained on.
+            target: the same: what it will be used for; None for none.
+            options: by the names of `OPTIONS`.
+
+        Returns:
+            The spec.
+
+        Raises:
+            RequestError: an option is unknown or out of range.
+        """
+        parts = place_options(options)
+        return AuditSpec(
+            model=model_request(model, **options),
+            source=DataRequest(source, "source", **parts.get("source", {})),
+            target=DataRequest(target, "target", **parts.get("target", {})),
+            run=RunSettings(**parts.get("run", {})),
+            passes=PassSettings(**parts.get("passes", {})),
+            probe=ProbeSettings(**parts.get("probe", {})),
+            **parts.get("", {}),
+        )
+
+    def to_options(self) -> dict[str, Any]:
+        """Return all options by their flat names, in the order of `OPTIONS`."""
+        found = {}
+        for option in OPTIONS:
+            if option.shorthand:
+                continue
+            part, _, name = option.places[0].rpartition(".")
+            changes = part == "model.changes"
+            found[option.name] = self.model.changes.get(name) if changes else attrgetter(option.places[0])(self)
+        return found
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """The data sets that are looked at."""
+        return ("source",) if self.target.spec is None else ("source", "target")
+
+    def data(self, role: Role) -> DataRequest:
+        """Return which images are asked for.
+
+        Args:
+            role: of the data set.
+        """
+        return self.source if role == "source" else self.target
+
+    def chosen_metrics(self, role: Role) -> tuple[Metric, ...]:
+        """Return what is measured on a data set.
+
+        Args:
+            role: of the data set.
+        """
+        without = () if role == "source" or self.target_gc else ("energies",)
+        return tuple(m for m in find_metrics(self.metrics) if role in m.roles and m.needs not in without)
+
+    def pass_settings(self, role: Role) -> PassSettings:
+        """Return how a data set is looked at: energies and logits only where a metric needs them.
+
+        Args:
+            role: of the data set.
+        """
+        needs = {metric.needs for metric in self.chosen_metrics(role)}
+        gc_images = self.passes.gc_images if "energies" in needs else 0
+        return replace(self.passes, gc_images=gc_images, logits="logits" in needs)
+
+    @property
+    def measured(self) -> list[str]:
+        """All that is measured, as `ROLE.METRIC`."""
+        return [f"{role}.{metric.name}" for role in self.roles for metric in self.chosen_metrics(role)]
+
+
+def model_request(model: Any, **options: Any) -> ModelRequest:
+    """Make the request of a model of flat names.
+
+    Args:
+        model: as for `AuditSpec.from_options`.
+        options: by the names of `OPTIONS`; those of other parts are left aside.
+
+    Returns:
+        The request.
+
+    Raises:
+        RequestError: an option is unknown.
+    """
+    parts = place_options(options)
+    return ModelRequest(model, **parts.get("model", {}), changes=parts.get("model.changes", {}))

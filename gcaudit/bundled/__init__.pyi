@@ -1,0 +1,1 @@
+from .files import bundled_path as bundled_path

@@ -1,0 +1,192 @@
+"""Reading a checkpoint file or folder.
+
+The content decides the format, never the suffix. Safetensors and `torch.save` files are read, the latter with `weights_only=True`
+after an inert scan that also catches storages larger than the file. Files that need code to load (pickled modules, TorchScript,
+`torch.export`) are refused with the list of what they wanted to import.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from torch import Tensor
+
+from gcaudit.checkpoints.contents import Hints, check_finite, choose_container, hints_of, plain_dict, preprocessing_in
+from gcaudit.checkpoints.safetensors_file import read_safetensors
+from gcaudit.checkpoints.torch_file import LEGACY_MAGIC, imports_of, needs_code, read_torch_legacy, read_torch_zip
+from gcaudit.errors import CheckpointError, one_line, shorten
+
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".th", ".tar")
+
+_FOREIGN = {
+    b"\x89HDF": "an HDF5 (Keras) file",
+    b"GGUF": "a GGUF file",
+    b"version https://git-lfs": "a Git LFS pointer, not the weights; run git lfs pull",
+    b"<!DO": "an HTML page; the download went wrong",
+    b"<htm": "an HTML page; the download went wrong",
+    b"\x1f\x8b": "a gzip archive; unpack it first",
+    b"7z\xbc\xaf": "a 7-Zip archive; unpack it first",
+}
+
+
+@final
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that has been read and checked.
+
+    Attributes:
+        path: as given.
+        format: what the bytes are.
+        tensors: name to tensor, all finite.
+        container: the key the tensors lay under, None for the dict itself.
+        other_containers: further keys that hold weights and were not taken.
+        hints: architecture and preprocessing, as far as the file tells.
+        sha256: of the file's bytes; of a folder, of its weight files' digests in order.
+        bytes: size of the weight files.
+    """
+
+    path: Path
+    format: str
+    tensors: Mapping[str, Tensor]
+    container: str | None
+    other_containers: tuple[str, ...]
+    hints: Hints
+    sha256: str
+    bytes: int
+
+
+def read_checkpoint(path: str | Path, *, ema: bool = False) -> Checkpoint:
+    """Read a checkpoint file, or a folder with `config.json` and weights.
+
+    Args:
+        path: the file or folder.
+        ema: take the exponential moving average of the weights where the file has one.
+
+    Returns:
+        The tensors, still unmatched to any architecture.
+
+    Raises:
+        CheckpointError: missing, empty, truncated, damaged or unsafe file, no tensors, NaN or inf weights.
+    """
+    place = Path(path)
+    try:
+        if place.is_dir():
+            return _read_folder(place, ema)
+        content, kind = _read_file(place)
+        container, tensors, others = choose_container(content, place, ema)
+        check_finite(tensors, place)
+        hints = hints_of(content)
+        return Checkpoint(place, kind, tensors, container, others, hints, _sha256(place), place.stat().st_size)
+    except FileNotFoundError:
+        raise CheckpointError(f"expected a checkpoint at {place}, found nothing there; check the path") from None
+    except OSError as error:
+        raise CheckpointError(f"expected a readable checkpoint at {place}: {error.strerror or error}") from None
+
+
+def _read_file(path: Path) -> tuple[Mapping[str, Any], str]:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(64)
+    if not size:
+        raise CheckpointError(f"{path}: expected a checkpoint, found an empty file; fetch or save it again")
+    if start[:4] == b"PK\x03\x04":
+        return read_torch_zip(path), "torch.save (zip)"
+    if start.startswith(LEGACY_MAGIC):
+        return read_torch_legacy(path), "torch.save (legacy)"
+    if len(start) > 8 and start[8:9] == b"{":
+        return read_safetensors(path, size), "safetensors"
+    if start[:1] == b"\x80":
+        raise needs_code(path, imports_of(path), "a bare pickle")
+    for magic, what in _FOREIGN.items():
+        if start.startswith(magic):
+            raise CheckpointError(f"{path}: expected safetensors or a torch.save file, found {what}")
+    raise CheckpointError(
+        f"{path}: expected safetensors or a torch.save file, found bytes {start[:8].hex(' ')} of neither; "
+        "convert it with safetensors.torch.save_file(model.state_dict(), ...)"
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+_SINGLE = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+_INDEX = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: expected JSON: {one_line(error)}") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, found a {type(content).__name__}")
+    return content
+
+
+def _shards(folder: Path, index: Path) -> list[Path]:
+    mapping = _read_json(index).get("weight_map")
+    if not isinstance(mapping, dict) or not mapping:
+        raise CheckpointError(f"{index}: expected a 'weight_map' from tensor names to files, found none")
+    outside = [name for name in mapping.values() if not isinstance(name, str) or Path(name).name != name or not name.isprintable()]
+    if outside:
+        raise CheckpointError(f"{index}: expected shards in the same folder, found {outside[0]!r}")
+    names = list(dict.fromkeys(mapping.values()))
+    absent = [name for name in names if not (folder / name).is_file()]
+    if absent:
+        raise CheckpointError(f"{folder}: expected the shards named in {index.name}, missing {shorten(absent)}; fetch them")
+    return [folder / name for name in names]
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    for name in _INDEX:
+        if (folder / name).is_file():
+            return _shards(folder, folder / name)
+    for name in _SINGLE:
+        if (folder / name).is_file():
+            return [folder / name]
+    others = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix in WEIGHT_SUFFIXES)
+    if len(others) == 1:
+        return others
+    if others:
+        names = shorten([path.name for path in others])
+        raise CheckpointError(f"{folder}: expected one weight file, found {names}; name the file itself")
+    raise CheckpointError(f"{folder}: expected model.safetensors or pytorch_model.bin, found no weights; name a weight file")
+
+
+def _config_hints(folder: Path) -> Hints:
+    path = folder / "config.json"
+    if not path.is_file():
+        return Hints()
+    config = _read_json(path)
+    arch = config.get("architecture")
+    nested = config.get("pretrained_cfg")
+    preprocessing = preprocessing_in({**config, **(nested if isinstance(nested, dict) else {})})
+    arch_args = plain_dict(config.get("model_args"))
+    if not isinstance(arch, str):
+        return Hints(None, arch_args, preprocessing)
+    return Hints(arch, arch_args, preprocessing, "config.json")
+
+
+def _read_folder(folder: Path, ema: bool) -> Checkpoint:
+    files = _weight_files(folder)
+    content: dict[str, Any] = {}
+    kinds: set[str] = set()
+    for path in files:
+        part, kind = _read_file(path)
+        content.update(part)
+        kinds.add(kind)
+    container, tensors, others = choose_container(content, folder, ema)
+    check_finite(tensors, folder)
+    hints = _config_hints(folder)
+    hints = hints if hints.arch else hints_of(content)
+    digests = [_sha256(path) for path in files]
+    sha256 = digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    kind = f"folder of {len(files)} {' and '.join(sorted(kinds))} file{'s' if len(files) > 1 else ''}"
+    return Checkpoint(folder, kind, tensors, container, others, hints, sha256, sum(path.stat().st_size for path in files))

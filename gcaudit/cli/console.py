@@ -1,0 +1,220 @@
+"""Where output goes: the report to stdout or a file, everything else to stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gcaudit.errors import AuditError, RequestError
+from gcaudit.render import FORMATS
+
+if TYPE_CHECKING:
+    from gcaudit.gate import GateResult
+    from gcaudit.report import Report, ReportEvidence
+
+_SUFFIXES = {"": "table", ".txt": "table", ".json": "json", ".md": "markdown", ".csv": "csv", ".parquet": "parquet"}
+
+
+def choose_format(name: str | None, output: Path | None, formats: Sequence[str] = FORMATS) -> str:
+    """Settle the format before any work is done.
+
+    Args:
+        name: as typed, or None.
+        output: where the report goes, or None for stdout.
+        formats: that there are.
+
+    Returns:
+        One of them; by the file's suffix when none was typed.
+
+    Raises:
+        RequestError: unknown format, or an output that cannot be written.
+    """
+    if output is not None:
+        check_writable(output)
+    if name is None and output is not None:
+        name = _SUFFIXES.get(output.suffix.lower())
+        if name not in formats:
+            suffixes = ", ".join(suffix for suffix, format_ in _SUFFIXES.items() if suffix and format_ in formats)
+            raise RequestError(f"expected --output to end in {suffixes}; found {output}; add --format {'|'.join(formats)}")
+    name = name or "table"
+    if name not in formats:
+        raise RequestError(f"expected --format of {', '.join(formats)}; found {name!r}")
+    if name == "parquet" and output is None:
+        raise RequestError("expected --output FILE.parquet with --format parquet, found none; add -o FILE.parquet")
+    return name
+
+
+def check_writable(output: Path, option: str = "--output") -> None:
+    """Check that a file can be written, before any work is done.
+
+    Args:
+        output: the file.
+        option: that named it.
+
+    Raises:
+        RequestError: it cannot.
+    """
+    folder = output.parent
+    if output.is_dir():
+        raise RequestError(f"expected {option} to be a file, found the folder {output}")
+    if not folder.is_dir():
+        raise RequestError(f"expected {option} in a folder that exists, found no {folder}; make it first")
+    if output.exists() and not output.is_file():
+        return
+    if not (os.access(folder.resolve(), os.W_OK) and (not output.exists() or os.access(output, os.W_OK))):
+        raise RequestError(f"expected to write {output}, found it not permitted")
+
+
+def write_output(content: str | bytes, output: Path | None) -> None:
+    """Write to a file, or to stdout.
+
+    Args:
+        content: text, or the bytes of a file.
+        output: the file, or None.
+    """
+    if output is not None:
+        write_atomically(output, content)
+    else:
+        write_stdout(content if isinstance(content, str) else content.decode())
+
+
+def write_atomically(path: Path, text: str | bytes) -> None:
+    """Write a file so that it is there whole or not at all.
+
+    Args:
+        path: replaced if it exists, through links; devices and pipes are written to directly.
+        text: the content.
+
+    Raises:
+        AuditError: it cannot be written.
+    """
+    content = text.encode() if isinstance(text, str) else text
+    try:
+        if path.parts[:2] in (("/", "dev"), ("/", "proc")) or (path.exists() and not path.is_file()):
+            path.write_bytes(content)
+            return
+        path = path.resolve()
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
+            Path(name).chmod(mode)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise AuditError(f"expected to write {path}: {error.strerror or error}") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+_PLAIN = str.maketrans({"─": "-", "—": "-", "↓": "v", "↑": "^", "é": "e"})
+
+
+def write_stdout(text: str) -> None:
+    """Write to stdout; a reader that has gone away is no error.
+
+    Args:
+        text: what to write; signs that stdout's encoding lacks are replaced.
+
+    Raises:
+        AuditError: stdout cannot be written to.
+    """
+    encoding = sys.stdout.encoding or "utf-8"
+    if "utf" not in encoding.lower():
+        text = text.translate(_PLAIN)
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        # the interpreter flushes stdout once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise AuditError(f"expected to write to standard output: {error.strerror or error}") from error
+
+
+def write_stderr(text: str) -> None:
+    """Write a line to stderr.
+
+    Args:
+        text: the line.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+
+def write_report(report: Report, name: str, output: Path | None, *, quiet: bool, keep_evidence: bool = False) -> None:
+    """Write a report: the report itself, then warnings and a summary.
+
+    Args:
+        report: the report.
+        name: one of `FORMATS`.
+        output: a file, or None for stdout.
+        quiet: leave the summary out.
+        keep_evidence: also write what paired comparisons need, beside `output`.
+    """
+    from gcaudit.render import render_report
+
+    text = render_report(report, name, to_terminal=output is None and sys.stdout.isatty())
+    if output is None:
+        write_stdout(text)
+    else:
+        write_atomically(output, text)
+        if name == "json" and output.suffix == ".json":
+            _write_evidence(report.evidence if keep_evidence else None, output, text)
+    for line in report.warnings:
+        write_stderr(f"gcaudit: warning: {line}")
+    if not quiet:
+        images = sum(block.images for block in report.blocks().values())
+        timing = report.timing
+        where = f"; report in {output}" if output is not None else ""
+        write_stderr(f"gcaudit: {images} images in {timing.seconds:.1f} s ({timing.images_per_second:.0f} images/s){where}")
+
+
+def _write_evidence(evidence: ReportEvidence | None, output: Path, text: str) -> None:
+    """Write evidence beside a report; what lies there of an older one is of no use any more."""
+    from gcaudit.report import evidence_path, save_evidence
+
+    path = evidence_path(output)
+    try:
+        if evidence is None:
+            path.unlink(missing_ok=True)
+        else:
+            save_evidence(path, evidence, text)
+    except OSError as error:
+        raise AuditError(f"expected to write {path}: {error.strerror or error}") from error
+
+
+def write_verdicts(result: GateResult, junit: Path | None) -> None:
+    """Write what a CI system reads: JUnit to a file; under GitHub Actions, annotations and the step summary.
+
+    Args:
+        result: of the gate.
+        junit: file of the JUnit XML, or None.
+    """
+    from gcaudit.render import render_annotations, render_gate, render_summary
+
+    for line in result.warnings:
+        write_stderr(f"gcaudit: warning: {line}")
+    if junit is not None:
+        write_atomically(junit, render_gate(result, "junit"))
+    if os.environ.get("GITHUB_ACTIONS") != "true":
+        return
+    for line in render_annotations(result):
+        write_stderr(line)
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary:
+        with contextlib.suppress(OSError), Path(summary).open("a", encoding="utf-8") as file:
+            file.write(render_summary(result))

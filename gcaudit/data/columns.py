@@ -1,0 +1,99 @@
+"""Columns of tables: which hold images and labels, and what is in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gcaudit.errors import DataError, shorten
+
+LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "class", "class_label")
+
+
+IMAGE_COLUMNS = ("image", "img", "images", "picture", "pixels", "jpg", "png")
+
+
+MOST_CLASSES = 1_000_000
+
+
+def pick_column(names: Sequence[str], wanted: Sequence[str], what: str, where: str) -> str:
+    """Find a column by its customary names.
+
+    Args:
+        names: the table's columns.
+        wanted: customary names, most likely first.
+        what: for messages.
+        where: for messages.
+
+    Returns:
+        The column's name.
+
+    Raises:
+        DataError: there is none.
+    """
+    for name in wanted:
+        if name in names:
+            return name
+    raise DataError(f"{where}: expected a column of {what} named {shorten(list(wanted), 4)}, found {shorten(list(names), 8)}")
+
+
+def number_labels(values: Sequence[Any], names: Sequence[str] | None, where: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Turn a column of labels into numbers and names.
+
+    Args:
+        values: integers, or strings.
+        names: class names of integer labels, if known.
+        where: for messages.
+
+    Returns:
+        (N,) int64 labels and class names.
+
+    Raises:
+        DataError: labels that are missing, negative, of other types, or beyond the names.
+    """
+    if any(value is None for value in values):
+        raise DataError(f"{where}: expected a label for every image, found {sum(value is None for value in values)} without")
+    kinds = {type(value) for value in values}
+    if kinds and all(issubclass(kind, str) for kind in kinds):
+        known = tuple(sorted(set(values)))
+        number = {name: place for place, name in enumerate(known)}
+        return np.array([number[value] for value in values], dtype=np.int64), known
+    if not all(issubclass(kind, int | np.integer) and kind is not bool for kind in kinds):
+        found = ", ".join(sorted(kind.__name__ for kind in kinds))
+        raise DataError(f"{where}: expected labels that are all integers or all strings, found {found}")
+    low, high = min(values, default=0), max(values, default=-1)
+    if low < 0:
+        raise DataError(f"{where}: expected labels >= 0, found {low} (an unlabelled split?)")
+    if names is not None and high >= len(names):
+        raise DataError(f"{where}: expected labels below the {len(names)} class names, found {high}")
+    if high >= MOST_CLASSES:
+        raise DataError(f"{where}: expected labels below {MOST_CLASSES}, found {high} (ids in place of classes?)")
+    labels = np.array(values, dtype=np.int64)
+    return labels, tuple(names) if names is not None else tuple(str(n) for n in range(int(high) + 1))
+
+
+def encoded(cell: Any, where: str) -> Any:
+    """Take the image out of a table's cell.
+
+    Args:
+        cell: bytes, or a dict with `bytes` and `path`.
+        where: for messages.
+
+    Returns:
+        Encoded bytes, or what the cell holds.
+
+    Raises:
+        DataError: the cell holds neither bytes nor a readable path.
+    """
+    if not isinstance(cell, dict):
+        return cell
+    if cell.get("bytes") is not None:
+        return cell["bytes"]
+    path = cell.get("path")
+    if path and Path(path).is_file():
+        return Path(path).read_bytes()
+    raise DataError(f"{where}: expected image bytes, found none and no file at {path!r}")

@@ -1,0 +1,110 @@
+"""Data sets of the Hugging Face hub, and what `save_to_disk` wrote, through the `datasets` library."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from gcaudit.data.columns import IMAGE_COLUMNS, LABEL_COLUMNS, encoded, number_labels, pick_column
+from gcaudit.data.hub import prepare_hub
+from gcaudit.data.readers import RawData
+from gcaudit.errors import DataError, one_line
+
+
+@final
+@dataclass(frozen=True)
+class TableReader:
+    """A Hugging Face data set whose image column is not decoded.
+
+    Attributes:
+        table: a `datasets.Dataset`.
+        column: the image column.
+        name: for messages.
+    """
+
+    table: Any
+    column: str
+    name: str
+
+    def read(self, row: int) -> Any:
+        """Return the encoded bytes of one row."""
+        return encoded(self.table[row][self.column], self.where(row))
+
+    def where(self, row: int) -> str:
+        """Return name and row."""
+        return f"row {row} of {self.name}"
+
+
+def read_hugging_face(spec: str, split: str | None, preferred: Sequence[str]) -> tuple[RawData, str | None]:
+    """Read `hf:ID[:CONFIG]` or `disk:PATH` through the `datasets` library.
+
+    Args:
+        spec: as typed.
+        split: as typed.
+        preferred: splits to take when none was typed.
+
+    Returns:
+        The data and the split taken.
+
+    Raises:
+        DataError: the library or the data set cannot be had.
+    """
+    datasets = _import_datasets(spec)
+    kind, _, rest = spec.partition(":")
+    if kind == "hf" and not Path(rest).exists():
+        prepare_hub()
+    try:
+        if kind == "disk":
+            found = datasets.load_from_disk(rest)
+        else:
+            name, _, config = rest.partition(":")
+            found = datasets.load_dataset(name, config or None)
+    except Exception as error:  # the library, the hub client and the network raise many kinds
+        text = one_line(error, 200)
+        raise DataError(
+            f"{spec}: expected a data set, found {type(error).__name__}: {text}; with no network, pass a local path"
+        ) from None
+    table, taken = _choose_split(found, split, preferred, spec)
+    return _table_data(datasets, table, spec), taken
+
+
+def _import_datasets(spec: str) -> Any:
+    try:
+        import datasets
+    except ImportError:
+        raise DataError(f"{spec}: expected the package 'datasets', found it not installed; pip install datasets") from None
+    return datasets
+
+
+def _choose_split(found: Any, split: str | None, preferred: Sequence[str], spec: str) -> tuple[Any, str | None]:
+    if not isinstance(found, dict):
+        own = None if found.split is None else str(found.split)
+        if split not in (None, own):
+            raise DataError(f"{spec}: expected split {split!r}, found one data set ({own or 'of no split'}); leave the split out")
+        return found, own
+    names = list(found)
+    if split is not None:
+        if split not in found:
+            raise DataError(f"{spec}: expected a split of {', '.join(names)}, found {split!r}")
+        return found[split], split
+    for name in (*preferred, *(names if len(names) == 1 else ())):
+        if name in found:
+            return found[name], name
+    raise DataError(f"{spec}: expected to know the split, found {', '.join(names)}; name one with --source-split or --target-split")
+
+
+def _table_data(datasets: Any, table: Any, spec: str) -> RawData:
+    table = table.with_format(None)  # a format is saved with the data, and would turn cells into tensors
+    columns = list(table.column_names)
+    pictures = [name for name, feature in table.features.items() if isinstance(feature, datasets.Image)]
+    image = pictures[0] if pictures else pick_column(columns, IMAGE_COLUMNS, "images", spec)
+    classes = [name for name, feature in table.features.items() if isinstance(feature, datasets.ClassLabel)]
+    label = next((name for name in LABEL_COLUMNS if name in classes), None) or (classes[0] if classes else None)
+    label = label or pick_column(columns, LABEL_COLUMNS, "labels", spec)
+    names = table.features[label].names if label in classes else None
+    labels, class_names = number_labels(list(table[label]), names, spec)
+    if pictures:
+        table = table.cast_column(image, datasets.Image(decode=False))
+    return RawData(TableReader(table.select_columns([image]), image, spec), labels, class_names)

@@ -1,0 +1,55 @@
+"""MNIST's format: idx files, gzipped or not. Sizes in headers are checked against what is there."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gcaudit.data.columns import number_labels
+from gcaudit.data.readers import ArrayReader, RawData
+from gcaudit.errors import DataError, one_line
+
+
+def _read_idx(path: Path, dims: int) -> NDArray[np.uint8]:
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rb") as file:
+            header = file.read(4 + 4 * dims)
+            if header[:4] != bytes((0, 0, 8, dims)) or len(header) != 4 + 4 * dims:
+                found = header.hex(" ") or "of no bytes"
+                raise DataError(f"{path}: expected an idx file of {dims} dimensions, found header {found}")
+            shape = tuple(int(n) for n in np.frombuffer(header[4:], dtype=">u4"))
+            size = math.prod(shape)
+            body = file.read(size + 1)
+    except (OSError, EOFError, zlib.error, MemoryError, OverflowError) as error:
+        raise DataError(f"{path}: expected a readable idx file, found {one_line(error)}; fetch it again") from None
+    if len(body) != size:
+        raise DataError(f"{path}: expected {size} bytes after the header, found {len(body)}; fetch it again")
+    return np.frombuffer(body, dtype=np.uint8).reshape(shape)
+
+
+def read_idx(images: Path, labels: Path, names: Sequence[str]) -> RawData:
+    """Read MNIST's format, gzipped or not.
+
+    Args:
+        images: idx3 file.
+        labels: idx1 file.
+        names: class names.
+
+    Returns:
+        The data.
+
+    Raises:
+        DataError: damaged files, or counts that disagree.
+    """
+    pixels, given = _read_idx(images, 3), _read_idx(labels, 1)
+    if len(pixels) != len(given):
+        raise DataError(f"{labels}: expected {len(pixels)} labels, one an image of {images.name}, found {len(given)}")
+    numbers, class_names = number_labels(given.tolist(), names, str(labels))
+    return RawData(ArrayReader(pixels, str(images)), numbers, class_names)

@@ -1,0 +1,138 @@
+"""Images that come as Python objects: tensors, a Dataset, a DataLoader of one, and torchvision's own data sets."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from gcaudit.data.columns import number_labels
+from gcaudit.data.readers import ItemReader, RawData, TensorReader
+from gcaudit.data.request import DataRequest
+from gcaudit.errors import DataError, one_line
+
+
+def open_object(given: Any) -> RawData:
+    """Open images that are a Python object.
+
+    Args:
+        given: (images, labels), a Dataset, or a DataLoader of one.
+
+    Returns:
+        The data.
+
+    Raises:
+        DataError: it is none of these, or an item is no (image, label).
+    """
+    if isinstance(given, DataLoader):
+        given = given.dataset
+    if isinstance(given, tuple | list) and len(given) == 2 and isinstance(given[0], Tensor | np.ndarray):
+        return _open_tensors(*given)
+    if isinstance(given, IterableDataset) or not hasattr(given, "__getitem__") or not hasattr(given, "__len__"):
+        raise DataError(
+            f"expected (images, labels), a Dataset with __len__ and __getitem__, a DataLoader of one, or a data spec; "
+            f"found a {type(given).__name__}"
+        )
+    return _open_dataset(given, type(given).__name__)
+
+
+def _open_tensors(images: Any, labels: Any) -> RawData:
+    given = labels.tolist() if isinstance(labels, Tensor | np.ndarray) else labels
+    if not isinstance(given, list | tuple):
+        raise DataError(f"expected labels (N,) as a tensor, an array or a list, found a {type(labels).__name__}")
+    if images.ndim != 4 or len(images) != len(given):
+        shapes = f"{tuple(images.shape)} and {tuple(getattr(labels, 'shape', (len(given),)))}"
+        raise DataError(f"expected images (N, C, H, W) and labels (N,), found {shapes}")
+    problem = f"expected images of uint8, or of floating point in [0, 1], found {images.dtype}"
+    if isinstance(images, np.ndarray):
+        try:
+            images = torch.from_numpy(np.require(images, requirements=("C", "W")))
+        except (TypeError, ValueError):
+            raise DataError(problem) from None
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        raise DataError(problem)
+    numbers, names = number_labels(given, None, "the labels")
+    return RawData(TensorReader(images.detach().cpu()), numbers, names)
+
+
+def _held_labels(dataset: Any) -> list[int] | None:
+    """Take the labels that torchvision's data sets hold, to be spared decoding every image."""
+    if getattr(dataset, "target_transform", None) is not None:
+        return None
+    for attribute in ("targets", "labels", "_labels"):
+        held = getattr(dataset, attribute, None)
+        values = held.tolist() if isinstance(held, Tensor | np.ndarray) else held
+        if (
+            isinstance(values, list | tuple)
+            and len(values) == len(dataset)
+            and all(isinstance(v, int | np.integer) for v in values)
+        ):
+            return list(values)
+    return None
+
+
+def _label_of(dataset: Any, row: int, name: str) -> Any:
+    try:
+        _, label = dataset[row]
+        return label.item() if isinstance(label, Tensor | np.ndarray) else label
+    except Exception as error:  # the user's own code may raise anything
+        text = one_line(error)
+        raise DataError(f"item {row} of {name}: expected (image, label), found {type(error).__name__}: {text}") from error
+
+
+def _open_dataset(dataset: Any, name: str) -> RawData:
+    given: Sequence[Any] | None = _held_labels(dataset)
+    if given is None:
+        given = [_label_of(dataset, row, name) for row in range(len(dataset))]
+    known = getattr(dataset, "classes", None) if getattr(dataset, "target_transform", None) is None else None
+    names = [str(entry) for entry in known] if isinstance(known, list | tuple) else None
+    numbers, class_names = number_labels(given, names, name)
+    return RawData(ItemReader(dataset, name), numbers, class_names)
+
+
+def open_torchvision(spec: str, request: DataRequest) -> tuple[RawData, str | None]:
+    """Open a data set of torchvision.
+
+    Args:
+        spec: `torchvision:NAME`.
+        request: which split, and under which root.
+
+    Returns:
+        The data and the split taken.
+
+    Raises:
+        DataError: there is no such class, split or file.
+    """
+    import torchvision
+
+    name = spec.partition(":")[2]
+    kind = getattr(torchvision.datasets, name, None)
+    if not isinstance(kind, type):
+        raise DataError(f"{spec}: expected the name of a class in torchvision.datasets, found {name!r}")
+    takes = inspect.signature(kind).parameters
+    if "root" not in takes:
+        raise DataError(
+            f"{spec}: expected a data set that lies in a folder, found {name}, which does not; pass the object from Python"
+        )
+    root = str(Path(request.root or "data").expanduser())
+    options: dict[str, Any] = {"download": False} if "download" in takes else {}
+    split = request.split or ("train" if request.role == "source" else "test")
+    if "train" in takes:
+        if split not in ("train", "test"):
+            raise DataError(f"{spec}: expected a split of train, test, found {split!r}")
+        options["train"] = split == "train"
+    elif "split" in takes:
+        options["split"] = split
+    elif request.split is not None:
+        raise DataError(f"{spec}: expected no split, since {name} has none, found {split!r}; leave it out")
+    try:
+        return _open_dataset(kind(root, **options), spec), split if {"train", "split"} & set(takes) else None
+    except (RuntimeError, OSError, ValueError, TypeError, ImportError) as error:
+        text = one_line(error)
+        raise DataError(f"{spec}: expected it under {root}: {text}; set --data-root, or fetch it with download=True") from None

@@ -1,0 +1,137 @@
+"""Data spec -> image set: where a data set lies is found, and its classes and images are chosen; nothing is decoded yet."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gcaudit.data.folders import SPLIT_NAMES, read_folder
+from gcaudit.data.hugging_face import read_hugging_face
+from gcaudit.data.image_set import ImageSet
+from gcaudit.data.known import KNOWN, KnownData, open_known
+from gcaudit.data.objects import open_object, open_torchvision
+from gcaudit.data.parquet import find_parquet, read_parquet
+from gcaudit.data.readers import RawData
+from gcaudit.data.request import DataRequest
+from gcaudit.errors import DataError, RequestError, shorten
+from gcaudit.geometry import balanced_order, derive_seed
+
+
+def open_data(request: DataRequest) -> ImageSet:
+    """Find a data set and choose its images; decodes nothing yet.
+
+    Args:
+        request: which images.
+
+    Returns:
+        The images by class.
+
+    Raises:
+        DataError: it is missing, unreadable, or too small.
+        RequestError: classes or counts that make no sense.
+    """
+    raw, spec, split, family = _open(request)
+    chosen = np.arange(len(raw.class_names)) if request.classes is None else _choose(request.classes, raw, spec)
+    renumber = np.full(len(raw.class_names), -1, dtype=np.int64)
+    renumber[chosen] = np.arange(len(chosen))
+    labels = renumber[raw.labels]
+    rows = np.flatnonzero(labels >= 0)
+    present = np.unique(labels[rows])
+    empty = [raw.class_names[number] for number in np.delete(chosen, present)]
+    if request.classes is not None and empty:
+        raise DataError(f"{spec}: expected images of the chosen classes, found none of {shorten(empty)}; leave them out")
+    if not len(rows):
+        raise DataError(f"{spec}: expected images, found none")
+    dense = np.searchsorted(present, labels[rows])
+    numbers = tuple(int(chosen[n]) for n in present)
+    index, classes = torch.from_numpy(rows), torch.from_numpy(dense.astype(np.int64))
+    if request.max_images is not None:
+        index, classes = _draw(index, classes, request, len(numbers), spec)
+    names = tuple(raw.class_names[n] for n in numbers)
+    return ImageSet(spec, split, family, raw.reader, classes, index, names, numbers, len(raw.class_names))
+
+
+def _draw(index: Tensor, labels: Tensor, request: DataRequest, classes: int, spec: str) -> tuple[Tensor, Tensor]:
+    limit = request.max_images
+    assert limit is not None
+    if limit < classes:
+        option = f"--{request.role}-max-images"
+        raise RequestError(f"{spec}: expected {option} of at least one image a class ({classes}), found {limit}; raise it")
+    keep = balanced_order(labels, index, derive_seed(request.seed, "max images"))[:limit].sort().values
+    return index[keep], labels[keep]
+
+
+def _choose(text: str, raw: RawData, spec: str) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Read `0-9,12` or names; what is a name is that class, even when it looks like a number."""
+    place = {name: number for number, name in enumerate(raw.class_names)}
+    total = len(raw.class_names)
+    found: list[int] = []
+    parts = [text] if text in place else [part.strip() for part in text.split(",") if part.strip()]
+    for part in parts:
+        span = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+        if part in place:
+            found.append(place[part])
+        elif span is not None:
+            first = int(span[1])
+            last = int(span[2] or span[1])
+            if not first <= last < total:
+                raise RequestError(f"{spec}: expected class numbers from 0 to {total - 1}, found {part!r}")
+            found += range(first, last + 1)
+        else:
+            raise RequestError(f"{spec}: expected class numbers or names, found {part!r}; known: {shorten(raw.class_names, 8)}")
+    if not found:
+        raise RequestError(f"{spec}: expected classes such as 0-9,12 or names, found {text!r}")
+    return np.array(list(dict.fromkeys(found)), dtype=np.int64)
+
+
+def _open(request: DataRequest) -> tuple[RawData, str, str | None, str]:
+    spec = request.spec
+    if isinstance(spec, Path):
+        spec = str(spec)
+    if not isinstance(spec, str):
+        return open_object(spec), type(spec).__name__, None, f"object {id(spec)}"
+    known = next((entry for entry in KNOWN if entry.name == spec), None)
+    if known is not None:
+        split = request.split or _default_split(known, request.role)
+        return open_known(known, split, request.root), spec, split, known.family or known.name
+    if spec.startswith(("hf:", "disk:")):
+        preferred = ("train",) if request.role == "source" else ("test", "validation")
+        raw, taken = read_hugging_face(spec, request.split, preferred)
+        return raw, spec, taken, spec
+    if spec.startswith("torchvision:"):
+        raw, taken = open_torchvision(spec, request)
+        return raw, spec, taken, spec.lower()
+    return _open_path(spec, request.split), spec, request.split, _family(spec)
+
+
+def _default_split(known: KnownData, role: str) -> str:
+    return known.source_split if role == "source" else known.target_split
+
+
+def _family(spec: str) -> str:
+    """Name what a path belongs to: parquet files of one folder, and folders named after splits, are parts of one data set."""
+    path = Path(spec).expanduser().resolve()
+    return str(path if path.is_dir() and path.name.lower() not in SPLIT_NAMES else path.parent)
+
+
+def _open_path(spec: str, split: str | None) -> RawData:
+    names = ", ".join(entry.name for entry in KNOWN)
+    if not spec.strip():
+        raise DataError(f"expected a data set, found an empty name; known names: {names}; others: a path, hf:ID, disk:PATH")
+    path = Path(spec).expanduser()
+    files = find_parquet(str(path), split)
+    if files:
+        return read_parquet(files)
+    if split is not None and find_parquet(str(path), None):
+        found = shorten([file.name for file in find_parquet(str(path), None)])
+        raise DataError(f"{spec}: expected parquet files whose name starts with {split!r}, found {found}")
+    if path.is_dir():
+        return read_folder(path, split)
+    if path.exists():
+        raise DataError(f"{spec}: expected a .parquet file or a folder of class folders, found another file")
+    raise DataError(f"expected a data set, found no file or folder {spec!r}; known names: {names}; others: hf:ID, disk:PATH")

@@ -1,0 +1,146 @@
+"""Parquet files, with a column of encoded images and one of labels."""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+
+from gcaudit.data.columns import IMAGE_COLUMNS, LABEL_COLUMNS, encoded, number_labels, pick_column
+from gcaudit.data.readers import RawData
+from gcaudit.errors import DataError, one_line
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@final
+@dataclass(frozen=True)
+class ParquetReader:
+    """Parquet files, read a row group at a time.
+
+    Attributes:
+        files: one or more.
+        column: the image column.
+        groups: for every row group its file's number, its number in the file and its first row.
+    """
+
+    files: tuple[Path, ...]
+    column: str
+    groups: tuple[tuple[int, int, int], ...]
+    _held: dict[int, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the row groups in memory behind when sent to a worker."""
+        return {**self.__dict__, "_held": {}}
+
+    def _locate(self, row: int) -> tuple[int, int]:
+        starts = [first for _, _, first in self.groups]
+        number = int(np.searchsorted(starts, row, side="right")) - 1
+        return number, row - starts[number]
+
+    def read(self, row: int) -> Any:
+        """Return the encoded bytes of one row."""
+        number, place = self._locate(row)
+        if number not in self._held:
+            file, group, _ = self.groups[number]
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+
+            try:
+                with pq.ParquetFile(self.files[file], memory_map=True) as parquet:
+                    table = parquet.read_row_group(group, columns=[self.column], use_threads=False)
+            except (pa.ArrowException, OSError) as error:
+                raise DataError(f"{self.files[file]}: expected readable parquet, found {error}") from None
+            while len(self._held) > 1:
+                del self._held[next(iter(self._held))]
+            self._held[number] = table.column(0)
+        return encoded(self._held[number][place].as_py(), self.where(row))
+
+    def where(self, row: int) -> str:
+        """Return file and row."""
+        number, place = self._locate(row)
+        file, _, first = self.groups[number]
+        before = next(start for f, _, start in self.groups if f == file)
+        return f"{self.files[file]}, row {place + first - before}"
+
+
+def find_parquet(place: str, split: str | None) -> list[Path]:
+    """List the parquet files that a path means.
+
+    Args:
+        place: a file, a folder or a glob.
+        split: take the files whose name starts with it.
+
+    Returns:
+        Files in alphabetical order; empty when there are none.
+    """
+    path = Path(place)
+    if path.is_dir():
+        found = sorted(path.glob("*.parquet")) or sorted((path / "data").glob("*.parquet"))
+    elif path.is_file():
+        found = [path] if path.suffix == ".parquet" else []
+    else:
+        names = glob.glob(place, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute patterns
+        found = sorted(Path(name) for name in names if name.endswith(".parquet"))
+    return found if split is None else [file for file in found if file.name.startswith(split)]
+
+
+def _names_in_schema(schema: pa.Schema, column: str) -> Sequence[str] | None:
+    """Take class names from the Hugging Face metadata of a parquet schema."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        names = features[column]["names"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
+
+
+def read_parquet(files: Sequence[Path]) -> RawData:
+    """Read parquet files with a column of encoded images and one of labels.
+
+    Args:
+        files: with the same columns.
+
+    Returns:
+        The data; class names from the Hugging Face metadata where they are there.
+
+    Raises:
+        DataError: unreadable files, missing columns, or files that disagree on columns or class names.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    values: list[Any] = []
+    groups: list[tuple[int, int, int]] = []
+    wanted_labels: Sequence[str] = LABEL_COLUMNS
+    wanted_images: Sequence[str] = IMAGE_COLUMNS
+    names: Sequence[str] | None = None
+    rows = 0
+    for number, path in enumerate(files):
+        try:
+            with pq.ParquetFile(path) as parquet:
+                schema = parquet.schema_arrow
+                label_column = pick_column(schema.names, wanted_labels, "labels", str(path))
+                image_column = pick_column(schema.names, wanted_images, "images", str(path))
+                wanted_labels, wanted_images = (label_column,), (image_column,)
+                found = _names_in_schema(schema, label_column)
+                if names is not None and found is not None and names != found:
+                    raise DataError(f"{path}: expected the class names of the files before it, found others; pass one file")
+                names = names if found is None else found
+                values += parquet.read(columns=[label_column]).column(0).to_pylist()
+                for group in range(parquet.num_row_groups):
+                    groups.append((number, group, rows))
+                    rows += parquet.metadata.row_group(group).num_rows
+        except (pa.ArrowException, OSError) as error:
+            text = one_line(error)
+            raise DataError(f"{path}: expected a readable parquet file, found {text}") from None
+    if not rows:
+        raise DataError(f"{files[0]}: expected images, found no rows")
+    labels, class_names = number_labels(values, names, str(files[0]))
+    return RawData(ParquetReader(tuple(files), wanted_images[0], tuple(groups)), labels, class_names)

@@ -1,0 +1,31 @@
+"""Which images: what is asked of this room."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+
+@final
+@dataclass(frozen=True)
+class DataRequest:
+    """Which images.
+
+    Attributes:
+        spec: a known name, a path, `hf:ID[:CONFIG]`, `disk:PATH`, `torchvision:NAME`; or a pair of tensors (images, labels), a Dataset
+            or a DataLoader.
+        role: `source` or `target`.
+        split: None takes the default of a known name, and all of a bare file or folder.
+        classes: numbers, ranges and names, such as `0-9,12` or `cat,dog`; None takes all.
+        max_images: draw so many, class-balanced.
+        root: where known names lie.
+        seed: of the draw.
+    """
+
+    spec: Any
+    role: Literal["source", "target"]
+    split: str | None = None
+    classes: str | None = None
+    max_images: int | None = None
+    root: str | None = None
+    seed: int = 0

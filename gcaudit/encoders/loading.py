@@ -1,0 +1,192 @@
+"""Loading a model: published, from a file, or a module; its embedding is taken once to see that it works."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gcaudit.bundled import bundled_path
+from gcaudit.checkpoints import WEIGHT_SUFFIXES, Checkpoint, read_checkpoint
+from gcaudit.encoders.architectures import Architecture, build_architecture, describe_module, known_names
+from gcaudit.encoders.encoder import Encoder
+from gcaudit.encoders.preprocessing import Preprocessing, override, preprocessing_from
+from gcaudit.encoders.request import ModelRequest
+from gcaudit.encoders.taps import Tap, classifier_tap, dry_input, head_modules, layer_tap, pre_logits_tap
+from gcaudit.encoders.weights import load_weights, state_digest
+from gcaudit.errors import ArchitectureError, CheckpointError, GcauditError, RequestError, one_line
+
+
+def load_encoder(request: ModelRequest) -> Encoder:
+    """Load a model.
+
+    Args:
+        request: which, and how.
+
+    Returns:
+        The encoder, on the CPU.
+
+    Raises:
+        GcauditError: the file, the architecture or their match is wrong.
+    """
+    if isinstance(request.spec, nn.Module):
+        name = f"{type(request.spec).__module__}.{type(request.spec).__qualname__}"
+        try:
+            own = copy.deepcopy(request.spec)
+        except Exception as error:  # a module may hold anything
+            raise RequestError(f"expected a module that can be copied, found {type(error).__name__}: {one_line(error)}") from error
+        return _finish(request, describe_module(name, own), None, None, [])
+    if request.spec == "demo":
+        return _from_checkpoint(request, read_checkpoint(bundled_path("demo-model")))
+    if _is_published(request.spec):
+        if request.arch is not None:
+            raise RequestError(f"expected --arch with a file only, found it with {request.spec}; drop --arch")
+        architecture = build_architecture(request.spec, request.arch_args, pretrained=True)
+        return _finish(request, architecture, None, None, [])
+    _check_is_path(request.spec)
+    checkpoint = read_checkpoint(request.spec, ema=request.ema)
+    return _from_checkpoint(request, checkpoint)
+
+
+def _is_published(spec: str) -> bool:
+    return spec.startswith(("timm:", "hf-hub:", "torchvision:"))
+
+
+def _check_is_path(spec: str) -> None:
+    path = Path(spec)
+    if not spec.strip():
+        raise CheckpointError("expected a checkpoint, found an empty name; type a path, timm:NAME, torchvision:NAME or demo")
+    if path.exists() or path.suffix in WEIGHT_SUFFIXES or spec.startswith((".", "/", "~")):
+        return
+    if spec.count("/") == 1 and not spec.endswith("/"):
+        raise CheckpointError(
+            f"expected a checkpoint, found no file {spec!r}; for a model of the hub type hf-hub:{spec}, for a file check the path"
+        )
+    readings = " or ".join(known_names(spec)) or f"timm:{spec} or torchvision:{spec}"
+    raise CheckpointError(f"expected a checkpoint, found no file {spec!r}; for a published model type {readings}")
+
+
+def _from_checkpoint(request: ModelRequest, checkpoint: Checkpoint) -> Encoder:
+    hints = checkpoint.hints
+    if request.arch is not None:
+        return _assemble(request, checkpoint, request.arch)
+    if hints.arch is None:
+        raise ArchitectureError(
+            f"{checkpoint.path}: expected the checkpoint to name its architecture, found {len(checkpoint.tensors)} tensors and no "
+            "name; add --arch timm:NAME, torchvision:NAME or FILE.py:FACTORY"
+        )
+    prefixed = hints.arch.startswith(("timm:", "torchvision:"))
+    names = [hints.arch] if prefixed else known_names(hints.arch)
+    if not names:
+        raise ArchitectureError(
+            f"{checkpoint.path}: expected an architecture of timm or torchvision, found {hints.arch!r} in {hints.source}; "
+            "name yours with --arch FILE.py:FACTORY"
+        )
+    problem: GcauditError | None = None
+    for name in names:
+        try:
+            return _assemble(request, checkpoint, name)
+        except ArchitectureError as error:
+            problem = problem or error
+    assert problem is not None
+    raise problem
+
+
+# with these timm reads further files: a checkpoint may not ask for that
+_FILE_ARGUMENTS = {"pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
+
+
+def _assemble(request: ModelRequest, checkpoint: Checkpoint, arch: str) -> Encoder:
+    hinted = checkpoint.hints.arch_args if arch.startswith(("timm:", "hf-hub:")) else {}  # they are timm's arguments
+    arguments = {key: value for key, value in hinted.items() if key not in _FILE_ARGUMENTS} | dict(request.arch_args)
+    architecture = build_architecture(arch, arguments)
+    config, origin = dict(architecture.config), "architecture"
+    if checkpoint.hints.preprocessing:
+        config |= checkpoint.hints.preprocessing
+        origin = "checkpoint"
+    return _finish(request, architecture, checkpoint, (config, origin), [])
+
+
+def _finish(
+    request: ModelRequest,
+    architecture: Architecture,
+    checkpoint: Checkpoint | None,
+    config: tuple[Mapping[str, Any], str] | None,
+    warnings: list[str],
+) -> Encoder:
+    keys, origin = config or (architecture.config, "architecture")
+    found = preprocessing_from(keys, origin, architecture.channels)
+    doubt = architecture.doubt if origin == "architecture" else ""
+    preprocessing = override(replace(found, assumed=True) if doubt else found, request.changes)
+    module = architecture.module
+    if preprocessing.assumed:
+        warnings = [*warnings, _assumption(preprocessing, doubt)]
+    module.requires_grad_(False)
+    try:
+        with torch.no_grad():
+            blank = dry_input(preprocessing.input_size, module)
+            tap = _choose_tap(request, architecture, blank)
+            head = _head_of(architecture, tap, blank)
+            head_fits = True
+            if checkpoint is not None:
+                fit, notes = load_weights(module, checkpoint.tensors, head, request.allow_missing)
+                warnings, head_fits = [*warnings, *notes], fit.head != "absent"
+                module.requires_grad_(False).eval()
+            sample = preprocessing.normalize(torch.zeros_like(blank))
+            embedding, logits = tap(module, sample, logits=head_fits and bool(head))
+    except GcauditError:
+        raise
+    except Exception as error:  # a network given another input than it was made for may raise anything
+        size = "x".join(str(n) for n in preprocessing.input_size)
+        text = one_line(error)
+        raise ArchitectureError(
+            f"expected {architecture.name} to take one {size} image: {type(error).__name__}: {text}; see --input-size and --arch-arg"
+        ) from error
+    classifies = isinstance(logits, Tensor) and logits.ndim == 2 and getattr(module, "num_classes", 1) != 0
+    return Encoder(
+        module=module,
+        tap=tap,
+        dim=embedding.shape[1],
+        head_outputs=logits.shape[1] if logits is not None and classifies else None,
+        preprocessing=preprocessing,
+        spec=architecture.name if isinstance(request.spec, nn.Module) else request.spec,
+        arch=architecture.name,
+        sha256=checkpoint.sha256 if checkpoint is not None else state_digest(module),
+        parameters=sum(parameter.numel() for parameter in module.parameters()),
+        checkpoint=checkpoint,
+        warnings=tuple(warnings),
+    )
+
+
+def _head_of(architecture: Architecture, tap: Tap, blank: Tensor) -> tuple[str, ...]:
+    """Name the modules of the classifier, which a checkpoint may lack or have in another size."""
+    if tap.side != "output":
+        return head_modules(architecture.module, tap)
+    if architecture.family == "timm":
+        return head_modules(architecture.module, pre_logits_tap(architecture.module))
+    try:
+        return head_modules(architecture.module, classifier_tap(architecture.module, blank))
+    except ArchitectureError:
+        return ()
+
+
+def _choose_tap(request: ModelRequest, architecture: Architecture, blank: Tensor) -> Tap:
+    if request.layer is not None:
+        return layer_tap(architecture.module, request.layer, blank)
+    if architecture.family == "timm":
+        return pre_logits_tap(architecture.module)
+    return classifier_tap(architecture.module, blank)
+
+
+def _assumption(preprocessing: Preprocessing, doubt: str) -> str:
+    size = "x".join(str(n) for n in preprocessing.input_size)
+    mean = ", ".join(f"{value:g}" for value in preprocessing.mean)
+    std = ", ".join(f"{value:g}" for value in preprocessing.std)
+    hint = doubt or "if training used another, pass --input-size, --mean and --std"
+    crop = f"crop {preprocessing.crop_pct:.4g}"
+    return f"preprocessing was assumed: input {size}, {crop}, mean {mean}, std {std}; {hint}"

@@ -1,0 +1,143 @@
+"""Which reports may be compared, and where a rule's value stands in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from gcaudit.errors import shorten
+from gcaudit.gate.rules import Rule
+from gcaudit.metrics import Metric
+from gcaudit.report import MetricValue, Report
+
+
+def differences(report: Report, baseline: Report, rules: Iterable[Rule]) -> list[str]:
+    """List why two reports may not be compared by some rules.
+
+    Args:
+        report: the new one.
+        baseline: the old one.
+        rules: regressions to judge.
+
+    Returns:
+        One line a difference; empty when they may be compared.
+    """
+    found: list[str] = []
+    new, old = report.model, baseline.model
+    for what, a, b in (
+        ("embedding", new.embedding, old.embedding),
+        *((key, getattr(new.preprocessing, key), getattr(old.preprocessing, key)) for key in _PREPROCESSING),
+    ):
+        if a != b:
+            found.append(f"{what}: {_show(a)} against {_show(b)} in the baseline")
+    for rule in rules:
+        found += _rule_differences(report, baseline, rule)
+    return list(dict.fromkeys(found))
+
+
+_PREPROCESSING = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode", "input_space")
+_PROBE = ("n_way", "n_query", "ridge", "n_shot")
+
+
+def _show(value: object) -> str:
+    return ", ".join(str(part) for part in value) if isinstance(value, tuple) else str(value)
+
+
+def _rule_differences(report: Report, baseline: Report, rule: Rule) -> list[str]:
+    new, old = report.blocks().get(rule.role), baseline.blocks().get(rule.role)
+    if new is None or old is None:
+        return []
+    if new.class_names != old.class_names:
+        return [f"{rule.role} classes: {shorten(new.class_names, 3)} against {shorten(old.class_names, 3)} in the baseline"]
+    if new.fingerprint != old.fingerprint:
+        return [f"{rule.role} images: {new.images} of {new.spec} against {old.images} others of {old.spec} in the baseline"]
+    found = []
+    if rule.metric == "gc" and report.model.arch != baseline.model.arch:
+        found.append(f"architecture, for {rule.name}: {report.model.arch} against {baseline.model.arch} in the baseline")
+    a, b = find_value(report, rule), find_value(baseline, rule)
+    if isinstance(a, MetricValue) and isinstance(b, MetricValue):
+        found += [
+            f"{key} of {rule.name}: {getattr(a, key)} against {getattr(b, key)} in the baseline"
+            for key in _PROBE
+            if getattr(a, key) != getattr(b, key)
+        ]
+    return found
+
+
+def find_value(report: Report, rule: Rule) -> MetricValue | str:
+    """Find a rule's value.
+
+    Args:
+        report: where to look.
+        rule: that names it.
+
+    Returns:
+        The value, or why there is none.
+    """
+    block = report.blocks().get(rule.role)
+    if block is None:
+        return f"the report has no {rule.role}; score with --{rule.role}"
+    value = block.metrics.get(rule.metric)
+    if value is None:
+        return f"the report has no {rule.role}.{rule.metric}"
+    if rule.shot is None:
+        return value
+    points = {point.n_shot: point for point in value.curve or (value,)}
+    if rule.shot not in points:
+        return f"the report has no {rule.shot}-shot {rule.metric}, only {', '.join(str(shot) for shot in points)}"
+    return points[rule.shot]
+
+
+def contrast_error(
+    report: Report, baseline: Report, rule: Rule, factor: float, pair: tuple[MetricValue, MetricValue]
+) -> tuple[float | None, bool]:
+    """Say how sure the difference of two reports is.
+
+    Args:
+        report: the new one.
+        baseline: the old one.
+        rule: that names the metric.
+        factor: of the old value.
+        pair: the new value and the old.
+
+    Returns:
+        The standard error of new - factor * old, None when it is not known; and whether images or episodes were paired.
+    """
+    new, old = pair
+    ours, theirs = report.evidence, baseline.evidence
+    if ours is not None and theirs is not None:
+        a, b = ours.influences.get(rule.name), theirs.influences.get(rule.name)
+        same_draws = new.n_way is None or (
+            report.settings.get("seed") == baseline.settings.get("seed") and new.episodes == old.episodes
+        )
+        same_images = report.blocks()[rule.role].fingerprint == baseline.blocks()[rule.role].fingerprint
+        if a is not None and b is not None and a.shape == b.shape and same_draws and same_images:
+            return float(np.linalg.norm(a - factor * b)), True
+    if new.stderr is None or old.stderr is None:
+        return None, False
+    return float(np.hypot(new.stderr, factor * old.stderr)), False
+
+
+def comparable_group(report: Report, rule: Rule, metric: Metric) -> str:
+    """Say what another report must share for a metric to be compared; preprocessing counts as part of the model.
+
+    Args:
+        report: the report.
+        rule: that names the metric.
+        metric: the metric.
+
+    Returns:
+        In words; equal for reports that may be compared.
+    """
+    parts = []
+    if metric.needs == "energies":
+        preprocessing = report.model.preprocessing
+        size = "x".join(str(n) for n in preprocessing.input_size)
+        parts += [f"input {size}", f"gradients in {preprocessing.input_space} space"]
+        if metric.name == "gc":
+            parts.append(f"architecture {report.model.arch}")
+    block = report.blocks().get(rule.role)
+    if block is not None:
+        parts.append(f"{block.images} images of {rule.role} {block.fingerprint[:8]}")
+    return ", ".join(parts)

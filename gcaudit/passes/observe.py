@@ -1,0 +1,353 @@
+"""The one loop: images through the encoder, once, into Evidence.
+
+A batch's embeddings go to the class moments and the store, its energies wait on the device. Images come in the seeded class-balanced
+order, cut where the stopping rule of GC looks; once it is content, the others go through without a backward pass. All state of an
+audit lives here.
+
+On a GPU the host runs ahead: the next batch is copied while this one is computed, moments and energies stay on the device, and embeddings
+are waited for two batches later.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gcaudit.data import DIGEST_BYTES, Batch, ImageSet, fingerprint, stream_batches
+from gcaudit.encoders import picture_transform
+from gcaudit.errors import AuditError, DataError, RequestError, one_line, shorten
+from gcaudit.geometry import ClassMoments, Evidence, balanced_order, derive_seed, look_counts, relative_error, vectors_per_image
+from gcaudit.passes.collector import OutputCollector, check_finite
+from gcaudit.passes.runner import Outputs, Runner
+
+_FEW_IMAGES = 256
+_MEMORY_SIGNS = ("allocate memory", "ALLOC_FAILED", "unable to find an engine")
+"""How the CPU's allocator, cuBLAS and cuDNN say that memory ran out."""
+Progress = Callable[[int], None]
+
+
+@final
+@dataclass(frozen=True)
+class PassSettings:
+    """What is looked at in a pass; how a batch is run is the runner's.
+
+    Attributes:
+        workers: decoding processes; None chooses.
+        gc_images: at most so many images get an energy; 0 none, None all.
+        gc_rtol: no further image gets one when the standard error of GC is below this share of GC; 0 never stops early.
+        skip_bad_images: count images that cannot be decoded instead of stopping.
+        logits: keep the outputs of the model's head.
+    """
+
+    workers: int | None = None
+    gc_images: int | None = None
+    gc_rtol: float = 0.02
+    skip_bad_images: bool = False
+    logits: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            RequestError: one is out of range.
+        """
+        if self.gc_images is not None and self.gc_images < 0:
+            raise RequestError(f"expected --gc-images of at least 1, found {self.gc_images}")
+        if self.workers is not None and self.workers < 0:
+            raise RequestError(f"expected --workers of at least 0, found {self.workers}")
+        if not 0 <= self.gc_rtol < 1:
+            raise RequestError(f"expected --gc-rtol from 0 (take all images) to below 1, found {self.gc_rtol}; 0.02 is the default")
+
+
+@final
+@dataclass(frozen=True)
+class Observation:
+    """Evidence of one data set, and how it was come by.
+
+    Attributes:
+        evidence: for the metrics.
+        digests: (N, 16) uint8 digests of the encoded images, to find images that two data sets share.
+        warnings: what the report should say.
+        seconds: wall time of the pass.
+        device: where it ran.
+        batch_size: images a batch in the end.
+    """
+
+    evidence: Evidence
+    digests: Tensor
+    warnings: tuple[str, ...]
+    seconds: float
+    device: str
+    batch_size: int
+
+
+def _auto_workers(images: int) -> int:
+    return 0 if images < _FEW_IMAGES else min(4, os.cpu_count() or 1)
+
+
+def energy_segments(images: ImageSet, settings: PassSettings, seed: int) -> list[Tensor]:
+    """Choose the images that may get an energy: a class-balanced draw by the seed, cut where the stopping rule looks.
+
+    Args:
+        images: the image set.
+        settings: of the pass.
+        seed: of the run.
+
+    Returns:
+        int64 places, each segment ascending.
+    """
+    size = len(images.labels)
+    limit = size if settings.gc_images is None else min(size, settings.gc_images)
+    if limit == 0:
+        return []
+    order = balanced_order(images.labels, images.index, derive_seed(seed, "gc images"))
+    ends = look_counts(limit, len(images.class_names), settings.gc_rtol)
+    return [order[start:end].sort().values for start, end in zip((0, *ends), ends, strict=False)]
+
+
+@final
+class _Order:
+    """Lists what is decoded together: no batch lies in two segments, and no list of a million Python numbers is ever made."""
+
+    def __init__(self, segments: list[Tensor], images: int, batch_size: int) -> None:
+        rest = torch.ones(images, dtype=torch.bool)
+        for segment in segments:
+            rest[segment] = False
+        self.parts = (*segments, rest.nonzero().flatten())
+        self.batch_size = batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for part in self.parts:
+            for start in range(0, len(part), self.batch_size):
+                yield part[start : start + self.batch_size].tolist()
+
+
+@final
+class _Pass:
+    """The state of one pass."""
+
+    def __init__(self, runner: Runner, images: ImageSet, settings: PassSettings) -> None:
+        self.runner, self.images, self.settings = runner, images, settings
+        size, device = len(images.labels), runner.device
+        self.segments = energy_segments(images, settings, runner.settings.seed)
+        self.moments = ClassMoments(len(images.class_names), runner.encoder.dim, device)
+        self.labels, self.index = images.labels.to(device), images.index.to(device)
+        self.energies = torch.zeros(size, dtype=torch.float64, device=device)
+        self.measured = torch.zeros(size, dtype=torch.bool)
+        self.seen = torch.zeros(size, dtype=torch.bool)
+        predictions, self.reason = _predictions(runner, images)
+        self.collector = OutputCollector(runner, images, predictions, settings.logits)
+        self.digests = torch.zeros(size, DIGEST_BYTES, dtype=torch.uint8)
+        self.failures: list[str] = []
+        self.halvings = 0
+        self.handled = 0
+        self.ends = np.cumsum([len(segment) for segment in self.segments]).tolist()
+        self.open = len(self.segments) > 0
+
+    def run_batch(self, batch: Batch, pixels: Tensor, places: Tensor, progress: Progress) -> None:
+        """Run a decoded batch.
+
+        Args:
+            batch: as decoded.
+            pixels: its pixels, on the device.
+            places: its positions, on the device.
+            progress: told of each image.
+        """
+        for _, reason in batch.failures:
+            if not self.settings.skip_bad_images:
+                raise DataError(f"{reason}; mend or remove it, or pass --skip-bad-images")
+            self.failures.append(reason)
+        self.digests[batch.positions] = batch.digests
+        start, count = 0, len(batch.positions)
+        while start < count:
+            rows = slice(start, start + self.runner.images_per_batch(self.open))
+            try:
+                found = self.runner.run(pixels[rows], self.index[places[rows]], want=self.open, logits=self.collector.wants_head)
+            except RuntimeError as error:
+                self._shrink(error)
+                continue
+            self._keep(found, batch.positions[rows], places[rows])
+            progress(len(batch.positions[rows]))
+            start = rows.stop
+        if batch.failures:
+            progress(len(batch.failures))
+        self.handled += count + len(batch.failures)
+        if self.open and self.handled in self.ends:
+            self.apply_stopping_rule()
+
+    def _shrink(self, error: Exception) -> None:
+        out_of_memory = isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in _MEMORY_SIGNS)
+        if "DataLoader worker" in str(error):
+            raise AuditError(f"expected the decoding workers to live: {one_line(error)}; pass --workers 0") from error
+        if not out_of_memory:
+            raise error
+        if not self.runner.halve():
+            raise AuditError(
+                f"expected memory for one image on {self.runner.device}, found none left; pass --device cpu"
+            ) from error
+        self.halvings += 1
+
+    def _keep(self, found: Outputs, positions: Tensor, places: Tensor) -> None:
+        embeddings = found.embeddings.to(self.runner.kind)
+        self.moments.update(embeddings, self.labels[places])
+        if found.energies is not None:
+            self.energies.index_copy_(0, places, found.energies)
+            self.measured[positions] = True
+        self.collector.put(positions, embeddings, found)
+        self.seen[positions] = True
+
+    def apply_stopping_rule(self) -> None:
+        """Decide whether further energies are needed: here a GPU is waited for."""
+        self.collector.drain()
+        if self.handled == self.ends[-1]:
+            self.open = False
+            return
+        rows, energies = self.measured_energies()
+        error = relative_error(energies, self.images.labels[rows], len(self.images.class_names))
+        self.open = error > self.settings.gc_rtol
+
+    def measured_energies(self) -> tuple[Tensor, Tensor]:
+        """Return the places that have an energy, and the energies."""
+        rows = self.measured.nonzero().flatten()
+        energies = self.energies.cpu()[rows]
+        check_finite(self.images, energies[:, None], "Jacobian", rows)
+        return rows, energies
+
+
+def _on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[tuple[Batch, Tensor, Tensor]]:
+    """Copy each batch to the device while the one before it is computed."""
+    if device.type != "cuda":
+        for batch in batches:
+            yield batch, batch.pixels.to(device), batch.positions.to(device)
+        return
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    current = torch.cuda.current_stream(device)
+    waiting: tuple[Batch, Tensor, Tensor, Any] | None = None
+
+    def ready() -> Iterator[tuple[Batch, Tensor, Tensor]]:
+        if waiting is not None:
+            batch, pixels, places, event = waiting
+            current.wait_event(event)
+            pixels.record_stream(current)
+            places.record_stream(current)
+            yield batch, pixels, places
+
+    for batch in batches:
+        with torch.cuda.stream(stream):
+            parts = batch.pixels.to(device, non_blocking=True), batch.positions.to(device, non_blocking=True)
+        following = (batch, *parts, stream.record_event())
+        yield from ready()
+        waiting = following
+    yield from ready()
+
+
+_NO_HEAD = "the model has no head, or the checkpoint has no weights for it"
+
+
+def _head_weight(runner: Runner, images: ImageSet) -> tuple[Tensor | None, str]:
+    weight = runner.encoder.head_weight()
+    if weight is None:
+        return (
+            None,
+            _NO_HEAD if runner.encoder.head_outputs is None else "the model's head is not one linear layer on the embedding",
+        )
+    if len(weight) != images.total_classes:
+        return None, f"the model's head has {len(weight)} classes, the data have {images.total_classes}"
+    return weight[list(images.class_numbers)], ""
+
+
+def _predictions(runner: Runner, images: ImageSet) -> tuple[Tensor | None, str]:
+    outputs = runner.encoder.head_outputs
+    if outputs is None:
+        return None, _NO_HEAD
+    if outputs != images.total_classes:
+        return None, f"the model's head has {outputs} classes, the data have {images.total_classes}"
+    return torch.zeros(len(images.labels), dtype=torch.int64), ""
+
+
+def _renumber(predictions: Tensor, images: ImageSet) -> Tensor:
+    place = torch.full((images.total_classes,), -1, dtype=torch.int64)
+    place[list(images.class_numbers)] = torch.arange(len(images.class_numbers))
+    return place[predictions]
+
+
+def observe(runner: Runner, images: ImageSet, settings: PassSettings, progress: Progress | None = None) -> Observation:
+    """Run images through an encoder, once.
+
+    Args:
+        runner: the encoder on its device.
+        images: what to look at.
+        settings: what is wanted.
+        progress: called with the number of images after each batch.
+
+    Returns:
+        The evidence, in the order of the data set whatever the batch size, workers and device.
+
+    Raises:
+        DataError: an image cannot be decoded, or none is left of a class.
+        AuditError: embeddings that are not finite, or no memory for a single image.
+    """
+    began = time.perf_counter()
+    size, device = len(images.labels), runner.device
+    workers = _auto_workers(size) if settings.workers is None else settings.workers
+    state = _Pass(runner, images, settings)
+    transform = picture_transform(runner.encoder.preprocessing)
+    pin = device.type == "cuda"
+    with runner.numerics():
+        order = _Order(state.segments, size, runner.largest_batch())
+        decoded = stream_batches(images.reader, images.index, order, transform, workers=workers, pin=pin)
+        for batch, pixels, places in _on_device(decoded, device):
+            state.run_batch(batch, pixels, places, progress or (lambda _count: None))
+        state.collector.drain()
+    evidence = _evidence(state)
+    seconds = time.perf_counter() - began
+    wants = state.settings.gc_images != 0
+    return Observation(evidence, state.digests[state.seen], _warnings(state), seconds, str(device), runner.images_per_batch(wants))
+
+
+def _evidence(state: _Pass) -> Evidence:
+    images, seen, settings = state.images, state.seen, state.runner.settings
+    labels = images.labels[seen]
+    lost = torch.bincount(labels, minlength=len(images.class_names)) == 0
+    if bool(lost.any()):
+        names = [images.class_names[n] for n in lost.nonzero().flatten().tolist()]
+        raise DataError(f"{images.spec}: expected images of every class, found none that could be decoded of {shorten(names)}")
+    estimator, vectors = vectors_per_image(settings.estimator, settings.vectors, state.runner.encoder.dim)
+    rows, energies = state.measured_energies()
+    weight, head_reason = _head_weight(state.runner, images)
+    row_of = torch.cumsum(seen, 0) - 1
+    predictions = state.collector.predictions
+    return Evidence(
+        embeddings=state.collector.store.rows(seen),
+        labels=labels,
+        class_names=images.class_names,
+        moments=state.moments.cpu(),
+        fingerprint=fingerprint(images, state.digests[seen], seen),
+        energies=energies if len(rows) else None,
+        energy_rows=row_of[rows] if len(rows) else None,
+        estimator=estimator,
+        vectors=vectors,
+        predictions=None if predictions is None else _renumber(predictions[seen], images),
+        predictions_reason=state.reason,
+        logits=None if state.collector.logits is None else state.collector.logits.rows(seen),
+        logits_reason=_NO_HEAD if state.runner.encoder.head_outputs is None else "the outputs of the model's head were not kept",
+        head_weight=weight,
+        head_reason=head_reason,
+    )
+
+
+def _warnings(state: _Pass) -> tuple[str, ...]:
+    found: list[str] = []
+    if state.failures:
+        found.append(f"{len(state.failures)} images could not be decoded and were left out; the first: {state.failures[0]}")
+    if state.halvings:
+        batch = state.runner.images_per_batch(state.settings.gc_images != 0)
+        found.append(f"memory ran out {state.halvings} times; the batch was halved to {batch}")
+    return tuple(found)

@@ -1,0 +1,117 @@
+"""How well scores predict accuracy: as table, Markdown and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from gcaudit.audit import metric_value
+from gcaudit.errors import shorten
+from gcaudit.geometry import Estimate
+from gcaudit.render.rows import format_value
+from gcaudit.report import MetricValue
+from gcaudit.zoo import Prediction, Truth
+
+_HEAD = ("score", "models", "weighted Kendall tau", "Spearman", "Pearson")
+
+
+def _value(estimate: Estimate) -> MetricValue:
+    """Leave out how the bootstrap went."""
+    return metric_value(replace(estimate, details={}))
+
+
+def _cells(entry: Prediction) -> list[str]:
+    found = entry.agreement
+    values = [format_value(_value(estimate)) for estimate in (found.weighted_tau, found.spearman, found.pearson)]
+    return [entry.metric, str(len(entry.models)), *values]
+
+
+def _by_place(found: Sequence[Prediction]) -> dict[str, list[Prediction]]:
+    places: dict[str, list[Prediction]] = {}
+    for entry in found:
+        places.setdefault(entry.place, []).append(entry)
+    for entries in places.values():
+        entries.sort(
+            key=lambda entry: -(entry.agreement.weighted_tau.value if entry.agreement.weighted_tau.value is not None else -2)
+        )
+    return places
+
+
+def render_predictions(found: Sequence[Prediction], truth: Truth) -> RenderableType:
+    """Lay out how well scores predict accuracy, the best first.
+
+    Args:
+        found: of all metrics.
+        truth: the accuracies.
+
+    Returns:
+        For a rich console; intervals are 95%, by the bootstrap over models.
+    """
+    parts: list[RenderableType] = []
+    for where, entries in _by_place(found).items():
+        parts.append(
+            Text(f"{where}: scores against {truth.title}; + predicts well, intervals by the bootstrap over models", style="bold")
+        )
+        grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for title in _HEAD:
+            grid.add_column(title, no_wrap=True)
+        for entry in entries:
+            grid.add_row(*_cells(entry))
+        parts.append(grid)
+        reasons: dict[str, list[str]] = {}
+        for entry in entries:
+            if entry.agreement.weighted_tau.reason:
+                reasons.setdefault(entry.agreement.weighted_tau.reason, []).append(entry.metric)
+        parts += [Text(f"— {shorten(names, 3)}: {reason}", style="dim") for reason, names in reasons.items()]
+    return Group(*parts)
+
+
+def predictions_markdown(found: Sequence[Prediction], truth: Truth) -> str:
+    """Write how well scores predict accuracy as markdown.
+
+    Args:
+        found: of all metrics.
+        truth: the accuracies.
+
+    Returns:
+        Text that ends with a newline.
+    """
+    lines: list[str] = []
+    for where, entries in _by_place(found).items():
+        lines += [f"### {where}: scores against {truth.title}", "", f"| {' | '.join(_HEAD)} |", "|" + "---|" * len(_HEAD)]
+        lines += [f"| {' | '.join(_cells(entry))} |" for entry in entries]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def predictions_json(found: Sequence[Prediction], truth: Truth) -> dict[str, Any]:
+    """Make what JSON holds of how well scores predict accuracy.
+
+    Args:
+        found: of all metrics.
+        truth: the accuracies.
+
+    Returns:
+        The truth's title, and an entry for each metric, source and target.
+    """
+    entries = [
+        {
+            "source": entry.source,
+            "target": entry.target,
+            "metric": entry.metric,
+            "models": entry.models,
+            "scores": entry.scores,
+            "accuracies": entry.accuracies,
+            "weighted_tau": _value(entry.agreement.weighted_tau).model_dump(mode="json"),
+            "spearman": _value(entry.agreement.spearman).model_dump(mode="json"),
+            "pearson": _value(entry.agreement.pearson).model_dump(mode="json"),
+        }
+        for entry in found
+    ]
+    return {"truth": truth.title, "predictions": entries}

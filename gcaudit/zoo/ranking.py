@@ -1,0 +1,227 @@
+"""Many reports -> rankings: one for each source and target, with groups of neighbours that cannot be told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, final
+
+from gcaudit.errors import RequestError
+from gcaudit.gate import Rule, comparable_group, contrast_error, find_value, parse_rule
+from gcaudit.geometry import NORMAL_95
+from gcaudit.metrics import Metric, find_metrics
+from gcaudit.report import MetricValue, Report
+from gcaudit.zoo.cells import CellResult
+
+
+@final
+@dataclass(frozen=True)
+class RankedRow:
+    """One model of a ranking.
+
+    Attributes:
+        rank: 1 is best; None where the value is missing.
+        groups: letters; models of one letter are neighbours of which no two can be told apart at 95%.
+        model: its name.
+        report: all that was measured.
+        value: of the metric that is sorted by, or None.
+        reason: why there is no value.
+    """
+
+    rank: int | None
+    groups: str
+    model: str
+    report: Report
+    value: MetricValue | None
+    reason: str | None
+
+
+@final
+@dataclass(frozen=True)
+class RankingTable:
+    """Models that may be compared, best first.
+
+    Attributes:
+        source: the source's name.
+        target: the target's name, or None.
+        condition: what the models of this table have in common, where not all models may be compared; else empty.
+        paired: whether all differences were judged on the same images or episodes.
+        rows: best first, those without a value last.
+    """
+
+    source: str
+    target: str | None
+    condition: str
+    paired: bool
+    rows: tuple[RankedRow, ...]
+
+    @property
+    def place(self) -> str:
+        """Such as `cifar10 -> dtd (input 3x32x32)`."""
+        where = self.source if self.target is None else f"{self.source} -> {self.target}"
+        return where + (f" ({self.condition})" if self.condition else "")
+
+
+@final
+@dataclass(frozen=True)
+class Ranking:
+    """Rankings of models.
+
+    Attributes:
+        sort: the metric, as `ROLE.METRIC`.
+        title: the metric, for people.
+        direction: which way is better.
+        tables: one for each source and target, and for each condition under which models may be compared.
+        failed: cells that could not be done.
+    """
+
+    sort: str
+    title: str
+    direction: Literal["lower", "higher"]
+    tables: tuple[RankingTable, ...]
+    failed: tuple[CellResult, ...]
+
+
+def parse_sort(text: str | None, *, with_target: bool, measured: Sequence[str] | None) -> Rule:
+    """Read the metric to sort by.
+
+    Args:
+        text: `ROLE.METRIC`, with `@N_SHOT` for a point of the probe's curve; None takes the probe's accuracy, without a target the
+            geometric collapse, or the first metric that is measured.
+        with_target: whether there are targets.
+        measured: names of the metrics that are measured; None when they are the core.
+
+    Returns:
+        A rule that names it.
+
+    Raises:
+        RequestError: it cannot be read, neither side is better, or it is not measured.
+    """
+    names = [metric.name for metric in find_metrics(measured)]
+    if text is None:
+        wanted = ["target.probe_accuracy"] if with_target else []
+        wanted += ["source.geometric_collapse"]
+        usable = [metric for metric in find_metrics(measured) if metric.direction != "none"]
+        wanted += [f"{'target' if with_target and 'target' in m.roles else m.roles[0]}.{m.name}" for m in usable]
+        text = next((name for name in wanted if name.split(".")[1] in names), wanted[0])
+    try:
+        rule = parse_rule(f"{text} >= 0")
+    except RequestError:
+        role, dot, name = text.partition(".")
+        if dot and role in ("source", "target"):
+            find_metrics([name.partition("@")[0]])
+        raise RequestError(f"expected --sort such as target.probe_accuracy or source.cdnv, found {text!r}") from None
+    (metric,) = find_metrics([rule.metric])
+    if metric.direction == "none":
+        raise RequestError(f"expected --sort by a metric that has a better side, found {rule.name}")
+    if metric.name not in names:
+        raise RequestError(
+            f"expected --sort by a metric that is measured ({', '.join(names)}), found {rule.name}; add it to --metrics"
+        )
+    if rule.role == "target" and not with_target:
+        raise RequestError(f"expected --target to sort by {rule.name}, found none")
+    return rule
+
+
+def rank(results: Sequence[CellResult], rule: Rule) -> Ranking:
+    """Rank models.
+
+    Args:
+        results: cells, with the evidence of their reports for paired comparison.
+        rule: names the metric to sort by, from `parse_sort`.
+
+    Returns:
+        The rankings.
+    """
+    (metric,) = find_metrics([rule.metric])
+    done = [(result, result.report) for result in results if result.report is not None]
+    tables: dict[tuple[str, str | None], dict[str, list[tuple[CellResult, Report]]]] = {}
+    for result, report in done:
+        place = tables.setdefault((result.request.source, result.request.target), {})
+        place.setdefault(comparable_group(report, rule, metric), []).append((result, report))
+    found = []
+    for (source, target), by_condition in tables.items():
+        for condition, members in by_condition.items():
+            rows, paired = _ranked(members, rule, metric)
+            found.append(RankingTable(source, target, condition if len(by_condition) > 1 else "", paired, rows))
+    failed = tuple(result for result in results if result.report is None)
+    return Ranking(rule.name, metric.title, "lower" if metric.direction == "lower" else "higher", tuple(found), failed)
+
+
+def _ranked(members: Sequence[tuple[CellResult, Report]], rule: Rule, metric: Metric) -> tuple[tuple[RankedRow, ...], bool]:
+    values: list[tuple[float, CellResult, Report, MetricValue]] = []
+    without = []
+    for result, report in members:
+        value = find_value(report, rule)
+        if isinstance(value, str) or value.value is None:
+            reason = value if isinstance(value, str) else value.reason or "it is null"
+            without.append(RankedRow(None, "", result.request.model, report, None, reason))
+        else:
+            values.append((value.value if metric.direction == "lower" else -value.value, result, report, value))
+    values.sort(key=lambda entry: (entry[0], entry[1].request.model))
+    paired = len(values) > 1
+
+    def together(first: int, second: int) -> bool:
+        nonlocal paired
+        (a, _, report, new), (b, _, other, old) = values[first], values[second]
+        error, same = contrast_error(report, other, rule, 1.0, (new, old))
+        paired = paired and same
+        return error is None or abs(a - b) <= NORMAL_95 * error
+
+    letters = group_letters(len(values), together)
+    ranks: list[int] = []
+    for place, entry in enumerate(values):
+        tied = place > 0 and entry[0] == values[place - 1][0]
+        ranks.append(ranks[-1] if tied else place + 1)
+    rows = [
+        RankedRow(ranks[place], letters[place], result.request.model, report, value, None)
+        for place, (_, result, report, value) in enumerate(values)
+    ]
+    return (*rows, *without), paired
+
+
+Together = Callable[[int, int], bool]
+
+
+def group_letters(size: int, together: Together) -> list[str]:
+    """Group neighbours of a ranking.
+
+    A group is a longest run of neighbours of which no two can be told apart; it may be a single model, and a model may be in several.
+
+    Args:
+        size: number of models, best first.
+        together: tells of two places whether their models cannot be told apart.
+
+    Returns:
+        For each place its groups' letters; past z they go on with aa.
+    """
+    starts: list[tuple[int, int]] = []
+    first = 0
+    for last in range(size):
+        start = first
+        for place in range(last - 1, first - 1, -1):
+            if not together(place, last):
+                start = place + 1
+                break
+        if start > first and last > 0:
+            starts.append((first, last - 1))
+        first = start
+    if size:
+        starts.append((first, size - 1))
+    letters = [""] * size
+    for number, (start, end) in enumerate(starts):
+        for place in range(start, end + 1):
+            letters[place] += ("," if letters[place] and number >= _ALPHABET else "") + _letter(number)
+    return letters
+
+
+_ALPHABET = 26
+
+
+def _letter(number: int) -> str:
+    text = ""
+    number += 1
+    while number:
+        number, rest = divmod(number - 1, _ALPHABET)
+        text = chr(ord("a") + rest) + text
+    return text

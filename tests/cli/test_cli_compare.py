@@ -1,0 +1,222 @@
+"""`gcaudit compare` and `gcaudit results` as people type them."""
+
+import json
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from gcaudit.bundled.files import bundled_path
+
+DATA = ("--source", "demo", "--target", "demo", "--max-images", "100", "--episodes", "50")
+
+
+def make_zoo(folder, count):
+    """The demo's checkpoint and others with one layer perturbed, ever more."""
+    for number in range(count):
+        place = shutil.copytree(bundled_path("demo-model"), folder / f"model-{number}")
+        weights = load_file(place / "model.safetensors")
+        name = "layer1.0.conv1.weight"
+        noise = torch.randn(weights[name].shape, generator=torch.Generator().manual_seed(number))
+        weights[name] = weights[name] + number * weights[name].std() * noise
+        save_file(weights, place / "model.safetensors")
+    return [str(folder / f"model-{number}") for number in range(count)]
+
+
+@pytest.fixture
+def zoo(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return make_zoo(tmp_path, 4)
+
+
+def test_a_ranking_and_a_second_one_from_the_store(run, zoo, tmp_path):
+    code, out, err = run("compare", *zoo, *DATA)
+    assert code == 0, err
+    assert "4 cells: 4 measured, 0 from gcaudit.db, 0 failed" in err
+    assert "1/4 model-0: demo -> demo: done" in err
+    lines = [line.split()[2] for line in out.splitlines() if line.strip()[:1].isdigit()]
+    assert sorted(lines) == ["model-0", "model-1", "model-2", "model-3"]
+    code, again, err = run("compare", *zoo, *DATA)
+    assert (code, again) == (0, out)
+    assert "4 cells: 0 measured, 4 from gcaudit.db, 0 failed" in err
+    assert run("compare", *zoo, *DATA, "--quiet")[2] == ""
+
+
+@pytest.mark.parametrize(("suffix", "read"), [("csv", pd.read_csv), ("parquet", pd.read_parquet)])
+def test_tables_in_files(run, zoo, tmp_path, suffix, read):
+    assert run("compare", *zoo[:2], *DATA, "-o", tmp_path / f"x.{suffix}")[:2] == (0, "")
+    frame = read(tmp_path / f"x.{suffix}")
+    assert set(frame["model"]) == {"model-0", "model-1"}
+    assert list(frame["rank"]) == [1, 2]
+    assert frame["target.probe_accuracy"].is_monotonic_decreasing
+
+
+def test_a_failed_cell_is_a_row_and_exit_code_3(run, zoo):
+    code, out, err = run("compare", zoo[0], "nothing.pt", *DATA, "--format", "json")
+    assert code == 3
+    held = json.loads(out)
+    assert [row["model"] for row in held["tables"][0]["rows"]] == ["model-0"]
+    assert "nothing.pt" in held["failed"][0]["reason"]
+    assert "1 failed" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--engine", "dask"], "expected --engine of local, ray; found 'dask'"),
+        (["--address", "auto"], "add --engine ray"),
+        (["--sort", "source.nothing"], "expected the name of a metric, found 'nothing'"),
+        (["--metrics", "nothing"], "expected the name of a metric"),
+        (["--device", "abacus"], "expected --device"),
+        (["--scatter", "source.gc=x.svg"], "expected --truth with --scatter"),
+        (["--scatter", "source.gc", "--truth", "target.cdnv"], "expected --scatter METRIC=FILE.svg"),
+        (["--scatter", "source.logme=x.svg", "--truth", "target.cdnv"], "expected --scatter of a metric that is measured"),
+        (["--scatter", "target.cdnv=x.svg", "--truth", "target.cdnv"], "expected --scatter of a metric that is measured"),
+        (["--truth", "target.logme"], "expected --truth of a metric that is measured"),
+        (["--truth", "x.csv"], "expected --truth to be a CSV file, found no x.csv"),
+        (["--truth", "nothing"], "expected --truth to be a CSV file or a metric"),
+        (["--format", "parquet"], "expected --output FILE.parquet"),
+        (["--format", "yaml"], "expected --format of table, json, markdown, csv, parquet"),
+        (["--store", "no/such/folder/x.db"], "expected --store in a folder that exists"),
+    ],
+)
+def test_wrong_requests_are_told_before_any_work(run, zoo, arguments, message, tmp_path):
+    code, out, err = run("compare", zoo[0], *DATA, *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "gcaudit.db").exists()
+
+
+def test_no_source_is_told(run, zoo):
+    code, _, err = run("compare", zoo[0])
+    assert code == 2
+    assert "expected --source DATA, or sources in a YAML file" in err
+
+
+def test_scores_against_the_truth(run, zoo, tmp_path):
+    (tmp_path / "truth.csv").write_text("model,accuracy\nmodel-0,0.9\nmodel-1,0.8\nmodel-2,0.6\nmodel-3,0.5\n")
+    truth = ["--truth", "truth.csv", "--scatter", "source.cdnv=x.svg"]
+    code, out, err = run("compare", *zoo, *DATA, *truth, "--format", "json")
+    assert code == 0, err
+    held = json.loads(out)
+    entry = next(e for e in held["predictions"] if e["metric"] == "source.cdnv")
+    assert sorted(entry["models"]) == [f"model-{n}" for n in range(4)]
+    assert -1 <= entry["weighted_tau"]["value"] <= 1
+    assert entry["spearman"]["ci95"] is not None
+    assert (tmp_path / "x.svg").read_text().startswith("<?xml")
+    code, out, _ = run("compare", *zoo, *DATA, *truth)
+    assert "weighted Kendall tau" in out
+    code, out, _ = run("compare", *zoo, *DATA, "--truth", "target.ncm_accuracy", "--format", "markdown")
+    assert "scores against target.ncm_accuracy" in out
+    assert "| target.ncm_accuracy |" not in out
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model,accuracy\nsomebody,0.5\n", "expected accuracies of the models compared"),
+        ("name,accuracy\nmodel-0,0.5\n", "expected columns model and accuracy"),
+        ("model,accuracy\nmodel-0,high\n", "line 2: expected a number as accuracy, found 'high'"),
+        ("model,accuracy\nmodel-0,NaN\n", "line 2: expected a number as accuracy, found nothing"),
+        ("model,accuracy\nmodel-0,0.5\nmodel-0,0.6\n", "line 3: expected one accuracy"),
+    ],
+)
+def test_wrong_truth_is_told(run, zoo, tmp_path, text, message):
+    (tmp_path / "truth.csv").write_text(text)
+    code, _, err = run("compare", zoo[0], *DATA, "--truth", "truth.csv")
+    assert code == 2
+    assert message in err
+    assert not (tmp_path / "gcaudit.db").exists()
+
+
+def test_what_is_in_the_store(run, zoo, tmp_path):
+    assert run("compare", *zoo[:2], "nothing.pt", *DATA, "--quiet")[0] == 3
+    code, out, _ = run("results")
+    assert code == 0
+    assert out == run("results", "list")[1]
+    rows = out.splitlines()
+    assert len(rows) == 4
+    key = next(row.split()[0] for row in rows[1:] if "model-0" in row)
+    code, out, _ = run("results", "show", key, "--format", "json")
+    assert json.loads(out)["model"]["spec"] == zoo[0]
+    assert "few-shot probe accuracy" in run("results", "show", key)[1]
+    assert run("results", "export", "all.csv")[0] == 0
+    assert len(pd.read_csv(tmp_path / "all.csv")) == 3
+    assert run("results", "export", "all.json")[0] == 0
+    assert len(json.loads((tmp_path / "all.json").read_text())) == 3
+    assert run("results", "prune", "--failed", "--dry-run")[1] == "would remove 1 of 3 cells\n"
+    assert run("results", "prune", "--failed")[1] == "removed 1 of 3 cells\n"
+    assert run("results", "prune", "--model", "*model-1")[1] == "removed 1 of 2 cells\n"
+    assert len(run("results")[1].splitlines()) == 2
+    code, _, err = run("results", "prune")
+    assert (code, "expected --failed" in err) == (2, True)
+    code, _, err = run("results", "--store", "other.db")
+    assert (code, "expected a store at other.db" in err) == (2, True)
+
+
+def test_ctrl_c_says_what_is_kept(zoo, tmp_path):
+    command = [sys.executable, "-m", "gcaudit", "compare", *zoo, *DATA, "--gc", "exact", "--gc-rtol", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if "done" in line:
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stderr.read()
+    assert process.returncode == 130, rest
+    assert "interrupted; finished cells are kept in gcaudit.db" in rest
+
+
+@pytest.mark.slow
+def test_killed_twenty_times_and_resumed_to_the_same_table(zoo, tmp_path):
+    """SIGKILL at a random moment of a run, twenty times: the file is sound, nothing finished is lost, and the table is the undisturbed one."""
+
+    # cells that take longer than the start of the process, so that kills fall among them
+    data = (
+        "--source",
+        "demo",
+        "--target",
+        "demo",
+        "--target",
+        str(bundled_path("demo-train.parquet")),
+        "--gc",
+        "exact",
+        "--gc-rtol",
+        "0",
+    )
+
+    def command(store):
+        return [sys.executable, "-m", "gcaudit", "compare", *zoo, *data, "--keep-embeddings", "--store", str(store)]
+
+    began = time.monotonic()
+    undisturbed = subprocess.run(command(tmp_path / "whole.db"), capture_output=True, text=True, check=True)
+    length = time.monotonic() - began
+    rng = random.Random(0)
+    finished = []
+    for number in range(20):
+        store = tmp_path / f"{number}.db"
+        with subprocess.Popen(command(store), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+            time.sleep(rng.uniform(0.2, 1.0) * length)
+            process.kill()
+            told = sum(": done" in line for line in process.stderr)
+        kept = 0
+        if store.exists():
+            with sqlite3.connect(store) as database:
+                assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+                tables = database.execute("SELECT count(*) FROM sqlite_master WHERE name = 'cells'").fetchone()[0]
+                kept = database.execute("SELECT count(*) FROM cells").fetchone()[0] if tables else 0
+        assert kept >= told
+        resumed = subprocess.run(command(store), capture_output=True, text=True, check=True)
+        assert resumed.stdout == undisturbed.stdout
+        assert f"{8 - kept} measured, {kept} from" in resumed.stderr
+        finished.append(kept)
+    print(f"cells that were finished when the process was killed: {finished}")
+    assert len(set(finished)) > 3

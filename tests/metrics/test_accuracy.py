@@ -1,0 +1,100 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import reference
+import torch
+from cases import clouds
+
+from gcaudit.geometry.proportion import balanced_proportion
+from gcaudit.metrics.accuracy import head_accuracy, ncm_accuracy
+from gcaudit.metrics.measuring import evidence_of
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_ncm_equals_leaving_each_image_out(seed):
+    z, y = clouds(per_class=(9, 14, 6), seed=seed, spread=3.0)
+    assert ncm_accuracy(evidence_of(z, y)).value == pytest.approx(reference.ncm_accuracy(z, y), abs=1e-15)
+
+
+def test_ncm_is_free_of_scale_rotation_and_shift():
+    z, y = clouds(spread=3.0)
+    rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(7, 7)))[0]
+    assert ncm_accuracy(evidence_of(1e3 * z @ rotation + 50, y)).value == ncm_accuracy(evidence_of(z, y)).value
+
+
+def test_chunks_do_not_matter(monkeypatch):
+    z, y = clouds(spread=3.0)
+    whole = ncm_accuracy(evidence_of(z, y)).value
+    monkeypatch.setattr("gcaudit.metrics.accuracy._ROWS", 11)
+    assert ncm_accuracy(evidence_of(z, y)).value == whole
+
+
+def test_equal_embeddings_are_a_reason():
+    found = ncm_accuracy(evidence_of(np.ones((6, 2)), [0, 0, 0, 1, 1, 1]))
+    assert found.value is None
+    assert "all embeddings are equal" in found.reason
+
+
+def test_a_tie_with_another_class_is_not_nearest_to_its_own():
+    assert ncm_accuracy(evidence_of([[0.0], [2.0], [0.0], [2.0]], [0, 0, 1, 1])).value == 0.0
+
+
+@pytest.mark.parametrize(("labels", "reason"), [([0, 0, 0], "at least 2 classes"), ([0, 0, 5], "class '5' has 1 image")])
+def test_ncm_without_neighbours_is_a_reason(labels, reason):
+    found = ncm_accuracy(evidence_of([[0.0], [1.0], [2.0]], labels))
+    assert found.value is None
+    assert reason in found.reason
+
+
+def test_proportions_are_class_balanced():
+    labels = torch.tensor([0] * 90 + [1] * 10)
+    correct = torch.tensor([True] * 90 + [False] * 5 + [True] * 5)
+    found = balanced_proportion(correct, labels, 2)
+    assert found.value == 0.75
+    assert found.stderr == pytest.approx(0.5 * (0.25 / 9) ** 0.5)
+    assert found.ci95[0] < 0.75 < found.ci95[1]
+
+
+def test_intervals_stay_honest_at_one():
+    found = balanced_proportion(torch.ones(100, dtype=torch.bool), torch.arange(100) % 2, 2)
+    assert found.value == 1.0
+    assert found.stderr == 0.0
+    assert found.ci95 == pytest.approx((0.963, 1.0), abs=1e-3)
+
+
+def test_wilson_covers_balanced_proportions():
+    rng = np.random.default_rng(0)
+    labels = torch.arange(300) % 3
+    rates = np.array([0.97, 0.9, 0.99])
+    covered = 0
+    for _ in range(400):
+        low, high = balanced_proportion(torch.from_numpy(rng.random(300) < rates[labels.numpy()]), labels, 3).ci95
+        covered += low <= rates.mean() <= high
+    assert covered >= 0.93 * 400
+
+
+def test_a_single_image_has_no_standard_error():
+    found = balanced_proportion(torch.tensor([True, False, True]), torch.tensor([0, 0, 1]), 2)
+    assert found.stderr is None
+    assert found.ci95 is not None
+    assert "single image" in found.reason
+
+
+def test_head_accuracy_counts_the_heads_own_answers():
+    z, y = clouds(per_class=(4, 4))
+    logits = np.zeros((8, 2))
+    logits[np.arange(8), [0, 0, 0, 1, 1, 1, 0, 0]] = 1
+    assert head_accuracy(evidence_of(z, y, logits)).value == pytest.approx((3 / 4 + 2 / 4) / 2)
+
+
+def test_classes_outside_of_the_data_are_wrong():
+    z, y = clouds(per_class=(2, 2))
+    logits = np.eye(5)[[4, 0, 1, 1]]
+    assert head_accuracy(evidence_of(z, y, logits)).value == 0.75
+
+
+def test_no_head_is_a_reason():
+    z, y = clouds()
+    evidence = dataclasses.replace(evidence_of(z, y), predictions_reason="the model has no head")
+    assert head_accuracy(evidence).reason == "the model has no head"

@@ -1,0 +1,283 @@
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from gcaudit.audit.run import run_audit
+from gcaudit.audit.spec import AuditSpec
+from gcaudit.bundled.files import bundled_path
+from gcaudit.store.observations import load_observation, save_observation
+from gcaudit.store.results import Store, kept_folder
+from gcaudit.zoo import engine as engine_module
+from gcaudit.zoo.cells import CellRequest, Scheduler
+from gcaudit.zoo.engine import LocalEngine
+
+SMALL = {"source_max_images": 50, "target_max_images": 100, "episodes": 20}
+
+
+@pytest.fixture
+def model(tmp_path):
+    return shutil.copytree(bundled_path("demo-model"), tmp_path / "model")
+
+
+def perturb(folder, seed=0):
+    weights = load_file(folder / "model.safetensors")
+    name = "layer1.0.conv1.weight"
+    noise = torch.randn(weights[name].shape, generator=torch.Generator().manual_seed(seed))
+    weights[name] = weights[name] + weights[name].std() * noise
+    save_file(weights, folder / "model.safetensors")
+
+
+def cell(model, source="demo", target="demo", **fields):
+    spec = AuditSpec.from_options(model=str(model), source=source, target=target, **{**SMALL, **fields})
+    return CellRequest(Path(str(model)).name, source, target, spec)
+
+
+class Spy:
+    """Counts what really goes through a network, and what is loaded."""
+
+    def __init__(self, monkeypatch):
+        self.passes, self.loads = [], []
+        observe, load = engine_module.observe, engine_module.load_encoder
+
+        def spied(runner, images, settings, progress=None):
+            self.passes.append((runner.encoder.spec, images.spec))
+            return observe(runner, images, settings, progress)
+
+        monkeypatch.setattr(engine_module, "observe", spied)
+        monkeypatch.setattr(engine_module, "load_encoder", lambda request: self.loads.append(request.spec) or load(request))
+
+
+@pytest.fixture
+def spy(monkeypatch):
+    return Spy(monkeypatch)
+
+
+@pytest.fixture
+def store(tmp_path):
+    found = Store(tmp_path / "results.db")
+    yield found
+    found.close()
+
+
+def fill(store, *cells, **options):
+    return Scheduler(store, LocalEngine(), **options).run(cells)
+
+
+def metrics(report):
+    return {role: block.metrics for role, block in report.blocks().items()}
+
+
+def test_a_cell_is_the_report_of_an_audit(store, model, spy):
+    (found,) = fill(store, cell(model))
+    alone = run_audit(cell(model).spec)
+    assert metrics(found.report) == metrics(alone)
+    assert found.report.model == alone.model
+    assert found.report.warnings == alone.warnings
+    assert found.fresh
+    assert {name: len(values) for name, values in found.report.evidence.influences.items()} == {
+        name: len(values) for name, values in alone.evidence.influences.items()
+    }
+
+
+def test_a_second_run_loads_nothing_and_measures_nothing(store, model, spy):
+    (first,) = fill(store, cell(model))
+    spy.passes.clear(), spy.loads.clear()
+    (second,) = fill(store, cell(model))
+    assert (spy.passes, spy.loads, second.fresh) == ([], [], False)
+    assert second.report.to_json() == first.report.to_json()
+
+
+def test_a_source_is_looked_at_once_for_all_targets(store, model, spy):
+    fill(store, cell(model), cell(model, target_max_images=90), cell(model, target=str(bundled_path("demo-train.parquet"))))
+    assert len(spy.passes) == 4
+    fill(store, cell(model, target_classes="0-3", n_way=3))
+    assert len(spy.passes) == 5
+
+
+@pytest.mark.parametrize(
+    ("fields", "passes"),
+    [
+        ({"episodes": 30}, 1),
+        ({"n_shot": (1, 5)}, 1),
+        ({"gc": "exact"}, 1),
+        ({"seed": 1}, 2),
+        ({"source_max_images": 60}, 1),
+        ({"layer": "layer4"}, 2),
+        ({"mean": (0.3,)}, 2),
+        ({"precision": "float64"}, 2),
+        ({"metrics": ("cdnv",)}, 2),
+        ({"input_space": "normalized"}, 1),
+        ({"device": "cpu", "batch_size": 7, "workers": 0}, 0),
+    ],
+)
+def test_what_changes_a_number_is_measured_again_and_nothing_else(store, model, spy, fields, passes):
+    fill(store, cell(model))
+    spy.passes.clear()
+    (found,) = fill(store, cell(model, **fields))
+    assert len(spy.passes) == passes
+    assert found.reason is None
+
+
+def test_other_weights_are_another_model_and_the_same_elsewhere_are_not(store, model, spy, tmp_path):
+    (first,) = fill(store, cell(model))
+    moved = shutil.copytree(model, tmp_path / "moved")
+    spy.passes.clear()
+    fill(store, cell(moved))
+    assert spy.passes == []
+    stamp = (model / "model.safetensors").stat()
+    perturb(model)
+    os.utime(model / "model.safetensors", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    (second,) = fill(store, cell(model))
+    assert len(spy.passes) == 2
+    assert second.report.source.metrics["gc"].value != first.report.source.metrics["gc"].value
+
+
+def test_other_images_in_the_same_place_are_other_data(store, model, spy, tmp_path):
+    data = tmp_path / "data.parquet"
+    shutil.copy(bundled_path("demo-train.parquet"), data)
+    fill(store, cell(model, source=str(data)))
+    shutil.copy(bundled_path("demo-test.parquet"), data)
+    spy.passes.clear()
+    fill(store, cell(model, source=str(data)))
+    assert len(spy.passes) == 1
+
+
+def test_the_users_own_code_is_part_of_the_key(store, spy, tmp_path):
+    code = tmp_path / "net.py"
+    text = "from torch import nn\ndef make(n=5):\n    return nn.Sequential(nn.Flatten(), nn.Linear(2352, 8), nn.{}(), nn.Linear(8, n))\n"
+    code.write_text(text.format("ReLU"))
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2352, 8), torch.nn.ReLU(), torch.nn.Linear(8, 5))
+    torch.save(net.state_dict(), tmp_path / "net.pt")
+    own = {"arch": f"{code}:make", "input_size": (28, 28), "mean": (0.3,), "std": (0.3,)}
+    (found,) = fill(store, cell(tmp_path / "net.pt", **own))
+    assert found.reason is None
+    spy.passes.clear()
+    code.write_text(text.format("Tanh"))
+    fill(store, cell(tmp_path / "net.pt", **own))
+    assert len(spy.passes) == 2
+
+
+def test_refresh_measures_again(store, model, spy):
+    fill(store, cell(model))
+    (found,) = fill(store, cell(model), refresh=True)
+    assert len(spy.passes) == 4
+    assert found.fresh
+
+
+def test_a_failed_cell_leaves_the_others_alone_and_is_tried_again(store, model, tmp_path):
+    told = []
+    cells = [cell(tmp_path / "later"), cell(model), cell(model, target="no-such-data"), cell(model, target_classes="0-1")]
+    found = Scheduler(store, LocalEngine()).run(
+        cells, lambda result, done, total: told.append((result.reason is None, done, total))
+    )
+    reasons = [result.reason for result in found]
+    assert "no file" in reasons[0] or "nothing there" in reasons[0]
+    assert reasons[1] is None
+    assert "no-such-data" in reasons[2]
+    assert "--n-way" in reasons[3]
+    assert [entry[1:] for entry in told] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert sum(row.reason is not None for row in store.cells()) == 3
+    shutil.copytree(model, tmp_path / "later")
+    assert fill(store, cells[0])[0].reason is None
+    assert sum(row.reason is not None for row in store.cells()) == 2
+
+
+def test_a_defect_in_one_cell_is_a_reason(store, model, monkeypatch):
+    observe = engine_module.observe
+
+    def broken(runner, images, settings, progress=None):
+        if len(images.labels) == 100:
+            raise ZeroDivisionError("of its own making")
+        return observe(runner, images, settings, progress)
+
+    monkeypatch.setattr(engine_module, "observe", broken)
+    monkeypatch.delenv("GCAUDIT_DEBUG", raising=False)
+    (found, other) = fill(store, cell(model), cell(model, target_max_images=120))
+    assert found.reason == "internal error: ZeroDivisionError: of its own making"
+    assert other.reason is None
+
+
+def test_kept_embeddings_give_a_new_metric_without_a_pass(store, model, spy):
+    fill(store, cell(model, metrics=("gc", "cdnv", "probe_accuracy")), keep=True)
+    assert len(list(kept_folder(store.path).iterdir())) == 2
+    spy.passes.clear()
+    (found,) = fill(store, cell(model))
+    assert spy.passes == []
+    fresh = run_audit(cell(model).spec)
+    for role, values in metrics(fresh).items():
+        for name, value in values.items():
+            assert metrics(found.report)[role][name].value == pytest.approx(value.value, rel=1e-12), name
+    scores = cell(model, metrics=("gc", "leep", "nce"))
+    (found,) = fill(store, scores)
+    assert spy.passes == []
+    fresh = run_audit(scores.spec).target.metrics["leep"]
+    assert found.report.target.metrics["leep"].value == pytest.approx(fresh.value, rel=1e-9)
+
+
+def test_observations_come_back_as_they_were(tmp_path, model):
+    from gcaudit.data.opening import open_data
+    from gcaudit.encoders.loading import load_encoder
+    from gcaudit.passes.observe import observe
+    from gcaudit.passes.runner import Runner
+
+    spec = cell(model).spec
+    found = observe(
+        Runner(load_encoder(spec.model), spec.run),
+        open_data(spec.source),
+        spec.pass_settings("source"),
+    )
+    save_observation(tmp_path / "x" / "o.safetensors", found, {"device": "cpu"})
+    again, used = load_observation(tmp_path / "x" / "o.safetensors")
+    assert used == {"device": "cpu"}
+    assert torch.equal(again.evidence.embeddings, found.evidence.embeddings)
+    assert torch.equal(again.evidence.moments.means, found.evidence.moments.means)
+    assert torch.equal(again.evidence.energies, found.evidence.energies)
+    np.testing.assert_array_equal(again.digests, found.digests)
+    assert (again.evidence.fingerprint, again.seconds, again.warnings) == (
+        found.evidence.fingerprint,
+        found.seconds,
+        found.warnings,
+    )
+    (tmp_path / "bad.safetensors").write_bytes(b"nothing")
+    assert load_observation(tmp_path / "bad.safetensors") is None
+    assert load_observation(tmp_path / "none.safetensors") is None
+
+
+PROCESS = """
+import sys
+from pathlib import Path
+from gcaudit.zoo import engine
+from gcaudit.zoo.cells import CellRequest, Scheduler
+from gcaudit.audit.spec import AuditSpec
+from gcaudit.store.results import Store
+observe, count = engine.observe, [0]
+def spied(*arguments):
+    count[0] += 1
+    return observe(*arguments)
+engine.observe = spied
+cells = [
+    CellRequest(layer, "demo", "demo", AuditSpec.from_options(model="demo", layer=layer, source="demo", target="demo", episodes=20, gc="exact", gc_rtol=0))
+    for layer in ("layer1", "layer2", "layer3", "layer4")
+]
+store = Store(Path(sys.argv[1]))
+found = Scheduler(store, engine.LocalEngine()).run(cells)
+assert all(result.report is not None for result in found), [result.reason for result in found]
+print(count[0])
+"""
+
+
+def test_two_processes_share_the_work(tmp_path):
+    command = [sys.executable, "-c", PROCESS, str(tmp_path / "x.db")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(2)]
+    counts = [int(process.communicate(timeout=300)[0]) for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sum(counts) == 8, counts

@@ -1,0 +1,179 @@
+import io
+import itertools
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gcaudit.audit.run import run_audit
+from gcaudit.audit.spec import AuditSpec
+from gcaudit.errors import RequestError
+from gcaudit.render.export import frame_bytes
+from gcaudit.render.ranking import ranking_json, render_ranking, render_ranking_markdown
+from gcaudit.render.rows import format_value
+from gcaudit.render.text import table_text
+from gcaudit.report.evidence import ReportEvidence
+from gcaudit.zoo.cells import CellRequest, CellResult
+from gcaudit.zoo.frames import ranking_frame
+from gcaudit.zoo.ranking import group_letters, parse_sort, rank
+
+
+@pytest.fixture(scope="module")
+def report():
+    return run_audit(
+        AuditSpec.from_options(model="demo", source="demo", target="demo", source_max_images=50, target_max_images=100, episodes=20)
+    )
+
+
+def with_value(report, role, name, value, stderr, shift=None, **model):
+    """The report with another value of one metric; `shift` seeds the part of its influence that other models do not share."""
+    block = report.blocks()[role]
+    entry = block.metrics[name].model_copy(
+        update={"value": value, "stderr": stderr, "ci95": (value - 2 * stderr, value + 2 * stderr)}
+    )
+    block = block.model_copy(update={"metrics": {**block.metrics, name: entry}})
+    found = report.model_copy(update={role: block, "model": report.model.model_copy(update=model)})
+    if shift is None:
+        return found.with_evidence(None)
+    common = np.random.default_rng(0).normal(size=20)
+    own = np.random.default_rng(shift).normal(size=20)
+    influence = stderr * (0.999 * common / np.linalg.norm(common) + 0.001 * own / np.linalg.norm(own))
+    return found.with_evidence(ReportEvidence({f"{role}.{name}": influence}, {}))
+
+
+def result(name, report, reason=None, target="demo"):
+    spec = AuditSpec.from_options(model=name, source="demo", target=target)
+    return CellResult(CellRequest(name, "demo", target, spec), report, reason, fresh=True)
+
+
+SORT = parse_sort(None, with_target=True, measured=None)
+
+
+def test_the_best_comes_first_and_close_neighbours_share_a_letter(report):
+    values = {"low": 0.50, "mid": 0.52, "high": 0.80}
+    found = rank([result(n, with_value(report, "target", "probe_accuracy", v, 0.01)) for n, v in values.items()], SORT)
+    (table,) = found.tables
+    assert [(row.rank, row.model, row.groups) for row in table.rows] == [(1, "high", "a"), (2, "mid", "b"), (3, "low", "b")]
+    assert not table.paired
+    assert (found.sort, found.direction) == ("target.probe_accuracy", "higher")
+
+
+def test_paired_evidence_tells_neighbours_apart(report):
+    values = {"low": 0.50, "mid": 0.52, "high": 0.80}
+    reports = [with_value(report, "target", "probe_accuracy", v, 0.01, shift=k) for k, v in enumerate(values.values(), 1)]
+    (table,) = rank([result(name, each) for name, each in zip(values, reports, strict=True)], SORT).tables
+    assert [row.groups for row in table.rows] == ["a", "b", "c"]
+    assert table.paired
+
+
+def test_lower_is_better_where_the_metric_says_so(report):
+    rule = parse_sort("source.cdnv", with_target=True, measured=None)
+    cells = [result(n, with_value(report, "source", "cdnv", v, 0.01)) for n, v in (("a", 0.9), ("b", 0.1))]
+    assert [row.model for row in rank(cells, rule).tables[0].rows] == ["b", "a"]
+
+
+def test_what_may_not_be_compared_is_in_tables_of_its_own(report):
+    rule = parse_sort("source.geometric_collapse", with_target=True, measured=None)
+    large = report.model.preprocessing.model_copy(update={"input_size": (1, 56, 56)})
+    cells = [
+        result("small", with_value(report, "source", "geometric_collapse", 5.0, 0.1)),
+        result("large", with_value(report, "source", "geometric_collapse", 1.0, 0.1, preprocessing=large)),
+    ]
+    tables = rank(cells, rule).tables
+    assert [[row.model for row in table.rows] for table in tables] == [["small"], ["large"]]
+    assert ["input 1x28x28" in tables[0].condition, "input 1x56x56" in tables[1].condition] == [True, True]
+    assert len(rank(cells, SORT).tables) == 1
+    rule = parse_sort("source.gc", with_target=True, measured=None)
+    cells = [result("a", report), result("b", with_value(report, "source", "gc", 5.0, 0.1, arch="timm:other"))]
+    assert len(rank(cells, rule).tables) == 2
+
+
+def test_missing_values_come_last_and_failures_apart(report):
+    gone = report.target.metrics["probe_accuracy"].model_copy(update={"value": None, "reason": "equal embeddings"})
+    block = report.target.model_copy(update={"metrics": {"probe_accuracy": gone}})
+    cells = [
+        result("null", report.model_copy(update={"target": block})),
+        result("good", report),
+        result("bad", None, "no such file"),
+    ]
+    found = rank(cells, SORT)
+    assert [(row.rank, row.model, row.reason) for row in found.tables[0].rows] == [
+        (1, "good", None),
+        (None, "null", "equal embeddings"),
+    ]
+    assert [cell.reason for cell in found.failed] == ["no such file"]
+
+
+def test_equal_values_have_equal_ranks(report):
+    cells = [result(n, with_value(report, "target", "probe_accuracy", v, 0.0)) for n, v in (("a", 0.5), ("b", 0.5), ("c", 0.4))]
+    assert [(row.rank, row.groups) for row in rank(cells, SORT).tables[0].rows] == [(1, "a"), (1, "a"), (3, "b")]
+
+
+def brute_groups(size, together):
+    """All longest runs of neighbours of which no two can be told apart."""
+    runs = [
+        (i, j)
+        for i in range(size)
+        for j in range(i, size)
+        if all(together(a, b) for a, b in itertools.combinations(range(i, j + 1), 2))
+    ]
+    return [run for run in runs if not any(other != run and other[0] <= run[0] and run[1] <= other[1] for other in runs)]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_groups_are_the_longest_runs(seed):
+    rng = np.random.default_rng(seed)
+    size = int(rng.integers(1, 12))
+    table = rng.random((size, size)) < 0.8
+    letters = group_letters(size, lambda a, b: bool(table[min(a, b), max(a, b)]))
+    runs = sorted(brute_groups(size, lambda a, b: bool(table[min(a, b), max(a, b)])))
+    expected = ["".join(chr(ord("a") + n) for n, (i, j) in enumerate(runs) if i <= place <= j) for place in range(size)]
+    assert letters == expected
+
+
+def test_letters_go_on_past_z():
+    letters = group_letters(30, lambda _a, _b: False)
+    assert letters[:2] == ["a", "b"]
+    assert letters[25:28] == ["z", "aa", "ab"]
+    assert group_letters(0, lambda _a, _b: True) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("cdnv", {}, "expected --sort such as"),
+        ("source.cdvn", {}, "did you mean cdnv"),
+        ("source.poincare_lower_bound", {}, "has a better side"),
+        ("target.probe_accuracy", {"with_target": False}, "expected --target to sort by"),
+        ("source.gc", {"measured": ["cdnv"]}, "a metric that is measured"),
+    ],
+)
+def test_wrong_sorts_are_told(text, options, message):
+    with pytest.raises(RequestError, match=message):
+        parse_sort(text, **{"with_target": True, "measured": None, **options})
+
+
+def test_the_default_sort_is_one_that_is_measured():
+    assert parse_sort(None, with_target=False, measured=None).name == "source.geometric_collapse"
+    assert parse_sort(None, with_target=True, measured=["cdnv"]).name == "target.cdnv"
+    assert parse_sort("target.probe_accuracy@5", with_target=True, measured=None).shot == 5
+
+
+def test_every_format_says_the_same(report):
+    cells = [result("good|bad", report), result("lost", None, "no such file")]
+    found = rank(cells, SORT)
+    value = report.target.metrics["probe_accuracy"]
+    held = json.loads(ranking_json(found))
+    assert held["schema"] == "gcaudit.ranking/1"
+    assert held["tables"][0]["rows"][0]["report"]["target"]["metrics"]["probe_accuracy"]["value"] == value.value
+    assert held["failed"] == [{"model": "lost", "source": "demo", "target": "demo", "reason": "no such file"}]
+    frame = ranking_frame(found)
+    for read in (pd.read_csv(io.BytesIO(frame_bytes(frame, "csv"))), pd.read_parquet(io.BytesIO(frame_bytes(frame, "parquet")))):
+        assert read["target.probe_accuracy"][0] == value.value
+        assert read["target.probe_accuracy.low"][0] == value.ci95[0]
+        assert read["reason"][1] == "no such file"
+    text = table_text(render_ranking(found), to_terminal=False)
+    assert format_value(value) in text
+    assert "lost: demo -> demo: no such file" in text
+    assert "good&#124;bad" in render_ranking_markdown(found)

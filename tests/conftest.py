@@ -1,6 +1,7 @@
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -35,6 +36,38 @@ def shared():
 @pytest.fixture(scope="session")
 def repository():
     return ROOT
+
+
+STUCK = """
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from torch import nn
+
+class Stuck(nn.Module):
+    pretrained_cfg = {"input_size": (1, 28, 28), "mean": (0.5,), "std": (0.5,), "crop_pct": 1.0, "interpolation": "bilinear"}
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(784, 5)
+
+    def forward(self, x):
+        while len(x) > 2:  # a batch of the audit, not a trial run
+            (Path(__file__).parent / "reached").touch()
+            time.sleep(0.02)
+        return self.fc(x.flatten(1))
+"""
+
+
+@pytest.fixture
+def stuck(tmp_path):
+    """A checkpoint whose network never comes to the end of its first batch, and whether it is there."""
+    folder = tmp_path / "stuck"
+    folder.mkdir()
+    (folder / "net.py").write_text(STUCK)
+    torch.save({"fc.weight": torch.ones(5, 784), "fc.bias": torch.zeros(5)}, folder / "net.pt")
+    model = (str(folder / "net.pt"), "--arch", f"{folder / 'net.py'}:Stuck")
+    return SimpleNamespace(model=model, reached=(folder / "reached").exists)
 
 
 @pytest.fixture

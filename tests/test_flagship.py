@@ -4,13 +4,13 @@ import argparse
 import os
 import pickle
 import shlex
-import subprocess
 import sys
 
 import numpy as np
 import pytest
 import timm
 import torch
+from processes import finished
 
 from gcaudit.data.splits import CIFAR100_CLASSES, CIFAR_FS
 from gcaudit.report.schema import Report
@@ -51,7 +51,7 @@ def typed(line, folder):
     assert words[0] == "gcaudit"
     command = [sys.executable, "-m", "gcaudit", *words[1:]]
     environment = {key: value for key, value in os.environ.items() if key != "GCAUDIT_DATA"}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    return finished(command, cwd=folder, env=environment)
 
 
 def test_the_flagship_line_works_as_typed(working_folder):

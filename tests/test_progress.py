@@ -1,7 +1,8 @@
 import contextlib
 import io
 import sys
-import time
+
+from processes import until
 
 from gcaudit.progress import progress_bar, progress_board
 
@@ -19,11 +20,11 @@ def test_many_bars_are_shown_together(monkeypatch):
     with progress_board() as bar, contextlib.ExitStack() as stack:
         advance = [stack.enter_context(bar(f"task [{number}]", 100)) for number in range(10)]
         advance[0](40)
-        time.sleep(0.5)  # the screen is drawn ten times a second
+        until(lambda: "40/100" in screen.getvalue())
         stack.pop_all().close()
         with bar("last", 7) as one:
             one(3)
-            time.sleep(0.5)
+            until(lambda: "3/7" in screen.getvalue())
     shown = screen.getvalue()
     assert "task [7] (and 2 more)" in shown
     assert "task [8]" not in shown

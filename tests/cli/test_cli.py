@@ -4,13 +4,13 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from cases import TinyNet
 from PIL import Image
+from processes import GUARD_SECONDS, finished, started, until
 
 from gcaudit.cli.console import choose_format, write_atomically
 from gcaudit.errors import AuditError, RequestError
@@ -228,14 +228,14 @@ def test_links_are_followed_and_devices_written_to(tmp_path):
     assert (tmp_path / "real.json").read_text() == "new"
     command = [*PROGRAM, "demo", "-q", "-f", "json", "-o", "/dev/stdout"]
     with (tmp_path / "out.json").open("w") as out:
-        found = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, timeout=300, check=False)
+        found = finished(command, stdout=out)
     assert (found.returncode, found.stderr) == (0, "")
     assert Report.from_json((tmp_path / "out.json").read_text()).model.spec == "demo"
     assert Path("/dev/stdout").is_symlink()
 
 
 def shell(arguments, **options):
-    return subprocess.run([*PROGRAM, *arguments], capture_output=True, text=True, timeout=300, check=False, **options)
+    return finished([*PROGRAM, *arguments], **options)
 
 
 def test_help_takes_less_than_half_a_second_of_cpu():
@@ -251,7 +251,7 @@ def test_help_takes_less_than_half_a_second_of_cpu():
 
 def test_a_reader_that_goes_away_is_no_error():
     command = f"{sys.executable} -m gcaudit demo -q | head -c 10; echo ${{PIPESTATUS[0]}}"
-    found = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=300, check=False)
+    found = finished(["bash", "-c", command])
     assert found.stdout.endswith("0\n")
     assert found.stderr == ""
 
@@ -259,14 +259,14 @@ def test_a_reader_that_goes_away_is_no_error():
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_full_disk_exits_3():
     with Path("/dev/full").open("w") as full:
-        found = subprocess.run([*PROGRAM, "demo", "-q"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=300, check=False)
+        found = finished([*PROGRAM, "demo", "-q"], stdout=full)
     assert found.returncode == 3
     assert one_line(found.stderr).startswith("gcaudit: error: expected to write to standard output")
 
 
 def test_closed_streams_are_no_defect(tmp_path):
     command = f"{sys.executable} -m gcaudit demo -q -o {tmp_path / 'r.json'} >&- 2>&-"
-    assert subprocess.run(["bash", "-c", command], timeout=300, check=False).returncode == 0
+    assert finished(["bash", "-c", command]).returncode == 0
     assert Report.read(tmp_path / "r.json").model.spec == "demo"
 
 
@@ -277,30 +277,16 @@ def test_ascii_terminals_get_ascii():
     assert "?" not in found.stdout
 
 
-def test_ctrl_c_exits_130_and_writes_nothing(tmp_path):
-    options = [
-        "-s",
-        "demo",
-        "--gc",
-        "exact",
-        "--gc-images",
-        "all",
-        "--batch-size",
-        "1",
-        "--workers",
-        "2",
-        "-o",
-        tmp_path / "r.json",
-    ]
-    process = subprocess.Popen(
-        [*PROGRAM, "score", "demo", *map(str, options)], stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    time.sleep(8)
-    os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+def test_ctrl_c_exits_130_and_writes_nothing(tmp_path, stuck):
+    (tmp_path / "out").mkdir()
+    command = [*PROGRAM, "score", *stuck.model, "-s", "demo", "--batch-size", "8", "--workers", "2"]
+    with started([*command, "-o", str(tmp_path / "out" / "r.json")], stderr=subprocess.PIPE, text=True) as process:
+        until(stuck.reached)
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=GUARD_SECONDS)
     assert process.returncode == 130
     assert one_line(err) == "gcaudit: interrupted; nothing was written"
-    assert list(tmp_path.iterdir()) == []
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_suffix_that_says_nothing_of_the_format(tmp_path):

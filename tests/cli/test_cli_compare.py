@@ -12,6 +12,7 @@ import time
 import pandas as pd
 import pytest
 import torch
+from processes import GUARD_SECONDS, started, until
 from safetensors.torch import load_file, save_file
 
 from gcaudit.bundled.files import bundled_path
@@ -163,16 +164,17 @@ def test_what_is_in_the_store(run, zoo, tmp_path):
     assert (code, "expected a store at other.db" in err) == (2, True)
 
 
-def test_ctrl_c_says_what_is_kept(zoo, tmp_path):
-    command = [sys.executable, "-m", "gcaudit", "compare", *zoo, *DATA, "--gc", "exact", "--gc-rtol", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        for line in process.stderr:
-            if "done" in line:
-                process.send_signal(signal.SIGINT)
-                break
-        rest = process.stderr.read()
-    assert process.returncode == 130, rest
-    assert "interrupted; finished cells are kept in gcaudit.db" in rest
+def test_ctrl_c_says_what_is_kept(zoo, tmp_path, stuck):
+    path, _, arch = stuck.model
+    (tmp_path / "zoo.yaml").write_text(f"models: [{zoo[0]}, {{model: {path}, arch: {arch}}}]")
+    command = [sys.executable, "-m", "gcaudit", "compare", "zoo.yaml", *DATA, "--workers", "0"]
+    with started(command, stderr=subprocess.PIPE, text=True) as process:
+        until(stuck.reached)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=GUARD_SECONDS)
+    assert process.returncode == 130, err
+    assert "done" in err.splitlines()[0]
+    assert "interrupted; finished cells are kept in gcaudit.db" in err
 
 
 @pytest.mark.slow
@@ -203,7 +205,7 @@ def test_killed_twenty_times_and_resumed_to_the_same_table(zoo, tmp_path):
     finished = []
     for number in range(20):
         store = tmp_path / f"{number}.db"
-        with subprocess.Popen(command(store), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        with started(command(store), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
             time.sleep(rng.uniform(0.2, 1.0) * length)
             process.kill()
             told = sum(": done" in line for line in process.stderr)

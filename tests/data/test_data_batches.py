@@ -3,12 +3,12 @@ import hashlib
 import io
 import multiprocessing
 import os
-import time
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from processes import until
 from timm.data import create_transform
 from torch.utils.data import get_worker_info
 
@@ -259,22 +259,33 @@ def test_errors_that_say_where_are_taken_as_they_are():
 
 
 class Dying(Bytes):
+    """Ends its process at the third image, once the first two have come."""
+
+    def __init__(self, came, *given):
+        super().__init__(*given)
+        self.came = came
+
     def read(self, row):
         if get_worker_info() is not None and row == 2:
-            time.sleep(0.3)  # until nobody waits for the pixels of the images before
+            until(self.came.exists)
             os._exit(7)
         return self.given[row]
 
 
-def test_a_worker_that_dies():
+def test_a_worker_that_dies(tmp_path):
+    reader = Dying(tmp_path / "came", *[jpeg()] * 4)
+    one_by_one = [[0], [1], [2], [3]]
     expected = (
         r"expected the decoding workers to live: DataLoader worker .*exited unexpectedly; pass --workers 0 or a smaller batch"
     )
+    batches = stream_batches(reader, torch.arange(4), one_by_one, TRANSFORM, workers=1, pin=False)
+    next(batches), next(batches)
+    reader.came.touch()
     with pytest.raises(AuditError, match=expected) as caught:
-        stream(Dying(*[jpeg()] * 4), [[0], [1], [2], [3]], workers=1)
+        list(batches)
     assert caught.value.exit_code == 3
     assert "\n" not in str(caught.value)
-    assert len(stream(Dying(*[jpeg()] * 4), [[0], [1], [2], [3]])) == 4
+    assert len(stream(reader, one_by_one)) == 4
     del caught
     gc.collect()  # what is left of the loader must not be inherited by the workers of other tests
 

@@ -1,7 +1,6 @@
 import dataclasses
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
@@ -9,6 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import yaml
+from processes import finished
 
 import gcaudit
 from gcaudit.errors import RequestError
@@ -707,7 +707,7 @@ def test_exit_codes_of_the_process(tmp_path, demo):
     (tmp_path / "r.json").write_text(demo.to_json())
     for rule, code in (("source.cdnv <= 1", 0), ("source.cdnv <= 0.001", 1), ("source.cdnv", 2)):
         command = [*PROGRAM, "gate", str(tmp_path / "r.json"), "--rule", rule]
-        assert subprocess.run(command, capture_output=True, timeout=120, check=False).returncode == code
+        assert finished(command).returncode == code
 
 
 # --- examples/ci -----------------------------------------------------------------------------------------------------------
@@ -715,10 +715,7 @@ def test_exit_codes_of_the_process(tmp_path, demo):
 
 def shell_in(folder, script):
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script], cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True,
-        timeout=300, check=False,
-    )  # fmt: skip
+    return finished(["bash", "-euo", "pipefail", "-c", script], cwd=folder, env={**os.environ, "PATH": path})
 
 
 @pytest.mark.parametrize("name", ["github-workflow.yml", "gitlab-job.yml"])

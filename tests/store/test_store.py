@@ -1,13 +1,12 @@
-import os
 import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from processes import started
 
 from gcaudit.audit.blocks import Block
 from gcaudit.audit.run import run_audit
@@ -164,13 +163,14 @@ def test_many_threads_of_writers_lose_nothing(tmp_path, report):
     found.close()
 
 
+PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
 CLAIMER = """
-import sys, time
+import sys
 from pathlib import Path
 from gcaudit.store.claims import Claims
 claims = Claims(Path(sys.argv[1]))
 print(claims.claim(sys.argv[2]), flush=True)
-time.sleep(60)
+sys.stdin.read()  # until it is ended
 """
 
 
@@ -179,23 +179,15 @@ def test_claims_hold_between_processes_and_end_with_their_process(tmp_path):
 
     path, key, other = tmp_path / "claims", content_hash("a"), content_hash("b")
     ours = Claims(path)
-    with subprocess.Popen([sys.executable, "-c", CLAIMER, str(path), key], stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout.readline() == "True\n"
-            assert not ours.claim(key)
-            assert ours.claim(other)
-        finally:
-            process.send_signal(signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while not ours.claim(key) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    with started([sys.executable, "-c", CLAIMER, str(path), key], **PIPES) as process:
+        assert process.stdout.readline() == "True\n"
+        assert not ours.claim(key)
+        assert ours.claim(other)
+        process.send_signal(signal.SIGKILL)
     assert ours.claim(key)
     ours.release(key)
-    with subprocess.Popen([sys.executable, "-c", CLAIMER, str(path), key], stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout.readline() == "True\n"
-        finally:
-            os.kill(process.pid, signal.SIGKILL)
+    with started([sys.executable, "-c", CLAIMER, str(path), key], **PIPES) as process:
+        assert process.stdout.readline() == "True\n"
     ours.close()
 
 

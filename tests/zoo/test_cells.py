@@ -2,11 +2,13 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from processes import GUARD_SECONDS, started
 from safetensors.torch import load_file, save_file
 
 from gcaudit.audit.run import run_audit
@@ -253,6 +255,7 @@ def test_observations_come_back_as_they_were(tmp_path, model):
 
 PROCESS = """
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from gcaudit.zoo import engine
 from gcaudit.zoo.cells import CellRequest, Scheduler
@@ -277,7 +280,8 @@ print(count[0])
 def test_two_processes_share_the_work(tmp_path):
     command = [sys.executable, "-c", PROCESS, str(tmp_path / "x.db")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(2)]
-    counts = [int(process.communicate(timeout=300)[0]) for process in both]
+    with ExitStack() as stack:
+        both = [stack.enter_context(started(command, stdout=subprocess.PIPE, text=True, env=environment)) for _ in range(2)]
+        counts = [int(process.communicate(timeout=GUARD_SECONDS)[0]) for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert sum(counts) == 8, counts

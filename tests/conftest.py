@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import gcaudit
 from gcaudit.cli import main
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -68,6 +69,12 @@ def stuck(tmp_path):
     torch.save({"fc.weight": torch.ones(5, 784), "fc.bias": torch.zeros(5)}, folder / "net.pt")
     model = (str(folder / "net.pt"), "--arch", f"{folder / 'net.py'}:Stuck")
     return SimpleNamespace(model=model, reached=(folder / "reached").exists)
+
+
+@pytest.fixture(scope="session")
+def demo():
+    """The report of `gcaudit demo`, with its evidence."""
+    return gcaudit.score("demo", "demo", "demo")
 
 
 @pytest.fixture

@@ -121,12 +121,11 @@ def _plot(text: str, plan: ComparePlan) -> tuple[str, Path]:
     from gcaudit.zoo import read_measured
 
     name, equals, place = text.partition("=")
-    truth = plan.request.truth
-    if truth is None:
+    if plan.truth is None:
         raise RequestError("expected --truth with --scatter, found none; add --truth accuracies.csv")
     if not equals or Path(place).suffix.lower() not in (".svg", ".png", ".pdf"):
         raise RequestError(f"expected --scatter METRIC=FILE.svg (or .png, .pdf), found {text!r}")
-    metric = read_measured(name, "--scatter", [known for known in plan.measured if known != truth])
+    metric = read_measured(name, "--scatter", [known for known in plan.measured if known != plan.truth_name])
     if find_spec("matplotlib") is None:
         raise RequestError("expected matplotlib for --scatter, found none; pip install 'gcaudit[plot]'")
     check_writable(Path(place), "--scatter")

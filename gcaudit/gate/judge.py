@@ -19,7 +19,7 @@ from gcaudit.errors import RequestError
 from gcaudit.gate.comparable import contrast_error, differences, find_value
 from gcaudit.gate.rules import EXAMPLE, UNSURE, Level, Rule, RuleFile, Unsure, parse_rule, parse_share, project_rules, read_rules
 from gcaudit.geometry import NORMAL_95
-from gcaudit.metrics import Metric, find_metrics
+from gcaudit.metrics import Metric, find_metric
 from gcaudit.report import MetricValue, Report
 
 Status = Literal["passed", "warned", "failed", "off"]
@@ -206,7 +206,7 @@ def judge(
             text = f"{rule.name} is not judged"
             verdicts.append(Verdict(rule.text, rule.name, "off", "off", "off", None, None, None, "none", text))
         elif rule.regression and baseline is not None:
-            (metric,) = find_metrics([rule.metric])
+            metric = find_metric(rule.metric)
             verdicts.append(_judge_regression(rule, metric, report, baseline, when_unsure))
         elif isinstance(found, str) or found.value is None:
             verdicts.append(_without_value(rule, found if isinstance(found, str) else found.reason or "it is null"))

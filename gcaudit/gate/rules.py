@@ -20,13 +20,13 @@ from typing import Any, Literal, final
 import yaml
 
 from gcaudit.errors import RequestError, one_line
-from gcaudit.metrics import Role, find_metrics
+from gcaudit.metrics import Role, find_metric
 
 Level = Literal["error", "warn", "off"]
 LEVELS: tuple[Level, ...] = ("error", "warn", "off")
 UNSURE: tuple[Unsure, ...] = ("pass", "warn", "fail")
 Unsure = Literal["pass", "warn", "fail"]
-_NAME = r"(?P<role>source|target)\.(?P<metric>\w+)(?:@(?P<shot>\d+))?"
+_NAME = r"(?P<role>source|target)\.(?P<metric>[\w-]+)(?:@(?P<shot>\d+))?"
 _NUMBER = r"(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?P<percent>\s*%)?"
 _RULE = re.compile(rf"\s*(?:(?P<level>error|warn|off)\s*:)?\s*{_NAME}\s*(?P<kind>regression)?\s*(?P<sign><=|>=|<|>)\s*{_NUMBER}\s*")
 EXAMPLE = "'target.probe_accuracy >= 0.6' or 'source.cdnv regression <= 5%'"
@@ -85,7 +85,7 @@ def parse_rule(text: str, level: Level = "error") -> Rule:
     match = _RULE.fullmatch(text)
     if match is None:
         raise RequestError(f"expected a rule such as {EXAMPLE}, found {text!r}")
-    (metric,) = find_metrics([match["metric"]])
+    metric = find_metric(match["metric"])
     if match["shot"] is not None and metric.name != "probe_accuracy":
         raise RequestError(f"expected @N_SHOT with probe_accuracy only, found {text!r}")
     number = float(match["number"]) / (100 if match["percent"] else 1)

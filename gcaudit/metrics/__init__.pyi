@@ -9,6 +9,9 @@ from .table import (
     Role as Role,
 )
 from .table import (
+    find_metric as find_metric,
+)
+from .table import (
     find_metrics as find_metrics,
 )
 from .table import (

@@ -52,6 +52,7 @@ class Metric:
         roles: the data sets it is measured on by default.
         measure: the function of evidence and probe settings.
         group: `core` is measured unless others are asked for; `field` are the scores of other papers, which take longer.
+        other_names: by which papers and other tools call it, where they are more than another spelling of `name`.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Metric:
     roles: tuple[Role, ...]
     measure: Callable[[Evidence, ProbeSettings], Estimate]
     group: Literal["core", "field"] = "core"
+    other_names: tuple[str, ...] = ()
 
 
 def _plain(function: Callable[[Evidence], Estimate]) -> Callable[[Evidence, ProbeSettings], Estimate]:
@@ -78,9 +80,11 @@ _ANY = "same data and classes"
 _EPISODES = "same data and episode settings"
 
 METRICS: tuple[Metric, ...] = (
-    Metric("gc", "geometric complexity (GC)", "lower", _FAMILY, "energies", _BOTH, _plain(gc)),
+    Metric(
+        "gc", "geometric complexity (GC)", "lower", _FAMILY, "energies", _BOTH, _plain(gc), other_names=("geometric_complexity",)
+    ),
     Metric("relative_gc", "relative GC", "lower", _SCALE_FREE, "energies", _BOTH, _plain(relative_gc)),
-    Metric("cdnv", "CDNV", "lower", _ANY, "embeddings", _BOTH, _plain(cdnv)),
+    Metric("cdnv", "CDNV", "lower", _ANY, "embeddings", _BOTH, _plain(cdnv), other_names=("class_distance_normalized_variance",)),
     Metric("cdnv_debiased", "CDNV, debiased", "lower", _ANY, "embeddings", _BOTH, _plain(cdnv_debiased)),
     Metric("directional_cdnv", "CDNV, directional", "lower", _ANY, "embeddings", _BOTH, _plain(directional_cdnv)),
     Metric("geometric_collapse", "geometric collapse", "lower", _SAME_K, "energies", _BOTH, _plain(geometric_collapse)),
@@ -94,7 +98,16 @@ METRICS: tuple[Metric, ...] = (
         _plain(geometric_collapse_refined),
     ),
     Metric("poincare_lower_bound", "Poincaré lower bound", "none", _SCALE_FREE, "energies", _BOTH, _plain(poincare_lower_bound)),
-    Metric("ncm_accuracy", "nearest-class-mean accuracy", "higher", _ANY, "embeddings", _BOTH, _plain(ncm_accuracy)),
+    Metric(
+        "ncm_accuracy",
+        "nearest-class-mean accuracy",
+        "higher",
+        _ANY,
+        "embeddings",
+        _BOTH,
+        _plain(ncm_accuracy),
+        other_names=("ncm", "nearest_class_mean"),
+    ),
     Metric("head_accuracy", "accuracy of the model's head", "higher", _ANY, "predictions", _SOURCE, _plain(head_accuracy)),
     Metric("probe_accuracy", "few-shot probe accuracy", "higher", _EPISODES, "embeddings", _TARGET, probe_accuracy),
     Metric("nc1", "NC1, collapse along the class means", "lower", _ANY, "embeddings", _BOTH, _plain(nc1), "field"),
@@ -104,15 +117,45 @@ METRICS: tuple[Metric, ...] = (
     Metric("ncti_seli", "NCTI, spread of discriminants", "higher", _ANY, "embeddings", _TARGET, _plain(ncti_seli), "field"),
     Metric("ncti_ncc", "NCTI, probability of the class", "higher", _ANY, "embeddings", _TARGET, _plain(ncti_ncc), "field"),
     Metric("ncti_vc", "NCTI, variety of answers in a class", "lower", _ANY, "embeddings", _TARGET, _plain(ncti_vc), "field"),
-    Metric("logme", "LogME", "higher", _ANY, "embeddings", _TARGET, _plain(logme), "field"),
+    Metric("logme", "LogME", "higher", _ANY, "embeddings", _TARGET, _plain(logme), "field", other_names=("log_maximum_evidence",)),
     Metric("h_score", "H-score", "higher", _ANY, "embeddings", _TARGET, _plain(h_score), "field"),
     Metric(
-        "h_score_regularized", "H-score, regularised", "higher", _ANY, "embeddings", _TARGET, _plain(h_score_regularized), "field"
+        "h_score_regularized",
+        "H-score, regularised",
+        "higher",
+        _ANY,
+        "embeddings",
+        _TARGET,
+        _plain(h_score_regularized),
+        "field",
+        other_names=("regularized_h_score", "reg_h_score", "reg_h"),
     ),
     Metric("trans_rate", "TransRate", "higher", _ANY, "embeddings", _TARGET, _plain(trans_rate), "field"),
-    Metric("leep", "LEEP", "higher", _ANY, "logits", _TARGET, _plain(leep), "field"),
-    Metric("nce", "NCE, negative conditional entropy", "higher", _ANY, "logits", _TARGET, _plain(nce), "field"),
-    Metric("knn_accuracy", "nearest-neighbour accuracy", "higher", _ANY, "embeddings", _TARGET, _plain(knn_accuracy), "field"),
+    Metric(
+        "leep", "LEEP", "higher", _ANY, "logits", _TARGET, _plain(leep), "field", other_names=("log_expected_empirical_prediction",)
+    ),
+    Metric(
+        "nce",
+        "NCE, negative conditional entropy",
+        "higher",
+        _ANY,
+        "logits",
+        _TARGET,
+        _plain(nce),
+        "field",
+        other_names=("negative_conditional_entropy",),
+    ),
+    Metric(
+        "knn_accuracy",
+        "nearest-neighbour accuracy",
+        "higher",
+        _ANY,
+        "embeddings",
+        _TARGET,
+        _plain(knn_accuracy),
+        "field",
+        other_names=("knn",),
+    ),
     Metric(
         "linear_probe_accuracy",
         "linear probe accuracy",
@@ -122,42 +165,75 @@ METRICS: tuple[Metric, ...] = (
         _TARGET,
         _plain(linear_probe_accuracy),
         "field",
+        other_names=("linear_probe",),
     ),
     Metric("nc2", "NC2, class means against a simplex", "lower", _ANY, "embeddings", _BOTH, _plain(nc2), "field"),
     Metric("nc3", "NC3, head against class means", "lower", _ANY, "weights", _SOURCE, _plain(nc3), "field"),
     Metric("nc4", "NC4, head agrees with nearest mean", "higher", _ANY, "predictions", _SOURCE, _plain(nc4), "field"),
     Metric("parc", "PARC", "higher", _ANY, "embeddings", _TARGET, _plain(parc), "field"),
-    Metric("pactran_gaussian", "PACTran, Gaussian prior", "lower", _ANY, "embeddings", _TARGET, _plain(pactran_gaussian), "field"),
+    Metric(
+        "pactran_gaussian",
+        "PACTran, Gaussian prior",
+        "lower",
+        _ANY,
+        "embeddings",
+        _TARGET,
+        _plain(pactran_gaussian),
+        "field",
+        other_names=("pactran",),
+    ),
     Metric("n_leep", "N-LEEP", "higher", _ANY, "embeddings", _TARGET, _plain(n_leep), "field"),
 )
 """Every metric, in the order of the report."""
+
+
+def _letters(name: str) -> str:
+    """Reduce a name to what all spellings of it share: `N-LEEP`, `n_leep` and `nleep` are one."""
+    return "".join(character for character in name.casefold() if character.isalnum()).replace("ised", "ized")
+
+
+_BY_LETTERS = {_letters(name): metric for metric in METRICS for name in (metric.name, *metric.other_names)}
+_GROUPS = {"all": METRICS} | {group: tuple(metric for metric in METRICS if metric.group == group) for group in ("core", "field")}
+
+
+def find_metric(name: str) -> Metric:
+    """Look a metric up by name.
+
+    Args:
+        name: as papers and tools write it: capitals, dashes and underscores do not matter, nor does British spelling.
+
+    Returns:
+        The metric.
+
+    Raises:
+        RequestError: the name is unknown.
+    """
+    found = _BY_LETTERS.get(_letters(name))
+    if found is None:
+        known = [metric.name for metric in METRICS]
+        close = get_close_matches(name, [*known, *_GROUPS], n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join((*_GROUPS, *known))}"
+        raise RequestError(f"expected the name of a metric, found {name!r}; {hint}")
+    return found
 
 
 def find_metrics(names: Iterable[str] | None) -> tuple[Metric, ...]:
     """Look metrics up by name.
 
     Args:
-        names: names and groups (`core`, `field`, `all`) in any order, or None for the core.
+        names: names as for `find_metric`, and groups (`core`, `field`, `all`), in any order; None for the core.
 
     Returns:
         The metrics in the order of `METRICS`.
 
     Raises:
-        RequestError: a name is unknown.
+        RequestError: a name is unknown, or there is none.
     """
     wanted = ["core"] if names is None else [names] if isinstance(names, str) else list(names)
-    groups = {"all": [metric.name for metric in METRICS]}
-    groups |= {group: [metric.name for metric in METRICS if metric.group == group] for group in ("core", "field")}
-    known = groups["all"]
     if not wanted:
-        raise RequestError(f"expected the name of at least one metric, found none; known: {', '.join(known)}")
-    chosen: set[str] = set()
-    for name in wanted:
-        if name not in (*known, *groups):
-            close = get_close_matches(name, [*known, *groups], n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join((*groups, *known))}"
-            raise RequestError(f"expected the name of a metric, found {name!r}; {hint}")
-        chosen.update(groups.get(name, [name]))
+        known = ", ".join(metric.name for metric in METRICS)
+        raise RequestError(f"expected the name of at least one metric, found none; known: {known}")
+    chosen = {metric.name for name in wanted for metric in _GROUPS.get(name) or (find_metric(name),)}
     return tuple(metric for metric in METRICS if metric.name in chosen)
 
 

@@ -31,5 +31,5 @@ from .results import (
     content_hash as content_hash,
 )
 from .results import (
-    kept_folder as kept_folder,
+    observations_folder as observations_folder,
 )

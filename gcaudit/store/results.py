@@ -366,13 +366,13 @@ class Store:
             self._db.execute("DELETE FROM models")
         self._db.execute("VACUUM")
         needed = {row[0] for row in self._db.execute("SELECT observation FROM blocks")}
-        for path in kept_folder(self.path).glob("*.safetensors"):
+        for path in observations_folder(self.path).glob("*.safetensors"):
             if path.stem not in needed:
                 path.unlink(missing_ok=True)
         return removed
 
 
-def kept_folder(store: Path) -> Path:
+def observations_folder(store: Path) -> Path:
     """Name the folder of kept embeddings.
 
     Args:

@@ -15,7 +15,16 @@ from gcaudit.data import DataRequest, ImageSet, content_key, open_data
 from gcaudit.errors import GcauditError
 from gcaudit.metrics import Role
 from gcaudit.report import Report
-from gcaudit.store import ModelIdentity, Store, block_key, cell_key, content_hash, kept_folder, model_question, observation_key
+from gcaudit.store import (
+    ModelIdentity,
+    Store,
+    block_key,
+    cell_key,
+    content_hash,
+    model_question,
+    observation_key,
+    observations_folder,
+)
 from gcaudit.zoo.engine import Engine, Failure, Task
 
 
@@ -259,9 +268,9 @@ class Scheduler:
     def _task(self, key: str, plan: _Plan) -> Task:
         role: Role = next(role for role, name in (plan.keys or {}).items() if name == key)
         data = plan.request.source if role == "source" else plan.request.target
-        path = kept_folder(self._store.path) / f"{self._observations[key]}.safetensors"
-        look = path.is_file() and not self._refresh
-        return Task(key, plan.request.spec, role, f"{plan.request.model}: {role} {data}", path, look=look, keep=self._keep)
+        path = observations_folder(self._store.path) / f"{self._observations[key]}.safetensors"
+        reuse = path.is_file() and not self._refresh
+        return Task(key, plan.request.spec, role, f"{plan.request.model}: {role} {data}", path, reuse=reuse, keep=self._keep)
 
     def _settle(self, plan: _Plan) -> bool:
         """Put a cell's report together if its blocks are there; tell whether the cell is at its end."""

@@ -82,6 +82,11 @@ class ComparePlan:
         """All that is measured in a cell, as `ROLE.METRIC`."""
         return self.cells[0].spec.measured
 
+    @property
+    def truth_name(self) -> str | None:
+        """The metric that stands for the accuracies, where one does."""
+        return self.truth.name if isinstance(self.truth, Rule) else None
+
 
 @final
 @dataclass(frozen=True)

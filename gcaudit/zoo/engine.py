@@ -36,8 +36,8 @@ class Task:
         spec: what is asked.
         role: of the data set to look at; None to find out what the model is.
         title: for progress.
-        kept: where its observation is kept.
-        look: whether one is there to be taken instead of a pass.
+        observation: where its observation is kept, or may be.
+        reuse: whether one is there to be taken instead of a pass.
         keep: whether to keep that of a pass.
     """
 
@@ -45,8 +45,8 @@ class Task:
     spec: AuditSpec
     role: Role | None
     title: str
-    kept: Path | None = None
-    look: bool = False
+    observation: Path | None = None
+    reuse: bool = False
     keep: bool = False
 
 
@@ -120,7 +120,7 @@ class Worker:
             encoder = self._encoder(task.spec)
             return encoder if isinstance(encoder, Failure) else identify(encoder, task.spec.model)
         images = self._open(task.spec, task.role)
-        found = load_observation(task.kept) if task.look and task.kept is not None else None
+        found = load_observation(task.observation) if task.reuse and task.observation is not None else None
         if found is None:
             encoder = self._encoder(task.spec)
             if isinstance(encoder, Failure):
@@ -130,8 +130,8 @@ class Worker:
             with self._progress(task.title, len(images.labels)) as advance:
                 observation = observe(runner, images, replace(settings, logits=settings.logits or task.keep), advance)
             found = observation, used_settings(runner, observation)
-            if task.keep and task.kept is not None:
-                save_observation(task.kept, *found)
+            if task.keep and task.observation is not None:
+                save_observation(task.observation, *found)
         return make_block(task.spec, task.role, images, *found)
 
     def _open(self, spec: AuditSpec, role: Role) -> ImageSet:

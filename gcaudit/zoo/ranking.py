@@ -9,7 +9,7 @@ from typing import Literal, final
 from gcaudit.errors import RequestError
 from gcaudit.gate import Rule, comparable_group, contrast_error, find_value, parse_rule
 from gcaudit.geometry import NORMAL_95
-from gcaudit.metrics import Metric, find_metrics
+from gcaudit.metrics import Metric, find_metric, find_metrics
 from gcaudit.report import MetricValue, Report
 from gcaudit.zoo.cells import CellResult
 
@@ -109,9 +109,9 @@ def parse_sort(text: str | None, *, with_target: bool, measured: Sequence[str] |
     except RequestError:
         role, dot, name = text.partition(".")
         if dot and role in ("source", "target"):
-            find_metrics([name.partition("@")[0]])
+            find_metric(name.partition("@")[0])
         raise RequestError(f"expected --sort such as target.probe_accuracy or source.cdnv, found {text!r}") from None
-    (metric,) = find_metrics([rule.metric])
+    metric = find_metric(rule.metric)
     if metric.direction == "none":
         raise RequestError(f"expected --sort by a metric that has a better side, found {rule.name}")
     if metric.name not in names:
@@ -133,7 +133,7 @@ def rank(results: Sequence[CellResult], rule: Rule) -> Ranking:
     Returns:
         The rankings.
     """
-    (metric,) = find_metrics([rule.metric])
+    metric = find_metric(rule.metric)
     done = [(result, result.report) for result in results if result.report is not None]
     tables: dict[tuple[str, str | None], dict[str, list[tuple[CellResult, Report]]]] = {}
     for result, report in done:

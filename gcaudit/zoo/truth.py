@@ -10,7 +10,7 @@ from typing import final
 from gcaudit.errors import RequestError, one_line, shorten
 from gcaudit.gate import Rule, comparable_group, find_value, parse_rule
 from gcaudit.geometry import Agreement, agreement
-from gcaudit.metrics import Role, find_metrics
+from gcaudit.metrics import Role, find_metric
 from gcaudit.report import Report
 from gcaudit.zoo.cells import CellRequest, CellResult
 
@@ -224,7 +224,7 @@ def _metrics_of(reports: Sequence[Report]) -> list[Rule]:
 def _predict(
     rule: Rule, members: Sequence[tuple[CellRequest, Report]], truth: Truth, place: tuple[str, str | None], seed: int
 ) -> Prediction:
-    (metric,) = find_metrics([rule.metric])
+    metric = find_metric(rule.metric)
     groups: dict[str, list[tuple[str, float, float]]] = {}
     for request, report in members:
         value = find_value(report, rule)

@@ -10,7 +10,7 @@ import gcaudit
 from gcaudit.errors import DataError, RequestError
 from gcaudit.metrics.measuring import evidence_of
 from gcaudit.metrics.ridge import ProbeSettings
-from gcaudit.metrics.table import METRICS, find_metrics
+from gcaudit.metrics.table import METRICS, find_metric, find_metrics
 
 
 def test_measure_agrees_with_exact_arithmetic(shared):
@@ -126,3 +126,29 @@ def test_no_metric_makes_a_number_of_embeddings_that_cannot_be_squared(scale, si
         found = metric.measure(evidence, settings)
         assert found.value is None, metric.name
         assert found.reason == f"the squares of the embeddings are {side} the range of 64-bit floating point", metric.name
+
+
+@pytest.mark.parametrize(
+    ("spelling", "name"),
+    [
+        ("transrate", "trans_rate"), ("TransRate", "trans_rate"), ("nleep", "n_leep"), ("N-LEEP", "n_leep"), ("NLEEP", "n_leep"),
+        ("hscore", "h_score"), ("H-score", "h_score"), ("LogME", "logme"), ("log_maximum_evidence", "logme"), ("NC1", "nc1"),
+        ("regularized_h_score", "h_score_regularized"), ("reg-H", "h_score_regularized"), ("h_score_regularised", "h_score_regularized"),
+        ("knn", "knn_accuracy"), ("linear probe", "linear_probe_accuracy"), ("PACTran", "pactran_gaussian"), ("GC", "gc"),
+        ("geometric complexity", "gc"), ("CDNV", "cdnv"), ("debiased", None), ("score", None), ("", None),
+    ],
+)  # fmt: skip
+def test_metrics_are_known_by_the_names_that_papers_and_tools_use(spelling, name):
+    if name is None:
+        with pytest.raises(RequestError, match="expected the name of a metric"):
+            find_metric(spelling)
+    else:
+        assert find_metric(spelling).name == name
+        assert [metric.name for metric in find_metrics([spelling])] == [name]
+
+
+def test_no_spelling_stands_for_two_metrics():
+    names = [name for metric in METRICS for name in (metric.name, *metric.other_names)]
+    letters = ["".join(filter(str.isalnum, name.casefold())) for name in names]
+    assert len(set(letters)) == len(letters)
+    assert not {"all", "core", "field"} & set(letters)

@@ -2,50 +2,9 @@ import json
 
 import pytest
 from pydantic import ValidationError
+from reports import VALUE, make
 
-from gcaudit.render.listing import render_metrics
-from gcaudit.render.markdown import render_markdown
-from gcaudit.render.report import render_report
-from gcaudit.render.rows import format_value, report_notes, report_rows
 from gcaudit.report.schema import MetricValue, Report, json_schema
-
-VALUE = {"value": 1 / 3, "stderr": 0.01, "ci95": (0.31, 0.35), "n": 100}
-
-
-def make(source=None, target=None, **options):
-    block = {"spec": "s|x", "split": "train", "classes": 2, "images": 10, "class_names": ("a", "b"), "fingerprint": "f"}
-    model = {
-        "spec": "model.pt",
-        "arch": "timm:resnet18",
-        "sha256": "0" * 64,
-        "layer": "fc",
-        "embedding": "input of fc",
-        "embedding_dim": 512,
-        "parameters": 5,
-        "preprocessing": {
-            "input_size": (3, 224, 224),
-            "mean": (0.5, 0.5, 0.5),
-            "std": (0.5, 0.5, 0.5),
-            "interpolation": "bicubic",
-            "crop_pct": 0.95,
-            "crop_mode": "center",
-            "input_space": "pixel",
-            "origin": "architecture",
-            "assumed": False,
-        },
-    }
-    content = {
-        "schema": "gcaudit.report/1",
-        "gcaudit": "0.1.0",
-        "created": "2026-01-01T00:00:00Z",
-        "model": model,
-        "settings": {"seed": 0, "device": "cpu", "precision": "float32"},
-        "source": {**block, "metrics": source or {"cdnv": VALUE}},
-        "target": None if target is None else {**block, "metrics": target},
-        "warnings": ("careful",),
-        "timing": {"images_per_second": 2.0, "seconds": 5.0},
-    }
-    return Report.model_validate({**content, **options})
 
 
 def test_json_keeps_every_bit():
@@ -119,72 +78,3 @@ def test_reports_follow_the_exported_schema():
     assert check(schema, content, schema)
     for broken in ({**content, "source": None}, {**content, "schema": "x"}, {**content, "new": 1}, {**content, "warnings": [1]}):
         assert not check(schema, broken, schema)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        ({"value": 5918.3037, "stderr": 126.35, "ci95": (5670.65, 6165.95), "n": 1}, "5918 [5671, 6166]"),
-        ({"value": 0.475379, "stderr": 0.01198, "ci95": (0.4519, 0.49886), "n": 1}, "0.475 [0.452, 0.499]"),
-        ({"value": 0.8676, "stderr": None, "ci95": None, "n": 1, "reason": "r"}, "0.8676"),
-        ({"value": 0.0, "stderr": 0.0, "ci95": (0.0, 0.1), "n": 1}, "0.000 [0.000, 0.100]"),
-        ({"value": 3e-12, "stderr": 1e-13, "ci95": (2.8e-12, 3.2e-12), "n": 1}, "3e-12 [2.8e-12, 3.2e-12]"),
-        ({"value": None, "stderr": None, "ci95": None, "n": 1, "reason": "r"}, "—"),
-        ({"value": 123456789.0, "stderr": 1e7, "ci95": (1e8, 1.4e8), "n": 1}, "123456789 [100000000, 140000000]"),
-    ],
-)
-def test_values_are_written_to_the_digits_they_support(value, text):
-    assert format_value(MetricValue(**value)) == text
-
-
-def test_rows_come_in_the_order_of_the_metrics_with_one_a_shot():
-    probe = {**VALUE, "n_way": 5, "n_shot": 1}
-    curve = [probe, {**probe, "n_shot": 5, "value": 0.5}]
-    report = make({"cdnv": VALUE, "gc": VALUE}, {"probe_accuracy": {**probe, "curve": curve}})
-    titles = [row.title for row in report_rows(report)]
-    assert titles == [
-        "geometric complexity (GC)",
-        "CDNV",
-        "few-shot probe accuracy, 5-way 1-shot",
-        "few-shot probe accuracy, 5-way 5-shot",
-    ]
-    assert report_rows(report)[3].cells == ("", "0.500 [0.310, 0.350]")
-
-
-def test_reasons_become_notes():
-    report = make({"cdnv": {"value": None, "stderr": None, "ci95": None, "n": 3, "reason": "one class"}})
-    assert report_notes(report) == ["source.cdnv: one class"]
-    assert "— source.cdnv: one class" in render_report(report, "table", to_terminal=False)
-
-
-def test_tables_in_pipes_carry_no_escapes_and_lose_no_text():
-    text = render_report(make(target={"cdnv": VALUE}), "table", to_terminal=False)
-    assert "\x1b" not in text
-    assert "0.333 [0.310, 0.350]" in text
-    assert "…" not in text
-
-
-@pytest.mark.parametrize("columns", ["40", "80", "200"])
-def test_terminals_of_any_width_lose_no_digits(monkeypatch, columns):
-    monkeypatch.setenv("COLUMNS", columns)
-    monkeypatch.setenv("NO_COLOR", "1")
-    metrics = {"nearest": VALUE, "cdnv": VALUE, "ncm_accuracy": {**VALUE, "stderr": 1e-4, "ci95": (0.3331, 0.3335)}}
-    text = render_report(make(metrics, metrics), "table", to_terminal=True)
-    assert text.count("0.33333 [0.33310, 0.33350]") == 2
-    assert text.count("0.333 [0.310, 0.350]") == 2
-
-
-def test_markdown_escapes_what_would_break_its_tables():
-    text = render_markdown(make(target={"cdnv": VALUE}))
-    assert r"s\|x train" in text
-    assert "| CDNV | ↓ | 0.333 [0.310, 0.350] | 0.333 [0.310, 0.350] |" in text
-    assert "**Warnings**" in text
-    assert "- careful" in text
-
-
-def test_the_list_of_metrics_names_each():
-    from gcaudit.metrics.table import METRICS
-
-    text = render_metrics()
-    assert all(metric.name in text for metric in METRICS)
-    assert len(text.splitlines()) == len(METRICS) + 1

@@ -13,7 +13,7 @@ from gcaudit.audit.run import run_audit
 from gcaudit.audit.spec import AuditSpec
 from gcaudit.errors import RequestError
 from gcaudit.report.evidence import ReportEvidence
-from gcaudit.store.results import Store, cell_key, content_hash, kept_folder
+from gcaudit.store.results import Store, cell_key, content_hash, observations_folder
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_a_store_is_in_wal_mode(store):
 def test_removing_cells_takes_blocks_and_embeddings_that_nothing_needs(store, report):
     for key in ("s", "t", "u"):
         store.put_block(key, f"pass-{key}", block_of(report))
-    folder = kept_folder(store.path)
+    folder = observations_folder(store.path)
     folder.mkdir()
     for key in ("s", "t", "u"):
         (folder / f"pass-{key}.safetensors").write_bytes(b"")

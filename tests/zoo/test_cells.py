@@ -15,7 +15,7 @@ from gcaudit.audit.run import run_audit
 from gcaudit.audit.spec import AuditSpec
 from gcaudit.bundled.files import bundled_path
 from gcaudit.store.observations import load_observation, save_observation
-from gcaudit.store.results import Store, kept_folder
+from gcaudit.store.results import Store, observations_folder
 from gcaudit.zoo import engine as engine_module
 from gcaudit.zoo.cells import CellRequest, Scheduler
 from gcaudit.zoo.engine import LocalEngine
@@ -209,7 +209,7 @@ def test_a_defect_in_one_cell_is_a_reason(store, model, monkeypatch):
 
 def test_kept_embeddings_give_a_new_metric_without_a_pass(store, model, spy):
     fill(store, cell(model, metrics=("gc", "cdnv", "probe_accuracy")), keep=True)
-    assert len(list(kept_folder(store.path).iterdir())) == 2
+    assert len(list(observations_folder(store.path).iterdir())) == 2
     spy.passes.clear()
     (found,) = fill(store, cell(model))
     assert spy.passes == []

@@ -1,0 +1,77 @@
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from processes import finished
+from reports import changed, make_worse
+
+PROGRAM = [sys.executable, "-m", "gcaudit"]
+
+
+def test_a_perturbed_checkpoint_fails_everywhere_and_another_seed_passes(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    make_worse(tmp_path / "worse", 3)
+    data = ["-s", "demo", "-t", "demo", "--save-evidence", "-q"]
+    assert run("score", "demo", *data, "-o", tmp_path / "old.json")[0] == 0
+    assert run("score", "demo", *data, "--seed", 3, "-o", tmp_path / "again.json")[0] == 0
+    assert run("score", tmp_path / "worse", *data, "-o", tmp_path / "worse.json")[0] == 0
+    judged = ["--baseline", tmp_path / "old.json", "--max-regression", "2%"]
+    code, out, err = run("gate", tmp_path / "again.json", *judged)
+    assert (code, err) == (0, ""), out
+    assert "gate passed" in out
+    code, out, err = run("gate", tmp_path / "worse.json", *judged, "--junit", tmp_path / "gate.xml")
+    assert code == 1
+    assert "FAIL  target.probe_accuracy" in out
+    assert "is worse by more than the allowed 2%" in out
+    assert "::error title=gcaudit gate::target.probe_accuracy" in err
+    assert "is worse by more" in ElementTree.parse(tmp_path / "gate.xml").find(".//failure").get("message")
+    assert "| FAIL |" in (tmp_path / "summary.md").read_text()
+    code, out, err = run("score", tmp_path / "worse", "-s", "demo", "-t", "demo", "-q", *judged)
+    assert code == 1
+    assert "few-shot probe accuracy" in out
+    assert "gate FAILED" in err
+
+
+@pytest.mark.parametrize("name", ["table", "json", "junit", "markdown"])
+def test_each_format_can_be_printed_or_written(run, tmp_path, demo, name):
+    (tmp_path / "r.json").write_text(demo.to_json())
+    code, out, _ = run("gate", tmp_path / "r.json", "-r", "source.cdnv <= 1", "-f", name)
+    assert code == 0
+    assert "source.cdnv" in out
+    assert run("gate", tmp_path / "r.json", "-r", "source.cdnv <= 1", "-f", name, "-o", tmp_path / "out")[1] == ""
+    assert (tmp_path / "out").read_text(encoding="utf-8") == out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["gate", "none.json", "-r", "source.gc <= 1"], "expected a report at none.json"),
+        (["gate", "r.json", "-r", "gc"], "expected a rule such as"),
+        (["gate", "r.json"], "expected rules, found none"),
+        (["gate", "r.json", "-r", "source.gc <= 1", "-f", "pdf"], "--format of table, json, junit, markdown"),
+        (["gate", "r.json", "-r", "source.gc <= 1", "--junit", "/no/x.xml"], "--junit in a folder that exists"),
+        (["gate", "r.json", "--max-regression", "1%"], "expected --baseline"),
+        (["gate", "r.json", "--baseline", "other.json", "--max-regression", "1%"], "may be compared"),
+        (["score", "demo", "-s", "demo", "--save-evidence"], "--save-evidence with --output FILE.json"),
+        (["score", "demo", "-s", "demo", "--gate", "nonsense"], "expected a rule such as"),
+        (["score", "demo", "-s", "demo", "--junit", "gate.xml"], "expected rules, found none"),
+        (["score", "demo", "-s", "demo", "--baseline", "none.json", "--max-regression", "0"], "expected a report at none.json"),
+    ],
+)
+def test_wrong_requests_exit_2(run, tmp_path, monkeypatch, demo, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    Path("r.json").write_text(demo.to_json())
+    Path("other.json").write_text(changed(demo, "source", fingerprint="x").to_json())
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+def test_exit_codes_of_the_process(tmp_path, demo):
+    (tmp_path / "r.json").write_text(demo.to_json())
+    for rule, code in (("source.cdnv <= 1", 0), ("source.cdnv <= 0.001", 1), ("source.cdnv", 2)):
+        command = [*PROGRAM, "gate", str(tmp_path / "r.json"), "--rule", rule]
+        assert finished(command).returncode == code

@@ -1,0 +1,204 @@
+import numpy as np
+import pytest
+from reports import changed, only, with_value
+
+import gcaudit
+from gcaudit.errors import RequestError
+from gcaudit.report.evidence import ReportEvidence
+
+
+@pytest.mark.parametrize(
+    ("rule", "low", "high", "outcome"),
+    [
+        (">= 0.6", 0.61, 0.7, "passed"),
+        (">= 0.6", 0.6, 0.7, "passed"),
+        ("> 0.6", 0.6, 0.7, "unsure"),
+        (">= 0.6", 0.5, 0.7, "unsure"),
+        (">= 0.6", 0.5, 0.6, "unsure"),
+        ("> 0.6", 0.5, 0.6, "failed"),
+        (">= 0.6", 0.5, 0.59, "failed"),
+        ("<= 0.6", 0.5, 0.6, "passed"),
+        ("< 0.6", 0.5, 0.6, "unsure"),
+        ("<= 0.6", 0.5, 0.61, "unsure"),
+        ("<= 0.6", 0.61, 0.62, "failed"),
+        ("< 0.6", 0.6, 0.62, "failed"),
+        (">= 0.6", None, None, "passed"),
+        (">= 0.7", None, None, "failed"),
+    ],
+)
+def test_the_interval_decides(demo, rule, low, high, outcome):
+    report = with_value(demo, "source.cdnv", 0.65 if low is None else (low + high) / 2, low, high)
+    assert only(gcaudit.gate(report, [f"source.cdnv {rule}"])).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("level", "unsure", "outcome", "status"),
+    [
+        ("error", "pass", "passed", "passed"),
+        ("error", "pass", "unsure", "passed"),
+        ("error", "warn", "unsure", "warned"),
+        ("error", "fail", "unsure", "failed"),
+        ("error", "pass", "failed", "failed"),
+        ("warn", "fail", "unsure", "warned"),
+        ("warn", "pass", "unsure", "passed"),
+        ("warn", "pass", "failed", "warned"),
+        ("off", "fail", "failed", "off"),
+    ],
+)
+def test_levels_and_doubt(demo, level, unsure, outcome, status):
+    interval = {"passed": (0.1, 0.2), "unsure": (0.25, 0.35), "failed": (0.4, 0.5)}[outcome]
+    report = with_value(demo, "source.cdnv", sum(interval) / 2, *interval)
+    result = gcaudit.gate(report, [f"{level}: source.cdnv <= 0.3"], when_unsure=unsure)
+    assert only(result).status == status
+    assert result.passed == (status != "failed")
+
+
+def test_messages_show_enough_digits_to_see_why(demo):
+    report = with_value(demo, "target.probe_accuracy", 0.59999997, 0.59999996, 0.59999998)
+    verdict = only(gcaudit.gate(report, ["target.probe_accuracy >= 0.6"]))
+    assert verdict.outcome == "failed"
+    assert "0.59999997 [0.59999996, 0.59999998] violates >= 0.6" in verdict.message
+
+
+@pytest.mark.parametrize(
+    ("metric", "new", "outcome"),
+    [
+        *(("cdnv", 1.2, "failed"), ("cdnv", 1.0, "unsure"), ("cdnv", 0.8, "passed")),
+        *(("ncm_accuracy", 0.8, "failed"), ("ncm_accuracy", 1.0, "unsure"), ("ncm_accuracy", 1.2, "passed")),
+    ],
+)
+def test_regressions_have_the_metrics_own_direction(demo, metric, new, outcome):
+    old = with_value(demo, f"source.{metric}", 1.0, 0.95, 1.05)
+    report = with_value(demo, f"source.{metric}", new, new - 0.05, new + 0.05)
+    assert only(gcaudit.gate(report, [f"source.{metric} regression <= 0%"], old)).outcome == outcome
+    assert only(gcaudit.gate(report, [f"source.{metric} regression <= 50%"], old)).outcome == "passed"
+
+
+def test_unpaired_errors_add_up(demo):
+    old = with_value(demo, "source.cdnv", 1.0, 0.9, 1.1)
+    report = with_value(demo, "source.cdnv", 1.2, 1.0, 1.4)
+    verdict = only(gcaudit.gate(report, ["source.cdnv regression <= 10%"], old))
+    half = np.hypot(0.2, 1.1 * 0.1)
+    assert verdict.comparison == "unpaired"
+    assert f"excess 0.1 [{0.1 - half:.4g}, {0.1 + half:.4g}]" in verdict.message
+
+
+def test_paired_errors_are_those_of_the_difference(demo):
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=500)
+    a *= 0.05 / np.linalg.norm(a)
+    b = rng.normal(size=500)
+    b = 0.9 * a + 0.1 * 0.05 * b / np.linalg.norm(b)
+    old = with_value(demo, "source.cdnv", 1.0, 0.9, 1.1).with_evidence(ReportEvidence({"source.cdnv": b}))
+    report = with_value(demo, "source.cdnv", 1.05, 0.95, 1.15).with_evidence(ReportEvidence({"source.cdnv": a}))
+    verdict = only(gcaudit.gate(report, ["source.cdnv regression <= 2%"], old))
+    half = 1.959964 * np.linalg.norm(a - 1.02 * b)
+    assert verdict.comparison == "paired"
+    assert verdict.outcome == "failed"
+    assert f"excess 0.03 [{0.03 - half:.4g}, {0.03 + half:.4g}], paired" in verdict.message
+    assert only(gcaudit.gate(report.with_evidence(None), ["source.cdnv regression <= 2%"], old)).outcome == "unsure"
+
+
+def test_other_episodes_are_not_paired(demo):
+    rule = ["target.probe_accuracy regression <= 0%"]
+    assert only(gcaudit.gate(demo, rule, demo)).comparison == "paired"
+    assert only(gcaudit.gate(demo, rule, gcaudit.score("demo", "demo", "demo", seed=1))).comparison == "unpaired"
+    assert only(gcaudit.gate(demo, rule, gcaudit.score("demo", "demo", "demo", episodes=999))).comparison == "unpaired"
+
+
+def test_a_report_against_itself_passes_without_doubt(demo):
+    result = gcaudit.gate(demo, [], demo, max_regression=0, when_unsure="fail")
+    assert [verdict.outcome for verdict in result.verdicts] == ["passed", "passed"]
+    assert [verdict.metric for verdict in result.verdicts] == ["source.geometric_collapse", "target.probe_accuracy"]
+
+
+def test_max_regression_leaves_metrics_with_their_own_rule_alone(demo):
+    result = gcaudit.gate(demo, ["target.probe_accuracy regression <= 9%"], demo, max_regression="1%")
+    assert [verdict.rule for verdict in result.verdicts] == [
+        "target.probe_accuracy regression <= 9%",
+        "source.geometric_collapse regression <= 1%",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "values", "message"),
+    [
+        ("source", {"fingerprint": "x"}, "source images: 500 of demo against 500 others"),
+        (
+            "source",
+            {"class_names": ["a", "b", "c", "d", "e"]},
+            "source classes: T-shirt/top, Trouser, Coat and 2 more against a, b, c",
+        ),
+        ("model.preprocessing", {"input_size": [1, 32, 32]}, "input_size: 1, 28, 28 against 1, 32, 32"),
+        ("model.preprocessing", {"mean": [0.5]}, r"mean: 0\.286 against 0\.5"),
+        ("model.preprocessing", {"crop_pct": 0.9}, "crop_pct"),
+        ("model.preprocessing", {"interpolation": "bicubic"}, "interpolation"),
+        ("model.preprocessing", {"input_space": "normalized"}, "input_space: pixel against normalized"),
+        ("model", {"embedding": "output of layer3"}, "embedding: forward_head"),
+        ("target.metrics.probe_accuracy", {"n_shot": 1}, "n_shot of target.probe_accuracy: 5 against 1"),
+        ("target.metrics.probe_accuracy", {"ridge": 2.0}, "ridge"),
+        ("target.metrics.probe_accuracy", {"n_way": 4}, "n_way"),
+    ],
+)
+def test_what_may_not_be_compared_is_refused(demo, path, values, message):
+    baseline = changed(demo, path, **values)
+    with pytest.raises(RequestError, match=f"may be compared, found other .*{message}.*--allow-mismatch"):
+        gcaudit.gate(demo, [], baseline, max_regression="5%")
+    result = gcaudit.gate(demo, [], baseline, max_regression="5%", allow_mismatch=True)
+    assert any(message.split(":")[0].split(" of ")[0] in line for line in result.warnings)
+
+
+def test_raw_gc_is_compared_within_one_architecture_only(demo):
+    other = changed(demo, "model", arch="timm:resnet18")
+    with pytest.raises(RequestError, match=r"architecture, for source\.gc"):
+        gcaudit.gate(demo, ["source.gc regression <= 5%"], other)
+    assert gcaudit.gate(demo, ["source.cdnv regression <= 5%"], other).passed
+
+
+def test_differences_do_not_matter_to_thresholds(demo):
+    result = gcaudit.gate(demo, ["source.cdnv <= 1"], changed(demo, "source", fingerprint="x"))
+    assert result.passed
+    assert result.warnings == ()
+
+
+def test_what_is_null_or_missing_fails_with_its_reason(demo):
+    null = changed(demo, "source.metrics.cdnv", value=None, stderr=None, ci95=None, reason="only one class")
+    alone = gcaudit.score("demo", "demo", metrics=("cdnv",))
+    for report, rule, baseline, message in (
+        (null, "source.cdnv <= 9", None, "only one class"),
+        (null, "source.cdnv regression <= 9%", demo, "only one class"),
+        (demo, "source.cdnv regression <= 9%", null, "in the baseline, only one class"),
+        (alone, "source.gc <= 9", None, "the report has no source.gc"),
+        (alone, "target.cdnv <= 9", None, "the report has no target; score with --target"),
+        (demo, "target.probe_accuracy@1 >= 0", None, "no 1-shot probe_accuracy, only 5"),
+    ):
+        result = gcaudit.gate(report, [rule], baseline)
+        assert only(result).outcome == "missing"
+        assert message in only(result).message
+        assert not result.passed
+        assert gcaudit.gate(report, [f"warn: {rule}"], baseline).passed
+
+
+def test_a_headline_that_only_the_baseline_has_fails(demo):
+    alone = gcaudit.score("demo", "demo", seed=0)
+    result = gcaudit.gate(alone, [], demo, max_regression="2%")
+    assert [verdict.outcome for verdict in result.verdicts] == ["passed", "missing"]
+    assert "the report has no target" in result.verdicts[1].message
+    assert not result.passed
+
+
+def test_points_of_the_curve_can_be_judged():
+    report = gcaudit.score("demo", "demo", "demo", n_shot=(1, 5), episodes=100)
+    curve = report.target.metrics["probe_accuracy"].curve
+    verdict = only(gcaudit.gate(report, ["target.probe_accuracy@5 regression <= 0%"], report))
+    assert verdict.value == curve[1].value
+    assert verdict.comparison == "paired"
+
+
+def test_gates_without_rules_or_baseline_are_told(demo):
+    with pytest.raises(RequestError, match="at least one rule"):
+        gcaudit.gate(demo)
+    with pytest.raises(RequestError, match=r"--baseline OLD\.json for 'source\.gc regression <= 1%'"):
+        gcaudit.gate(demo, ["source.gc regression <= 1%"])
+    with pytest.raises(RequestError, match="--when-unsure of pass, warn, fail"):
+        gcaudit.gate(demo, ["source.gc <= 1"], when_unsure="maybe")

@@ -26,16 +26,12 @@ import torch
 from torch import Tensor
 
 from gcaudit.cli.heap import keep_freed_memory
-from gcaudit.data.batches import stream_batches
-from gcaudit.data.image_set import ImageSet
-from gcaudit.data.opening import open_data
-from gcaudit.data.request import DataRequest
-from gcaudit.encoders.loading import load_encoder
-from gcaudit.encoders.preprocessing import picture_transform
-from gcaudit.encoders.request import ModelRequest
+from gcaudit.data import DataRequest, ImageSet, open_data, stream_batches
+from gcaudit.encoders import ModelRequest, load_encoder, picture_transform
 from gcaudit.errors import DataError, GcauditError
-from gcaudit.geometry.jacobian import batch_energies, entry_places, output_vectors, sketch_vectors, unit_vectors
-from gcaudit.passes.runner import Runner, RunSettings
+from gcaudit.geometry import batch_energies
+from gcaudit.geometry.jacobian import entry_places, output_vectors, sketch_vectors, unit_vectors
+from gcaudit.passes import Runner, RunSettings
 
 PANELS = ("images", "sketch", "outputs", "entries")
 TITLES = {

@@ -6,10 +6,8 @@ python examples/python_api.py
 import torch
 
 import gcaudit
-from gcaudit.data.opening import open_data
-from gcaudit.data.request import DataRequest
-from gcaudit.encoders.loading import load_encoder
-from gcaudit.encoders.request import ModelRequest
+from gcaudit.data import DataRequest, open_data
+from gcaudit.encoders import ModelRequest, load_encoder
 
 
 def main() -> None:

@@ -21,10 +21,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from gcaudit.data.image_set import ImageSet
-from gcaudit.data.opening import open_data
-from gcaudit.data.request import DataRequest
-from gcaudit.geometry.counter import balanced_order
+from gcaudit.data import DataRequest, ImageSet, open_data
+from gcaudit.geometry import balanced_order
 
 SOURCE = ("T-shirt/top", "Trouser", "Coat", "Sneaker", "Bag")
 TARGET = ("Pullover", "Dress", "Sandal", "Shirt", "Ankle boot")

@@ -21,12 +21,8 @@ import yaml
 from cifar_resnet import resnet20
 from torch import Tensor, nn
 
-from gcaudit.data.batches import stream_batches
-from gcaudit.data.opening import open_data
-from gcaudit.data.request import DataRequest
-from gcaudit.encoders.loading import load_encoder
-from gcaudit.encoders.preprocessing import picture_transform
-from gcaudit.encoders.request import ModelRequest
+from gcaudit.data import DataRequest, open_data, stream_batches
+from gcaudit.encoders import ModelRequest, load_encoder, picture_transform
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 ARCHITECTURE = Path(__file__).resolve().parent / "cifar_resnet.py"

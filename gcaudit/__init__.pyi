@@ -1,5 +1,4 @@
-from .audit.run import run_audit as run_audit
-from .audit.run import score as score
+from .audit.run import run_audit as run_audit, score as score
 from .audit.spec import AuditSpec as AuditSpec
 from .errors import GcauditError as GcauditError
 from .gate.judge import gate as gate
@@ -9,5 +8,4 @@ from .metrics.measuring import measure as measure
 from .metrics.ridge import ProbeSettings as ProbeSettings
 from .metrics.table import METRICS as METRICS
 from .report.schema import Report as Report
-from .zoo.compare import Comparison as Comparison
-from .zoo.compare import compare as compare
+from .zoo.compare import Comparison as Comparison, compare as compare

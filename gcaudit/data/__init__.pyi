@@ -1,8 +1,5 @@
-from .batches import DIGEST_BYTES as DIGEST_BYTES
-from .batches import Batch as Batch
-from .batches import stream_batches as stream_batches
-from .fingerprint import content_key as content_key
-from .fingerprint import fingerprint as fingerprint
+from .batches import DIGEST_BYTES as DIGEST_BYTES, Batch as Batch, stream_batches as stream_batches
+from .fingerprint import content_key as content_key, fingerprint as fingerprint
 from .hub import prepare_hub as prepare_hub
 from .image_set import ImageSet as ImageSet
 from .known import KNOWN as KNOWN

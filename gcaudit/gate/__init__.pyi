@@ -1,9 +1,3 @@
-from .comparable import comparable_group as comparable_group
-from .comparable import contrast_error as contrast_error
-from .comparable import find_value as find_value
-from .judge import HEADLINES as HEADLINES
-from .judge import GateResult as GateResult
-from .judge import Verdict as Verdict
-from .judge import gate_request as gate_request
-from .rules import Rule as Rule
-from .rules import parse_rule as parse_rule
+from .comparable import comparable_group as comparable_group, contrast_error as contrast_error, find_value as find_value
+from .judge import HEADLINES as HEADLINES, GateResult as GateResult, Verdict as Verdict, gate_request as gate_request
+from .rules import Rule as Rule, parse_rule as parse_rule

@@ -1,6 +1,6 @@
 """Standard errors of smooth functions of the class moments, by the delta method.
 
-Every quantity of `complexity.py` and `collapse.py` is a smooth function T of the class means mu_c, class variances v_c and class
+GC, CDNV, the geometric collapse and others are each a smooth function T of the class means mu_c, class variances v_c and class
 complexities GC_c. To first order an image x of class c moves T by its influence
 
     psi(x) = [ dT/dmu_c . (z - mu_c) + dT/dv_c (|z - mu_c|^2 - v_c) ] / n_c  +  dT/dGC_c (g(x) - GC_c) / m_c

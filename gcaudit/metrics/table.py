@@ -1,6 +1,6 @@
-"""The table of metrics, and measuring embeddings that are already at hand.
+"""The table of metrics.
 
-Adding a metric: one file in `geometry/`, one line in `METRICS`, one test file.
+Adding a metric: one file beside this one, one line in `METRICS`, one test file.
 """
 
 from __future__ import annotations

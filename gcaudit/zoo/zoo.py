@@ -21,12 +21,11 @@ from typing import Any, NoReturn, final
 from pydantic import ValidationError
 
 from gcaudit.audit import OPTIONS, AuditSpec
-from gcaudit.errors import GcauditError, RequestError, one_line
+from gcaudit.errors import GcauditError, RequestError
 from gcaudit.metrics import Role
+from gcaudit.zoo.names import beside, data_title, is_pattern, resolve_models, titles
 from gcaudit.zoo.zoo_text import DataEntry, Entry, FileEntry, ModelEntry, NamedData, NamedModel, SettingsEntry, ZooText, dashes
 
-_PUBLISHED = ("timm:", "torchvision:", "hf-hub:")
-_SIGNS = "*?["
 _WANTED = {
     "int_type": "a whole number",
     "float_type": "a number",
@@ -233,7 +232,7 @@ def _models(text: ZooText, entries: Sequence[NamedModel]) -> tuple[ZooModel, ...
             text.fail(
                 ("models", number), f"expected a name for one model, found {len(names)} that match {entry.model!r}; leave name out"
             )
-        pattern = _is_pattern(beside(folder, entry.model))
+        pattern = is_pattern(beside(folder, entry.model))
         for found_name in names:
             whole = {**fields, "model": found_name}
             same = repr(sorted(whole.items()))
@@ -246,9 +245,9 @@ def _models(text: ZooText, entries: Sequence[NamedModel]) -> tuple[ZooModel, ...
             chosen.append((entry.name, whole, number, pattern))
     single = {fields["model"] for _, fields, _, pattern in chosen if not pattern}
     kept = [entry for entry in chosen if not entry[3] or entry[1]["model"] not in single]
-    titles = _titles([fields["model"] for _, fields, _, _ in kept])
+    short_titles = titles([fields["model"] for _, fields, _, _ in kept])
     found: dict[str, ZooModel] = {}
-    for (name, fields, number, _), short in zip(kept, titles, strict=True):
+    for (name, fields, number, _), short in zip(kept, short_titles, strict=True):
         title = name or short
         if title in found:
             text.fail(("models", number), f"expected names that differ, found {title!r} twice; add name: ... to one of them")
@@ -258,85 +257,12 @@ def _models(text: ZooText, entries: Sequence[NamedModel]) -> tuple[ZooModel, ...
 
 def _data(folder: Path, entry: NamedData) -> ZooData:
     given = {name: value for name, value in _given(entry).items() if name not in ("data", "name")}
-    return ZooData(entry.name or _data_title(entry.data), beside(folder, entry.data, data=True), **given)
-
-
-def _data_title(spec: str) -> str:
-    if spec.startswith("hf:"):
-        return spec.removeprefix("hf:").rpartition("/")[2]
-    path = Path(spec.rpartition(":")[2])
-    return path.parent.name if path.suffix == ".parquet" and path.parent.name else path.stem or spec
+    return ZooData(entry.name or data_title(entry.data), beside(folder, entry.data, data=True), **given)
 
 
 def _own_code(folder: Path, arch: str) -> str:
     name, colon, factory = arch.rpartition(":")
     return f"{beside(folder, name)}:{factory}" if colon and name.endswith(".py") else arch
-
-
-def beside(folder: Path, spec: str, *, data: bool = False) -> str:
-    """Read a path that is relative to a folder; what is no path there stays as it is.
-
-    Args:
-        folder: of the YAML file.
-        spec: a model or data set.
-        data: the known names of data sets are no paths.
-
-    Returns:
-        The path, or `spec`.
-    """
-    if spec.startswith("disk:"):
-        return "disk:" + beside(folder, spec.removeprefix("disk:"))
-    prefixed = spec.startswith((*_PUBLISHED, "hf:")) or spec == "demo"
-    if data and not prefixed:
-        from gcaudit.data import KNOWN
-
-        prefixed = spec in {entry.name for entry in KNOWN}
-    if prefixed or folder == Path() or Path(spec).is_absolute() or spec.startswith("~"):
-        return spec
-    path = folder / spec
-    return str(path) if path.suffix or any(sign in spec for sign in _SIGNS) or _exists(path) else spec
-
-
-def _exists(path: Path, *, folder: bool = False) -> bool:
-    try:
-        return path.is_dir() if folder else path.exists()
-    except OSError:  # such as a name that is too long
-        return False
-
-
-def _is_pattern(spec: str) -> bool:
-    return any(sign in spec for sign in _SIGNS) and not _exists(Path(spec))
-
-
-def resolve_models(spec: str) -> list[str]:
-    """Resolve a glob.
-
-    Args:
-        spec: a model; with `*`, `?` or `[` a pattern of published names or files.
-
-    Returns:
-        What matches, sorted; the model itself when it is no pattern.
-
-    Raises:
-        RequestError: nothing matches.
-    """
-    if not _is_pattern(spec):
-        return [spec]
-    if spec.startswith(("timm:", "torchvision:")):
-        from gcaudit.encoders import published_names
-
-        found = published_names(spec)
-    else:
-        try:
-            path = Path(spec).expanduser()
-            first = next(number for number, part in enumerate(path.parts) if any(sign in part for sign in _SIGNS))
-            places = list(Path(*path.parts[:first]).glob(str(Path(*path.parts[first:]))))
-        except (OSError, ValueError, RuntimeError) as error:  # a home that is not there, ** inside a name
-            raise RequestError(f"expected a pattern such as runs/*.pt, found {spec!r}: {one_line(error)}") from None
-        found = sorted(str(place) for place in places if not place.name.startswith("."))
-    if not found:
-        raise RequestError(f"expected models that match {spec!r}, found none; check the pattern")
-    return found
 
 
 def expand_models(specs: Sequence[str], fields: Mapping[str, Any]) -> tuple[ZooModel, ...]:
@@ -353,22 +279,4 @@ def expand_models(specs: Sequence[str], fields: Mapping[str, Any]) -> tuple[ZooM
         RequestError: a glob matches nothing.
     """
     names = list(dict.fromkeys(name for spec in specs for name in resolve_models(spec)))
-    return tuple(ZooModel(title, {**fields, "model": name}) for name, title in zip(names, _titles(names), strict=True))
-
-
-def _titles(names: Sequence[str]) -> list[str]:
-    """Shorten paths to as few of their last parts as tell them apart."""
-
-    def tail(name: str, parts: int, suffix: bool) -> str:
-        if name.startswith(_PUBLISHED):
-            return name
-        path = Path(name)
-        return "/".join((*path.parts[-parts:-1], path.name if suffix or _exists(path, folder=True) else path.stem))
-
-    longest = max((len(Path(name).parts) for name in names), default=1)
-    for parts in range(1, longest + 1):
-        for suffix in (False, True):
-            found = {name: tail(name, parts, suffix) for name in names}
-            if len(set(found.values())) == len(found):
-                return [found[name] for name in names]
-    return list(names)
+    return tuple(ZooModel(title, {**fields, "model": name}) for name, title in zip(names, titles(names), strict=True))

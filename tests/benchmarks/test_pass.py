@@ -16,8 +16,7 @@ from gcaudit.data.request import DataRequest
 from gcaudit.encoders.loading import load_encoder
 from gcaudit.encoders.request import ModelRequest
 from gcaudit.geometry.jacobian import output_vectors, sketch_vectors
-from gcaudit.passes.observe import PassSettings, observe
-from gcaudit.passes.observe import observe as observe_module
+from gcaudit.passes.observe import PassSettings, observe, observe as observe_module
 from gcaudit.passes.runner import Runner, RunSettings
 
 CASES = {

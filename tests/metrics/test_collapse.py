@@ -3,8 +3,7 @@ import pytest
 import reference
 import torch
 from cases import clouds
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from gcaudit.metrics.collapse import (
     cdnv,

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from gcaudit.errors import RequestError
-from gcaudit.zoo.zoo import ZooData, expand_models, read_zoo, resolve_models
+from gcaudit.zoo.names import resolve_models
+from gcaudit.zoo.zoo import ZooData, expand_models, read_zoo
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ def check_target(spec: AuditSpec, target: ImageSet) -> tuple[str, ...]:
     Raises:
         DataError: too few classes, or too few images of one.
     """
-    if any(metric.name == "probe_accuracy" for metric in spec.chosen_metrics("target")):
+    if any(metric.episodes for metric in spec.chosen_metrics("target")):
         try:
             return tuple(spec.probe.check(target.counts, target.class_names))
         except DataError as error:

@@ -86,7 +86,7 @@ def parse_rule(text: str, level: Level = "error") -> Rule:
     if match is None:
         raise RequestError(f"expected a rule such as {EXAMPLE}, found {text!r}")
     metric = find_metric(match["metric"])
-    if match["shot"] is not None and metric.name != "probe_accuracy":
+    if match["shot"] is not None and not metric.episodes:
         raise RequestError(f"expected @N_SHOT with probe_accuracy only, found {text!r}")
     number = float(match["number"]) / (100 if match["percent"] else 1)
     regression = match["kind"] is not None

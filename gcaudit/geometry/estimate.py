@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 NORMAL_95 = 1.959963984540054
 """The 97.5% point of the standard normal distribution."""

@@ -5,34 +5,17 @@ Adding a metric: one file beside this one, one line in `METRICS`, one test file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Literal, final
+from importlib import import_module
+from typing import TYPE_CHECKING, Literal, final
 
 from gcaudit.errors import RequestError
-from gcaudit.geometry import Estimate, Evidence
-from gcaudit.metrics.accuracy import head_accuracy, ncm_accuracy
-from gcaudit.metrics.collapse import cdnv, cdnv_debiased, directional_cdnv, geometric_collapse, geometric_collapse_refined
-from gcaudit.metrics.complexity import gc, poincare_lower_bound, relative_gc
-from gcaudit.metrics.gbc import gbc
-from gcaudit.metrics.hscore import h_score, h_score_regularized
-from gcaudit.metrics.leep import leep, nce
-from gcaudit.metrics.linear_probe import linear_probe_accuracy
-from gcaudit.metrics.logme import logme
-from gcaudit.metrics.nc1 import nc1
-from gcaudit.metrics.nc2 import nc2
-from gcaudit.metrics.nc3 import nc3
-from gcaudit.metrics.nc4 import nc4
-from gcaudit.metrics.ncti import ncti_ncc, ncti_seli, ncti_vc
-from gcaudit.metrics.neighbours import knn_accuracy
-from gcaudit.metrics.nleep import n_leep
-from gcaudit.metrics.pactran import pactran_gaussian
-from gcaudit.metrics.parc import parc
-from gcaudit.metrics.rankme import rankme
-from gcaudit.metrics.ridge import ProbeSettings, probe_accuracy
-from gcaudit.metrics.sfda import sfda
-from gcaudit.metrics.transrate import trans_rate
+
+if TYPE_CHECKING:
+    from gcaudit.geometry import Estimate, Evidence
+    from gcaudit.metrics.ridge import ProbeSettings
 
 Role = Literal["source", "target"]
 
@@ -50,9 +33,9 @@ class Metric:
         needs: `embeddings`, `energies` (the Jacobian), `predictions` (the head's classes are the data's), `logits` (any head) or
             `weights` (a linear head of the data's classes).
         roles: the data sets it is measured on by default.
-        measure: the function of evidence and probe settings.
+        module: of this room, in which the function of this name stands; it is loaded when it is first measured.
         group: `core` is measured unless others are asked for; `field` are the scores of other papers, which take longer.
-        other_names: by which papers and other tools call it, where they are more than another spelling of `name`.
+        episodes: it draws episodes, and its function takes their settings beside the evidence.
     """
 
     name: str
@@ -61,13 +44,23 @@ class Metric:
     comparable: str
     needs: Literal["embeddings", "energies", "predictions", "logits", "weights"]
     roles: tuple[Role, ...]
-    measure: Callable[[Evidence, ProbeSettings], Estimate]
+    module: str
     group: Literal["core", "field"] = "core"
-    other_names: tuple[str, ...] = ()
+    episodes: bool = False
 
+    def measure(self, evidence: Evidence, probe: ProbeSettings) -> Estimate:
+        """Measure it.
 
-def _plain(function: Callable[[Evidence], Estimate]) -> Callable[[Evidence, ProbeSettings], Estimate]:
-    return lambda evidence, _settings: function(evidence)
+        Args:
+            evidence: the observed images.
+            probe: settings of the episodes.
+
+        Returns:
+            The estimate.
+        """
+        function = getattr(import_module(f"gcaudit.metrics.{self.module}"), self.name)
+        found: Estimate = function(evidence, probe) if self.episodes else function(evidence)
+        return found
 
 
 _BOTH: tuple[Role, ...] = ("source", "target")
@@ -80,111 +73,56 @@ _ANY = "same data and classes"
 _EPISODES = "same data and episode settings"
 
 METRICS: tuple[Metric, ...] = (
-    Metric(
-        "gc", "geometric complexity (GC)", "lower", _FAMILY, "energies", _BOTH, _plain(gc), other_names=("geometric_complexity",)
-    ),
-    Metric("relative_gc", "relative GC", "lower", _SCALE_FREE, "energies", _BOTH, _plain(relative_gc)),
-    Metric("cdnv", "CDNV", "lower", _ANY, "embeddings", _BOTH, _plain(cdnv), other_names=("class_distance_normalized_variance",)),
-    Metric("cdnv_debiased", "CDNV, debiased", "lower", _ANY, "embeddings", _BOTH, _plain(cdnv_debiased)),
-    Metric("directional_cdnv", "CDNV, directional", "lower", _ANY, "embeddings", _BOTH, _plain(directional_cdnv)),
-    Metric("geometric_collapse", "geometric collapse", "lower", _SAME_K, "energies", _BOTH, _plain(geometric_collapse)),
-    Metric(
-        "geometric_collapse_refined",
-        "geometric collapse, refined",
-        "lower",
-        _SCALE_FREE,
-        "energies",
-        _BOTH,
-        _plain(geometric_collapse_refined),
-    ),
-    Metric("poincare_lower_bound", "Poincaré lower bound", "none", _SCALE_FREE, "energies", _BOTH, _plain(poincare_lower_bound)),
-    Metric(
-        "ncm_accuracy",
-        "nearest-class-mean accuracy",
-        "higher",
-        _ANY,
-        "embeddings",
-        _BOTH,
-        _plain(ncm_accuracy),
-        other_names=("ncm", "nearest_class_mean"),
-    ),
-    Metric("head_accuracy", "accuracy of the model's head", "higher", _ANY, "predictions", _SOURCE, _plain(head_accuracy)),
-    Metric("probe_accuracy", "few-shot probe accuracy", "higher", _EPISODES, "embeddings", _TARGET, probe_accuracy),
-    Metric("nc1", "NC1, collapse along the class means", "lower", _ANY, "embeddings", _BOTH, _plain(nc1), "field"),
-    Metric("sfda", "SFDA", "higher", _ANY, "embeddings", _TARGET, _plain(sfda), "field"),
-    Metric("gbc", "GBC, overlap of classes", "higher", _ANY, "embeddings", _TARGET, _plain(gbc), "field"),
-    Metric("rankme", "RankMe, effective rank", "higher", _ANY, "embeddings", _BOTH, _plain(rankme), "field"),
-    Metric("ncti_seli", "NCTI, spread of discriminants", "higher", _ANY, "embeddings", _TARGET, _plain(ncti_seli), "field"),
-    Metric("ncti_ncc", "NCTI, probability of the class", "higher", _ANY, "embeddings", _TARGET, _plain(ncti_ncc), "field"),
-    Metric("ncti_vc", "NCTI, variety of answers in a class", "lower", _ANY, "embeddings", _TARGET, _plain(ncti_vc), "field"),
-    Metric("logme", "LogME", "higher", _ANY, "embeddings", _TARGET, _plain(logme), "field", other_names=("log_maximum_evidence",)),
-    Metric("h_score", "H-score", "higher", _ANY, "embeddings", _TARGET, _plain(h_score), "field"),
-    Metric(
-        "h_score_regularized",
-        "H-score, regularised",
-        "higher",
-        _ANY,
-        "embeddings",
-        _TARGET,
-        _plain(h_score_regularized),
-        "field",
-        other_names=("regularized_h_score", "reg_h_score", "reg_h"),
-    ),
-    Metric("trans_rate", "TransRate", "higher", _ANY, "embeddings", _TARGET, _plain(trans_rate), "field"),
-    Metric(
-        "leep", "LEEP", "higher", _ANY, "logits", _TARGET, _plain(leep), "field", other_names=("log_expected_empirical_prediction",)
-    ),
-    Metric(
-        "nce",
-        "NCE, negative conditional entropy",
-        "higher",
-        _ANY,
-        "logits",
-        _TARGET,
-        _plain(nce),
-        "field",
-        other_names=("negative_conditional_entropy",),
-    ),
-    Metric(
-        "knn_accuracy",
-        "nearest-neighbour accuracy",
-        "higher",
-        _ANY,
-        "embeddings",
-        _TARGET,
-        _plain(knn_accuracy),
-        "field",
-        other_names=("knn",),
-    ),
-    Metric(
-        "linear_probe_accuracy",
-        "linear probe accuracy",
-        "higher",
-        _ANY,
-        "embeddings",
-        _TARGET,
-        _plain(linear_probe_accuracy),
-        "field",
-        other_names=("linear_probe",),
-    ),
-    Metric("nc2", "NC2, class means against a simplex", "lower", _ANY, "embeddings", _BOTH, _plain(nc2), "field"),
-    Metric("nc3", "NC3, head against class means", "lower", _ANY, "weights", _SOURCE, _plain(nc3), "field"),
-    Metric("nc4", "NC4, head agrees with nearest mean", "higher", _ANY, "predictions", _SOURCE, _plain(nc4), "field"),
-    Metric("parc", "PARC", "higher", _ANY, "embeddings", _TARGET, _plain(parc), "field"),
-    Metric(
-        "pactran_gaussian",
-        "PACTran, Gaussian prior",
-        "lower",
-        _ANY,
-        "embeddings",
-        _TARGET,
-        _plain(pactran_gaussian),
-        "field",
-        other_names=("pactran",),
-    ),
-    Metric("n_leep", "N-LEEP", "higher", _ANY, "embeddings", _TARGET, _plain(n_leep), "field"),
+    Metric("gc", "geometric complexity (GC)", "lower", _FAMILY, "energies", _BOTH, "complexity"),
+    Metric("relative_gc", "relative GC", "lower", _SCALE_FREE, "energies", _BOTH, "complexity"),
+    Metric("cdnv", "CDNV", "lower", _ANY, "embeddings", _BOTH, "collapse"),
+    Metric("cdnv_debiased", "CDNV, debiased", "lower", _ANY, "embeddings", _BOTH, "collapse"),
+    Metric("directional_cdnv", "CDNV, directional", "lower", _ANY, "embeddings", _BOTH, "collapse"),
+    Metric("geometric_collapse", "geometric collapse", "lower", _SAME_K, "energies", _BOTH, "collapse"),
+    Metric("geometric_collapse_refined", "geometric collapse, refined", "lower", _SCALE_FREE, "energies", _BOTH, "collapse"),
+    Metric("poincare_lower_bound", "Poincaré lower bound", "none", _SCALE_FREE, "energies", _BOTH, "complexity"),
+    Metric("ncm_accuracy", "nearest-class-mean accuracy", "higher", _ANY, "embeddings", _BOTH, "accuracy"),
+    Metric("head_accuracy", "accuracy of the model's head", "higher", _ANY, "predictions", _SOURCE, "accuracy"),
+    Metric("probe_accuracy", "few-shot probe accuracy", "higher", _EPISODES, "embeddings", _TARGET, "ridge", episodes=True),
+    Metric("nc1", "NC1, collapse along the class means", "lower", _ANY, "embeddings", _BOTH, "nc1", "field"),
+    Metric("sfda", "SFDA", "higher", _ANY, "embeddings", _TARGET, "sfda", "field"),
+    Metric("gbc", "GBC, overlap of classes", "higher", _ANY, "embeddings", _TARGET, "gbc", "field"),
+    Metric("rankme", "RankMe, effective rank", "higher", _ANY, "embeddings", _BOTH, "rankme", "field"),
+    Metric("ncti_seli", "NCTI, spread of discriminants", "higher", _ANY, "embeddings", _TARGET, "ncti", "field"),
+    Metric("ncti_ncc", "NCTI, probability of the class", "higher", _ANY, "embeddings", _TARGET, "ncti", "field"),
+    Metric("ncti_vc", "NCTI, variety of answers in a class", "lower", _ANY, "embeddings", _TARGET, "ncti", "field"),
+    Metric("logme", "LogME", "higher", _ANY, "embeddings", _TARGET, "logme", "field"),
+    Metric("h_score", "H-score", "higher", _ANY, "embeddings", _TARGET, "hscore", "field"),
+    Metric("h_score_regularized", "H-score, regularised", "higher", _ANY, "embeddings", _TARGET, "hscore", "field"),
+    Metric("trans_rate", "TransRate", "higher", _ANY, "embeddings", _TARGET, "transrate", "field"),
+    Metric("leep", "LEEP", "higher", _ANY, "logits", _TARGET, "leep", "field"),
+    Metric("nce", "NCE, negative conditional entropy", "higher", _ANY, "logits", _TARGET, "leep", "field"),
+    Metric("knn_accuracy", "nearest-neighbour accuracy", "higher", _ANY, "embeddings", _TARGET, "neighbours", "field"),
+    Metric("linear_probe_accuracy", "linear probe accuracy", "higher", _ANY, "embeddings", _TARGET, "linear_probe", "field"),
+    Metric("nc2", "NC2, class means against a simplex", "lower", _ANY, "embeddings", _BOTH, "nc2", "field"),
+    Metric("nc3", "NC3, head against class means", "lower", _ANY, "weights", _SOURCE, "nc3", "field"),
+    Metric("nc4", "NC4, head agrees with nearest mean", "higher", _ANY, "predictions", _SOURCE, "nc4", "field"),
+    Metric("parc", "PARC", "higher", _ANY, "embeddings", _TARGET, "parc", "field"),
+    Metric("pactran_gaussian", "PACTran, Gaussian prior", "lower", _ANY, "embeddings", _TARGET, "pactran", "field"),
+    Metric("n_leep", "N-LEEP", "higher", _ANY, "embeddings", _TARGET, "nleep", "field"),
 )
 """Every metric, in the order of the report."""
+_OTHER_NAMES = {
+    "geometric_complexity": "gc",
+    "class_distance_normalized_variance": "cdnv",
+    "ncm": "ncm_accuracy",
+    "nearest_class_mean": "ncm_accuracy",
+    "log_maximum_evidence": "logme",
+    "regularized_h_score": "h_score_regularized",
+    "reg_h_score": "h_score_regularized",
+    "reg_h": "h_score_regularized",
+    "log_expected_empirical_prediction": "leep",
+    "negative_conditional_entropy": "nce",
+    "knn": "knn_accuracy",
+    "linear_probe": "linear_probe_accuracy",
+    "pactran": "pactran_gaussian",
+}
+"""What papers and other tools call some of them, where that is more than another spelling."""
 
 
 def _letters(name: str) -> str:
@@ -192,7 +130,9 @@ def _letters(name: str) -> str:
     return "".join(character for character in name.casefold() if character.isalnum()).replace("ised", "ized")
 
 
-_BY_LETTERS = {_letters(name): metric for metric in METRICS for name in (metric.name, *metric.other_names)}
+_BY_NAME = {metric.name: metric for metric in METRICS}
+_BY_LETTERS = {_letters(name): metric for name, metric in _BY_NAME.items()}
+_BY_LETTERS |= {_letters(other): _BY_NAME[name] for other, name in _OTHER_NAMES.items()}
 _GROUPS = {"all": METRICS} | {group: tuple(metric for metric in METRICS if metric.group == group) for group in ("core", "field")}
 
 

@@ -154,9 +154,9 @@ def block_key(observation: str, spec: AuditSpec, role: Role) -> str:
     Returns:
         64 hexadecimal digits.
     """
-    names = [metric.name for metric in spec.chosen_metrics(role)]
+    metrics = spec.chosen_metrics(role)
     probe = None
-    if "probe_accuracy" in names:
+    if any(metric.episodes for metric in metrics):
         asked = spec.probe
         probe = [asked.n_way, asked.n_shot, asked.n_query, asked.episodes, asked.ridge, asked.seed]
-    return content_hash([observation, role, names, probe])
+    return content_hash([observation, role, [metric.name for metric in metrics], probe])

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -192,6 +193,18 @@ def test_an_audit_of_tensors_or_folders_needs_no_library_for_tables(kind, tmp_pa
 def test_no_module_outgrows_a_head():
     long = {path.name: n for path in PACKAGE.rglob("*.py") if (n := len(path.read_text(encoding="utf-8").splitlines())) > 420}
     assert not long
+
+
+def test_what_tests_and_examples_and_the_readme_import_is_there(repository):
+    """Also in programs that are strings, and in benchmarks, which a plain run does not collect."""
+    places = [repository / "README.md", *(path for part in ("tests", "examples") for path in (repository / part).rglob("*.py"))]
+    for path in places:
+        for module, names in re.findall(
+            r"^\s*from (gcaudit[.\w]*) import ([\w, ]+)$", path.read_text(encoding="utf-8"), re.MULTILINE
+        ):
+            for name in names.split(", "):
+                found = importlib.import_module(module)
+                assert hasattr(found, name.split(" as ")[0]) or importlib.import_module(f"{module}.{name.split(' as ')[0]}"), path
 
 
 def test_names_at_the_top_are_what_they_say():

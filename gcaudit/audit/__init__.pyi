@@ -13,6 +13,7 @@ from .options import (
     Kind as Kind,
     Option as Option,
     check_options as check_options,
+    expand_shorthands as expand_shorthands,
     options_under as options_under,
 )
 from .run import (

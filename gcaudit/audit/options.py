@@ -6,7 +6,7 @@ to import: `--help` reads it too.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal, final
@@ -116,6 +116,11 @@ OPTIONS: tuple[Option, ...] = (
     Option("seed", ("run.seed", "probe.seed", "source.seed", "target.seed"), "whole", RUN, "of every random draw", 0),
 )
 """Every option, in the order of the help and of a report's settings."""
+_SHORTHANDS = {
+    option.name: [other.name for other in OPTIONS if not other.shorthand and set(other.places) <= set(option.places)]
+    for option in OPTIONS
+    if option.shorthand
+}
 
 
 def options_under(place: str) -> tuple[Option, ...]:
@@ -144,15 +149,31 @@ def check_options(names: Iterable[str]) -> None:
         if name not in known:
             close = get_close_matches(name, known, n=1)
             raise RequestError(
-                f"expected an option of an audit, found {name!r}; {f'did you mean {close[0]}?' if close else 'see AuditSpec'}"
+                f"expected an option of an audit, found {name!r}; {f'did you mean {close[0]}?' if close else 'see AuditSpec.from_options'}"
             )
 
 
-def place_options(given: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def expand_shorthands(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace options that stand for others by these; what is said of one of them alone wins.
+
+    Args:
+        given: values by flat name.
+
+    Returns:
+        The same options without shorthands.
+    """
+    found = {name: value for name, value in given.items() if name not in _SHORTHANDS}
+    for name, others in _SHORTHANDS.items():
+        if name in given:
+            found = dict.fromkeys(others, given[name]) | found
+    return found
+
+
+def place_options(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Sort options by the part of an `AuditSpec` that they set.
 
     Args:
-        given: values by flat name. What is for one data set wins over what is for both.
+        given: values by flat name.
 
     Returns:
         For each part the values of its fields; those of the spec itself under the empty name.
@@ -162,11 +183,12 @@ def place_options(given: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """
     check_options(given)
     parts: dict[str, dict[str, Any]] = {}
+    options = expand_shorthands(given)
     for option in OPTIONS:
-        if option.name in given:
+        if option.name in options:
             for place in option.places:
                 part, _, name = place.rpartition(".")
-                parts.setdefault(part, {}).setdefault(name, _value(option, given[option.name]))
+                parts.setdefault(part, {})[name] = _value(option, options[option.name])
     return parts
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any, final
@@ -45,8 +46,13 @@ class AuditSpec:
         """Check what can be told before any file is looked at, and what no room can check by itself.
 
         Raises:
-            RequestError: an unknown metric, or a number of images below 1.
+            RequestError: an unknown metric, a number of images below 1, or parts that disagree.
         """
+        requests = [self.data_request(role) for role in self.roles]
+        if [request.role for request in requests] != list(self.roles):
+            raise RequestError("expected a source and a target in their roles, found others")
+        if len({self.run.seed, self.probe.seed, *(request.seed for request in requests)}) > 1:
+            raise RequestError("expected one seed of all draws, found several; see AuditSpec.from_options")
         for option, images in (
             ("gc-images", self.passes.gc_images),
             ("source-max-images", self.source.max_images),
@@ -74,7 +80,7 @@ class AuditSpec:
         """
         parts = place_options(options)
         return AuditSpec(
-            model=model_request(model, **options),
+            model=_model_request(model, parts),
             source=DataRequest(source, "source", **parts.get("source", {})),
             target=DataRequest(target, "target", **parts.get("target", {})),
             run=RunSettings(**parts.get("run", {})),
@@ -99,7 +105,7 @@ class AuditSpec:
         """The data sets that are looked at."""
         return ("source",) if self.target.spec is None else ("source", "target")
 
-    def data(self, role: Role) -> DataRequest:
+    def data_request(self, role: Role) -> DataRequest:
         """Return which images are asked for.
 
         Args:
@@ -145,5 +151,8 @@ def model_request(model: Any, **options: Any) -> ModelRequest:
     Raises:
         RequestError: an option is unknown.
     """
-    parts = place_options(options)
+    return _model_request(model, place_options(options))
+
+
+def _model_request(model: Any, parts: Mapping[str, Mapping[str, Any]]) -> ModelRequest:
     return ModelRequest(model, **parts.get("model", {}), changes=parts.get("model.changes", {}))

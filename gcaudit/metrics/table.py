@@ -148,11 +148,14 @@ def find_metric(name: str) -> Metric:
     Raises:
         RequestError: the name is unknown.
     """
+    return _find(name, list(_BY_NAME))
+
+
+def _find(name: str, known: list[str]) -> Metric:
     found = _BY_LETTERS.get(_letters(name))
     if found is None:
-        known = [metric.name for metric in METRICS]
-        close = get_close_matches(name, [*known, *_GROUPS], n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join((*_GROUPS, *known))}"
+        close = get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
         raise RequestError(f"expected the name of a metric, found {name!r}; {hint}")
     return found
 
@@ -171,9 +174,9 @@ def find_metrics(names: Iterable[str] | None) -> tuple[Metric, ...]:
     """
     wanted = ["core"] if names is None else [names] if isinstance(names, str) else list(names)
     if not wanted:
-        known = ", ".join(metric.name for metric in METRICS)
-        raise RequestError(f"expected the name of at least one metric, found none; known: {known}")
-    chosen = {metric.name for name in wanted for metric in _GROUPS.get(name) or (find_metric(name),)}
+        raise RequestError(f"expected the name of at least one metric, found none; known: {', '.join(_BY_NAME)}")
+    known = [*_GROUPS, *_BY_NAME]
+    chosen = {metric.name for name in wanted for metric in _GROUPS.get(name) or (_find(name, known),)}
     return tuple(metric for metric in METRICS if metric.name in chosen)
 
 

@@ -99,6 +99,8 @@ class Store:
             RequestError: it cannot be opened, or is no store.
         """
         self.path = path
+        if not path.parent.is_dir():
+            raise RequestError(f"expected --store in a folder that exists, found no {path.parent}; make it first")
         if not create and not path.is_file():
             raise RequestError(f"expected a store at {path}, found none; run gcaudit compare first, or pass --store FILE")
         try:

@@ -223,7 +223,7 @@ class Scheduler:
             spec, keys = plan.request.spec, {}
             try:
                 for role in plan.request.spec.roles:
-                    images, content = data.find(spec.data(role))
+                    images, content = data.find(spec.data_request(role))
                     seen = observation_key(plan.identity, spec, role, content)
                     keys[role] = block_key(seen, spec, role)
                     self._observations[keys[role]] = seen

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from gcaudit.audit import AuditSpec, check_options, check_request
+from gcaudit.audit import AuditSpec, check_options, check_request, expand_shorthands
 from gcaudit.errors import InterruptedAuditError, RequestError
 from gcaudit.gate import Rule
 from gcaudit.progress import ProgressBar, no_bar
@@ -70,12 +70,14 @@ class ComparePlan:
         cells: every model on every source and target, those of one model together.
         sort: names the metric to rank by.
         truth: accuracies, the metric that stands for them, or None.
+        began: when, by `time.perf_counter`.
     """
 
     request: CompareRequest
     cells: tuple[CellRequest, ...]
     sort: Rule
     truth: Truth | Rule | None
+    began: float
 
     @property
     def measured(self) -> list[str]:
@@ -130,16 +132,18 @@ def plan_comparison(request: CompareRequest) -> ComparePlan:
     Raises:
         RequestError: a YAML file, a glob, an option, or a metric that is wrong.
     """
+    began = time.perf_counter()
     cells = _cells(request)
     for cell in cells:
         check_request(cell.spec)
     first = cells[0]
     sort = parse_sort(request.sort, with_target=first.target is not None, measured=first.spec.metrics)
     truth = None if request.truth is None else _truth(request.truth, cells)
-    return ComparePlan(request, cells, sort, truth)
+    return ComparePlan(request, cells, sort, truth, began)
 
 
 def _cells(request: CompareRequest) -> tuple[CellRequest, ...]:
+    typed = expand_shorthands(request.options)  # so that each of them wins over a YAML file's
     settings: Mapping[str, Any] = {}
     sources, targets = _typed_data(request.sources), _typed_data(request.targets)
     files = [name for name in request.models if name.lower().endswith((".yaml", ".yml"))]
@@ -158,7 +162,7 @@ def _cells(request: CompareRequest) -> tuple[CellRequest, ...]:
             model.name,
             source.name,
             None if target is None else target.name,
-            _spec(settings, model, source, target, request.options),
+            _spec(settings, model, source, target, typed),
         )
         for model in entries
         for source in sources
@@ -225,10 +229,8 @@ def run_comparison(plan: ComparePlan, progress: ProgressBar = no_bar, note: Note
         RequestError: the engine or the store cannot be had.
         InterruptedAuditError: by Ctrl-C.
     """
-    began = time.perf_counter()
     request = plan.request
     engine = choose_engine(request, progress)
-    store = Store(request.store)
 
     def advancing(result: CellResult, done: int, total: int) -> None:
         if advance is not None:
@@ -236,6 +238,7 @@ def run_comparison(plan: ComparePlan, progress: ProgressBar = no_bar, note: Note
         note(result, done, total)
 
     try:
+        store = Store(request.store)
         scheduler = Scheduler(store, engine, refresh=request.refresh, keep=request.keep, influences=(plan.sort.name,))
         with progress("cells", len(plan.cells)) as advance:
             results = scheduler.run(plan.cells, advancing)
@@ -255,7 +258,7 @@ def run_comparison(plan: ComparePlan, progress: ProgressBar = no_bar, note: Note
         measured=measured,
         known=len(results) - measured - len(ranking.failed),
         store=request.store,
-        seconds=time.perf_counter() - began,
+        seconds=time.perf_counter() - plan.began,
     )
 
 

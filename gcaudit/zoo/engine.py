@@ -135,7 +135,7 @@ class Worker:
         return make_block(task.spec, task.role, images, *found)
 
     def _open(self, spec: AuditSpec, role: Role) -> ImageSet:
-        request = spec.data(role)
+        request = spec.data_request(role)
         name = repr(request)
         if name not in self._images:
             self._images[name] = open_data(request)

@@ -164,7 +164,8 @@ def read_accuracies(path: Path, requests: Sequence[CellRequest]) -> Truth:
             for request in requests
             if str(line["model"]) in _names(request)
             and all(
-                key not in table.columns or str(line[key]) in (getattr(request, key), request.spec.data(key).spec) for key in _DATA
+                key not in table.columns or str(line[key]) in (getattr(request, key), request.spec.data_request(key).spec)
+                for key in _DATA
             )
         ]
         for request in cells:

@@ -259,6 +259,10 @@ def test_every_option_is_remembered_by_its_name_and_its_default_is_what_help_sho
     assert AuditSpec.from_options("demo", "demo", "demo", **again) == spec
     with pytest.raises(RequestError, match="found 'n_shots'; did you mean n_shot"):
         AuditSpec.from_options("demo", "demo", n_shots=1)
+    with pytest.raises(RequestError, match="expected one seed of all draws, found several"):
+        dataclasses.replace(spec, probe=dataclasses.replace(spec.probe, seed=4))
+    with pytest.raises(RequestError, match="expected a source and a target in their roles"):
+        dataclasses.replace(spec, source=spec.target)
 
 
 def test_too_few_images_of_a_draw_name_the_draw():

@@ -11,9 +11,8 @@ from torch import nn
 from gcaudit.data import ImageSet
 from gcaudit.encoders import ModelRequest, load_encoder
 from gcaudit.metrics import find_metrics, measure_evidence
-from gcaudit.observe import PassSettings, observe
-from gcaudit.runner import Runner, RunSettings
-from gcaudit.geometry.ridge import ProbeSettings
+from gcaudit.metrics.ridge import ProbeSettings
+from gcaudit.passes import PassSettings, Runner, RunSettings, observe
 
 CLASSES, DIM = 1000, 2048
 METRICS = ("gc", "relative_gc", "cdnv", "cdnv_debiased", "geometric_collapse", "geometric_collapse_refined", "poincare_lower_bound")

@@ -16,7 +16,7 @@ from gcaudit.data.request import DataRequest
 from gcaudit.encoders.loading import load_encoder
 from gcaudit.encoders.request import ModelRequest
 from gcaudit.geometry.jacobian import output_vectors, sketch_vectors
-from gcaudit.passes.observe import PassSettings, observe, observe as observe_module
+from gcaudit.passes.observe import PassSettings, observe
 from gcaudit.passes.runner import Runner, RunSettings
 
 CASES = {
@@ -64,11 +64,9 @@ def decoded(pixels):
             digests = torch.zeros(len(places), 16, dtype=torch.uint8)
             yield Batch(pixels[chosen], chosen, digests, ())
 
-    before, observe_module.stream_batches = observe_module.stream_batches, stream
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules[observe.__module__], "stream_batches", stream)
         yield
-    finally:
-        observe_module.stream_batches = before
 
 
 def case(shared, name):

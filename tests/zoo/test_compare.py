@@ -35,6 +35,22 @@ def test_reports_carry_what_is_ranked_by_alone(tmp_path):
     assert list(row.report.evidence.influences) == ["source.nc1"]
 
 
+def test_what_is_typed_for_both_data_sets_wins_over_a_file(tmp_path):
+    (tmp_path / "zoo.yaml").write_text("models: [demo]\nsources: [{data: demo, max-images: 70}]\ntargets: [demo]\n")
+    for options, counts in (
+        ({"max_images": 20}, (20, 20)),
+        ({"max_images": 20, "target_max_images": 30}, (20, 30)),
+        ({}, (70, None)),
+    ):
+        plan = plan_comparison(CompareRequest((str(tmp_path / "zoo.yaml"),), options={**options, "metrics": ("cdnv",)}))
+        assert (plan.cells[0].spec.source.max_images, plan.cells[0].spec.target.max_images) == counts
+
+
+def test_a_store_that_cannot_be_made_is_told(tmp_path):
+    with pytest.raises(gcaudit.GcauditError, match=r"expected --store in a folder that exists, found no .*nowhere; make it first"):
+        gcaudit.compare("demo", "demo", store=tmp_path / "nowhere" / "x.db", metrics="cdnv", **SMALL)
+
+
 def test_unknown_option(tmp_path):
     with pytest.raises(gcaudit.GcauditError, match="found 'n_shots'; did you mean n_shot"):
         gcaudit.compare("demo", "demo", store=tmp_path / "gcaudit.db", n_shots=1)

@@ -15,11 +15,21 @@ from numpy.typing import NDArray
 from gcaudit.audit.spec import AuditSpec
 from gcaudit.data import ImageSet
 from gcaudit.encoders import Encoder
-from gcaudit.errors import shorten
 from gcaudit.geometry import Estimate
 from gcaudit.metrics import Role, measure_evidence
 from gcaudit.passes import Observation, Runner
-from gcaudit.report import DataBlock, MetricValue, ModelBlock, PreprocessingBlock, Report, ReportEvidence, Timing
+from gcaudit.report import (
+    SCHEMA,
+    DataBlock,
+    MetricValue,
+    ModelBlock,
+    PreprocessingBlock,
+    Report,
+    ReportEvidence,
+    ReportWarning,
+    Timing,
+    warn,
+)
 
 
 @final
@@ -43,7 +53,7 @@ class Block:
     evidence: ReportEvidence
     digests: NDArray[np.uint8]
     family: str
-    warnings: tuple[str, ...]
+    warnings: tuple[ReportWarning, ...]
     used: Mapping[str, Any]
     seconds: float
 
@@ -137,7 +147,7 @@ def make_block(spec: AuditSpec, role: Role, images: ImageSet, observation: Obser
         evidence=_role_evidence(role, observation, estimates),
         digests=observation.digests.numpy(),
         family=images.family,
-        warnings=tuple(f"{role}: {line}" for line in observation.warnings),
+        warnings=tuple(warning.about(role) for warning in observation.warnings),
         used=used,
         seconds=observation.seconds,
     )
@@ -184,7 +194,7 @@ def metric_value(estimate: Estimate) -> MetricValue:
 
 
 def assemble_report(
-    spec: AuditSpec, model: ModelBlock, source: Block, target: Block | None, *, warnings: tuple[str, ...], seconds: float
+    spec: AuditSpec, model: ModelBlock, source: Block, target: Block | None, *, warnings: tuple[ReportWarning, ...], seconds: float
 ) -> Report:
     """Put a report together.
 
@@ -193,7 +203,7 @@ def assemble_report(
         model: the model.
         source: measured on the source.
         target: measured on the target, or None.
-        warnings: about the model.
+        warnings: about the model and the data sets.
         seconds: how long it took in all.
 
     Returns:
@@ -205,7 +215,7 @@ def assemble_report(
         lines += _overlap(source, target)
     images = sum(block.data.images for block in blocks)
     report = Report(
-        schema="gcaudit.report/1",
+        schema=SCHEMA,
         gcaudit=version("gcaudit"),
         created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         model=model,
@@ -237,18 +247,19 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else repr(value)
 
 
-def _overlap(source: Block, target: Block) -> list[str]:
+def _overlap(source: Block, target: Block) -> list[ReportWarning]:
     found = []
     names = set(source.data.class_names) if source.family == target.family else set()
     shared = [name for name in target.data.class_names if name in names]
     if shared:
-        found.append(
-            f"source and target share {len(shared)} classes ({shorten(shared, 3)}): "
-            "few-shot accuracy on classes the model was trained on is not transfer"
+        line = (
+            "source and target share {n} classes ({names}): few-shot accuracy on classes the model was trained on is not transfer"
         )
+        found.append(warn("shared", line, shared))
     shared_images = _shared_rows(source.digests, target.digests)
     if shared_images:
-        found.append(f"source and target share {shared_images} images: accuracy on images the model was trained on is not transfer")
+        line = "source and target share {n} images: accuracy on images the model was trained on is not transfer"
+        found.append(warn("shared", line, count=shared_images))
     return found
 
 

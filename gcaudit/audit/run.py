@@ -13,7 +13,7 @@ from gcaudit.errors import DataError, RequestError, shorten
 from gcaudit.metrics import Role
 from gcaudit.passes import Runner, observe, resolve_device
 from gcaudit.progress import ProgressBar, no_bar
-from gcaudit.report import ModelBlock, Report
+from gcaudit.report import ModelBlock, Report, ReportWarning, warn
 
 
 def check_request(spec: AuditSpec) -> None:
@@ -30,7 +30,7 @@ def check_request(spec: AuditSpec) -> None:
         raise RequestError(f"expected --target for {shorten(spec.metrics or ())}, found none; add --target DATA")
 
 
-def check_target(spec: AuditSpec, target: ImageSet) -> tuple[str, ...]:
+def check_target(spec: AuditSpec, target: ImageSet) -> tuple[ReportWarning, ...]:
     """Check that the target has images for the probe's episodes.
 
     Args:
@@ -45,7 +45,7 @@ def check_target(spec: AuditSpec, target: ImageSet) -> tuple[str, ...]:
     """
     if any(metric.episodes for metric in spec.chosen_metrics("target")):
         try:
-            return tuple(spec.probe.check(target.counts, target.class_names))
+            return tuple(warn("episodes", line) for line in spec.probe.check(target.counts, target.class_names))
         except DataError as error:
             if spec.target.max_images is None:
                 raise

@@ -4,4 +4,5 @@ from .hub import prepare_hub as prepare_hub
 from .image_set import ImageSet as ImageSet
 from .known import KNOWN as KNOWN
 from .opening import open_data as open_data
+from .pictures import REMARKS as REMARKS
 from .request import DataRequest as DataRequest

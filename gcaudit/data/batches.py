@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from gcaudit.data.pictures import open_picture
 from gcaudit.data.readers import ItemReader, Reader
 from gcaudit.errors import AuditError, GcauditError, one_line
 
@@ -33,12 +33,16 @@ class Batch:
         positions: (N,) int64 places in the image set.
         digests: (N, 16) uint8 digests of the encoded images.
         failures: places and reasons of images that could not be decoded.
+        sizes: (N, 2) int64 width and height of pictures before they were resized; 0 of tensors.
+        remarks: places and keys of `REMARKS`: what else happened to pictures.
     """
 
     pixels: Tensor
     positions: Tensor
     digests: Tensor
     failures: tuple[tuple[int, str], ...]
+    sizes: Tensor | None = None
+    remarks: tuple[tuple[int, str], ...] = ()
 
     def pin_memory(self) -> Batch:
         """Move what goes to the device into page-locked memory; torch's loader calls this."""
@@ -52,6 +56,8 @@ class _Item:
     pixels: Tensor | None
     digest: bytes
     failure: str = ""
+    size: tuple[int, int] = (0, 0)
+    remarks: tuple[str, ...] = ()
 
 
 def image_digest(raw: Any) -> bytes:
@@ -75,16 +81,6 @@ def image_digest(raw: Any) -> bytes:
     return state.digest()
 
 
-def _picture(raw: Any) -> Image.Image:
-    if isinstance(raw, Image.Image):
-        return raw
-    if isinstance(raw, np.ndarray):
-        return Image.fromarray(raw[..., 0] if raw.ndim == 3 and raw.shape[2] == 1 else raw)
-    if isinstance(raw, bytes | bytearray | memoryview):
-        return Image.open(io.BytesIO(raw))
-    raise TypeError(f"expected a picture, found a {type(raw).__name__}")
-
-
 def _check_pixels(pixels: Tensor) -> Tensor:
     if pixels.ndim != 3:
         raise ValueError(f"expected pixels (C, H, W), found shape {tuple(pixels.shape)}")
@@ -105,6 +101,7 @@ class _Items(Dataset[_Item]):
     def __init__(self, reader: Reader, index: Tensor, transform: Transform) -> None:
         self.reader, self.index, self.transform = reader, index, transform
         self.kind: str | None = None
+        self.turn: bool = getattr(reader, "turns", False)
 
     def expect_kind(self, places: Iterable[int]) -> None:
         """Hold all images to the size and type of the first good one; those of pictures are the transform's."""
@@ -116,10 +113,16 @@ class _Items(Dataset[_Item]):
         try:
             raw = self.reader.read(row)
             digest = image_digest(raw)
-            pixels = _check_pixels(raw) if isinstance(raw, Tensor) else self.transform(_picture(raw))
+            size: tuple[int, int] = (0, 0)
+            remarks: tuple[str, ...] = ()
+            if isinstance(raw, Tensor):
+                pixels = _check_pixels(raw)
+            else:
+                picture, remarks = open_picture(raw, turn=self.turn)
+                pixels, size = self.transform(picture), picture.size
             if self.kind not in (None, _kind(pixels)):
                 raise ValueError(f"expected images of one size, {self.kind}, found {_kind(pixels)}")
-            return _Item(position, pixels, digest)
+            return _Item(position, pixels, digest, "", size, remarks)
         except GcauditError as error:
             return _Item(position, None, digest, str(error))
         except Exception as error:  # decoders raise many kinds on damaged files
@@ -135,7 +138,9 @@ def _collate(items: Sequence[_Item]) -> Batch:
     stacked = torch.stack([pixels for _, pixels in good]) if good else torch.zeros(0, 1, 1, 1)
     positions = torch.tensor([item.position for item, _ in good], dtype=torch.int64)
     digests = np.frombuffer(b"".join(item.digest for item, _ in good), dtype=np.uint8).reshape(-1, DIGEST_BYTES)
-    return Batch(stacked, positions, torch.from_numpy(digests.copy()), tuple(failures))
+    sizes = torch.tensor([item.size for item, _ in good], dtype=torch.int64).reshape(-1, 2)
+    remarks = tuple((item.position, remark) for item, _ in good for remark in item.remarks)
+    return Batch(stacked, positions, torch.from_numpy(digests.copy()), tuple(failures), sizes, remarks)
 
 
 def _start_worker(_number: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from gcaudit.data.columns import IMAGE_COLUMNS, LABEL_COLUMNS, encoded, number_labels, pick_column
 from gcaudit.data.hub import prepare_hub
@@ -24,6 +24,7 @@ class TableReader:
         name: for messages.
     """
 
+    turns: ClassVar[bool] = True
     table: Any
     column: str
     name: str

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import numpy as np
 
@@ -30,6 +30,7 @@ class ParquetReader:
         groups: for every row group its file's number, its number in the file and its first row.
     """
 
+    turns: ClassVar[bool] = True
     files: tuple[Path, ...]
     column: str
     groups: tuple[tuple[int, int, int], ...]

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any, Literal, final
 
 import timm
+import torch
 import torchvision
 from timm.data.config import resolve_data_config
 from torch import nn
 
 from gcaudit.data import prepare_hub
 from gcaudit.encoders.preprocessing import crop_share
+from gcaudit.encoders.taps import dry_input
 from gcaudit.errors import ArchitectureError, GcauditError, one_line, shorten
 
 Family = Literal["timm", "torchvision", "custom"]
@@ -35,6 +37,8 @@ class Architecture:
         module: in eval mode, on the CPU.
         config: timm's preprocessing keys, as far as they are known.
         channels: input channels where they are known.
+        said: keys of `config` that published weights, a tag that was typed, or the user's own code say; others are an architecture's
+            default, which a file with weights may have been trained without.
         doubt: why the preprocessing may be another, or empty.
     """
 
@@ -43,6 +47,7 @@ class Architecture:
     module: nn.Module
     config: Mapping[str, Any]
     channels: int | None
+    said: frozenset[str] = frozenset()
     doubt: str = ""
 
 
@@ -140,7 +145,23 @@ def _build_timm(name: str, model: str, arguments: Mapping[str, Any], pretrained:
         chosen, pretrained_cfg=getattr(module, "pretrained_cfg", None) or {}, model=module
     )
     known = {key: value for key, value in config.items() if value is not None}
-    return Architecture(name, "timm", module.eval(), known, channels if isinstance(channels, int) else None)
+    settled = pretrained or on_hub or bool(tag)
+    said = frozenset(known) if settled else frozenset({"input_size"} if chosen else ())
+    doubt = "" if settled else _timm_doubt(base)
+    return Architecture(name, "timm", module.eval(), known, channels if isinstance(channels, int) else None, said, doubt)
+
+
+def _timm_doubt(base: str) -> str:
+    """Say that timm's published weights of an architecture differ in mean or std, where they do."""
+    by_mean: dict[tuple[float, ...], list[str]] = {}
+    for known in timm.list_pretrained(f"{base}.*"):
+        config = timm.get_pretrained_cfg(known)
+        if config is not None:
+            by_mean.setdefault((*config.mean, *config.std), []).append(known.partition(".")[2])
+    if len(by_mean) < 2:
+        return ""
+    told = " or ".join(f"{numbers[0]:g} ({shorten(tags, 2)})" for numbers, tags in by_mean.items())
+    return f"timm's weights of {base} have mean {told}, so name yours, such as --arch timm:{base}.{next(iter(by_mean.values()))[0]}"
 
 
 def _build_torchvision(name: str, rest: str, arguments: Mapping[str, Any], pretrained: bool) -> Architecture:
@@ -180,7 +201,8 @@ def _build_torchvision(name: str, rest: str, arguments: Mapping[str, Any], pretr
     if not pretrained and not which and len(presets) > 1:
         others = " or ".join(f"--arch {name}:{option.name}" for option in options)
         doubt = f"torchvision's weights of {model} differ in it, so name yours: {others}"
-    return Architecture(name, "torchvision", module.eval(), config, None, doubt)
+    said = frozenset(config) if pretrained or which else frozenset[str]()
+    return Architecture(name, "torchvision", module.eval(), config, None, said, doubt)
 
 
 def _unknown(name: str, model: str, names: list[str], family: str) -> ArchitectureError:
@@ -226,6 +248,15 @@ def _build_custom(name: str, arguments: Mapping[str, Any]) -> Architecture:
     return describe_module(name, built)
 
 
+def _takes(module: nn.Module, size: tuple[int, ...]) -> bool:
+    try:
+        with torch.no_grad():
+            module.eval()(dry_input((size[0], size[1], size[2]), module))
+    except Exception:  # a network given another input than it was made for may raise anything
+        return False
+    return True
+
+
 def describe_module(name: str, module: nn.Module) -> Architecture:
     """Describe a module made elsewhere; timm's own are recognised.
 
@@ -242,4 +273,8 @@ def describe_module(name: str, module: nn.Module) -> Architecture:
     known = {key: value for key, value in keys.items() if value is not None}
     first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
     channels = first.in_channels if first is not None and first.groups == 1 else None
-    return Architecture(name, "timm" if is_timm else "custom", module.eval(), known, channels)
+    size = known.get("input_size")
+    if channels is not None and isinstance(size, list | tuple) and len(size) == 3 and channels != size[0]:
+        # the network may fold pixels into channels before its first convolution: what it takes is found out by trying
+        channels = channels if _takes(module, (channels, *size[1:])) else None
+    return Architecture(name, "timm" if is_timm else "custom", module.eval(), known, channels, frozenset(known))

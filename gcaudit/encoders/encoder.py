@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gcaudit.checkpoints import Checkpoint
 from gcaudit.encoders.preprocessing import Preprocessing
 from gcaudit.encoders.taps import Tap
+from gcaudit.report import ReportWarning
 
 
 @final
@@ -42,7 +43,7 @@ class Encoder:
     sha256: str
     parameters: int
     checkpoint: Checkpoint | None = None
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[ReportWarning, ...] = ()
 
     def embed(self, pixels: Tensor) -> Tensor:
         """Embed images given in pixel scale; normalisation is part of the function.

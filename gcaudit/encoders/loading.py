@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from gcaudit.encoders.request import ModelRequest
 from gcaudit.encoders.taps import Tap, classifier_tap, dry_input, head_modules, layer_tap, pre_logits_tap
 from gcaudit.encoders.weights import load_weights, state_digest
 from gcaudit.errors import ArchitectureError, CheckpointError, GcauditError, RequestError, one_line
+from gcaudit.report import ReportWarning, warn
 
 
 def load_encoder(request: ModelRequest) -> Encoder:
@@ -101,31 +101,30 @@ def _from_checkpoint(request: ModelRequest, checkpoint: Checkpoint) -> Encoder:
 _FILE_ARGUMENTS = {"pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
 
 
-def _assemble(request: ModelRequest, checkpoint: Checkpoint, arch: str) -> Encoder:
+def _assemble(request: ModelRequest, checkpoint: Checkpoint, arch: str, warnings: Sequence[ReportWarning] = ()) -> Encoder:
     hinted = checkpoint.hints.arch_args if arch.startswith(("timm:", "hf-hub:")) else {}  # they are timm's arguments
     arguments = {key: value for key, value in hinted.items() if key not in _FILE_ARGUMENTS} | dict(request.arch_args)
     architecture = build_architecture(arch, arguments)
-    config, origin = dict(architecture.config), "architecture"
+    config, origin, said = dict(architecture.config), "architecture", set(architecture.said)
     if checkpoint.hints.preprocessing:
         config |= checkpoint.hints.preprocessing
         origin = "checkpoint"
-    return _finish(request, architecture, checkpoint, (config, origin), [])
+        said |= set(checkpoint.hints.preprocessing)
+    return _finish(request, architecture, checkpoint, (config, origin, said), warnings)
 
 
 def _finish(
     request: ModelRequest,
     architecture: Architecture,
     checkpoint: Checkpoint | None,
-    config: tuple[Mapping[str, Any], str] | None,
-    warnings: list[str],
+    config: tuple[Mapping[str, Any], str, set[str]] | None,
+    warnings: Sequence[ReportWarning],
 ) -> Encoder:
-    keys, origin = config or (architecture.config, "architecture")
-    found = preprocessing_from(keys, origin, architecture.channels)
-    doubt = architecture.doubt if origin == "architecture" else ""
-    preprocessing = override(replace(found, assumed=True) if doubt else found, request.changes)
+    keys, origin, said = config or (architecture.config, "architecture", set(architecture.said))
+    preprocessing = override(preprocessing_from(keys, origin, architecture.channels, said), request.changes)
     module = architecture.module
-    if preprocessing.assumed:
-        warnings = [*warnings, _assumption(preprocessing, doubt)]
+    if set(preprocessing.assumed) & {"input_size", "mean", "std"}:
+        warnings = [*warnings, warn("preprocessing", _assumption(preprocessing, architecture.doubt))]
     module.requires_grad_(False)
     try:
         with torch.no_grad():
@@ -184,9 +183,14 @@ def _choose_tap(request: ModelRequest, architecture: Architecture, blank: Tensor
 
 
 def _assumption(preprocessing: Preprocessing, doubt: str) -> str:
-    size = "x".join(str(n) for n in preprocessing.input_size)
-    mean = ", ".join(f"{value:g}" for value in preprocessing.mean)
-    std = ", ".join(f"{value:g}" for value in preprocessing.std)
-    hint = doubt or "if training used another, pass --input-size, --mean and --std"
-    crop = f"crop {preprocessing.crop_pct:.4g}"
-    return f"preprocessing was assumed: input {size}, {crop}, mean {mean}, std {std}; {hint}"
+    """Say what was assumed. Crop and interpolation matter to pictures of other sizes only, and are told when there are any."""
+    values = {
+        "input_size": f"input {'x'.join(str(n) for n in preprocessing.input_size)}",
+        "mean": f"mean {', '.join(f'{value:g}' for value in preprocessing.mean)}",
+        "std": f"std {', '.join(f'{value:g}' for value in preprocessing.std)}",
+    }
+    parts = [part for part in values if part in preprocessing.assumed]
+    options = [f"--{part.replace('_', '-')}" for part in parts]
+    listed = " and ".join((", ".join(options[:-1]), options[-1])) if len(options) > 1 else options[0]
+    hint = f"if training used {'others' if len(parts) > 1 else 'another'}, pass {listed}"
+    return f"preprocessing was assumed: {', '.join(values[part] for part in parts)}; {doubt + '; ' if doubt else ''}{hint}"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, final
 
+import numpy as np
 import torch
 from PIL import Image
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -17,6 +18,8 @@ from gcaudit.errors import RequestError, one_line
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 CROP_MODES = ("center", "squash", "border")
+PARTS = ("input_size", "mean", "std", "crop_pct", "interpolation")
+_MOST_PIXELS = 2**24
 _MODES = {1: "L", 3: "RGB"}
 
 
@@ -33,7 +36,7 @@ class Preprocessing:
         crop_pct: the resized edge is floor(H / crop_pct) before the centre crop of H.
         crop_mode: `center` keeps the aspect ratio and cuts, `squash` stretches, `border` pads.
         origin: where it comes from.
-        assumed: whether any of it had to be assumed.
+        assumed: which of `PARTS` neither the checkpoint nor the user has said; a crop goes with its mode.
     """
 
     input_size: tuple[int, int, int]
@@ -43,7 +46,7 @@ class Preprocessing:
     crop_pct: float = 0.875
     crop_mode: str = "center"
     origin: str = "architecture"
-    assumed: bool = False
+    assumed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -121,16 +124,36 @@ class PictureTransform:
     pipeline: Any
 
     def __call__(self, picture: Image.Image) -> Tensor:
-        """Convert, resize and crop.
+        """Convert, resize and crop; a picture of the input's size is neither resized nor cropped unless a crop has been asked for.
 
         Args:
             picture: of any mode.
 
         Returns:
             (C, H, W) uint8.
+
+        Raises:
+            ValueError: resizing the shorter edge would make a picture out of all proportion.
         """
-        pixels: Tensor = self.pipeline(picture.convert(self.preprocessing.image_mode))
+        wanted = self.preprocessing
+        _, height, width = wanted.input_size
+        edge = max(height, width) / wanted.crop_pct
+        if wanted.crop_mode != "squash" and edge**2 * max(picture.size) / min(picture.size) > max(
+            _MOST_PIXELS, 64 * height * width
+        ):
+            raise ValueError(
+                f"expected a picture that can be resized and cropped, found one of {picture.size[0]} x {picture.size[1]}"
+            )
+        converted = picture.convert(wanted.image_mode)
+        if picture.size == (width, height) and "crop_pct" in wanted.assumed:
+            return _to_tensor(converted)
+        pixels: Tensor = self.pipeline(converted)
         return pixels
+
+
+def _to_tensor(picture: Image.Image) -> Tensor:
+    pixels = torch.from_numpy(np.array(picture))
+    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
 
 
 def picture_transform(preprocessing: Preprocessing) -> PictureTransform:
@@ -178,16 +201,19 @@ def _numbers(values: Any, channels: int) -> tuple[tuple[float, ...], bool]:
     return (sum(given) / len(given),) * channels, len(set(given)) > 1
 
 
-def preprocessing_from(config: Mapping[str, Any], origin: str, channels: int | None = None) -> Preprocessing:
+def preprocessing_from(
+    config: Mapping[str, Any], origin: str, channels: int | None = None, said: Collection[str] | None = None
+) -> Preprocessing:
     """Read timm's configuration keys; what is absent is assumed as timm does.
 
     Args:
         config: input_size, mean, std, interpolation, crop_pct, crop_mode, each optional.
         origin: where the configuration comes from.
         channels: of the encoder; those of input_size when None.
+        said: keys that the checkpoint or the user has said; None takes those that are there.
 
     Returns:
-        The preprocessing, `assumed` where input size, mean or std were absent or did not fit.
+        The preprocessing; assumed is what was not said, or did not fit.
 
     Raises:
         RequestError: a value is out of range or of a wrong type.
@@ -203,7 +229,8 @@ def preprocessing_from(config: Mapping[str, Any], origin: str, channels: int | N
         crop_pct = float(config.get("crop_pct") or 0.875)
     except (TypeError, ValueError, OverflowError) as error:
         raise RequestError(f"expected numbers as preprocessing in the {origin}, found {one_line(error)}") from None
-    absent = any(config.get(key) is None for key in ("input_size", "mean", "std"))
+    known = {key for key in (PARTS if said is None else said) if config.get(key) is not None}
+    known -= {key for key, guessed in (("mean", guessed_mean), ("std", guessed_std)) if guessed}
     return Preprocessing(
         input_size=(channels, size[1], size[2]),
         mean=mean,
@@ -212,7 +239,7 @@ def preprocessing_from(config: Mapping[str, Any], origin: str, channels: int | N
         crop_pct=crop_pct,
         crop_mode=str(config.get("crop_mode") or "center"),
         origin=origin,
-        assumed=absent or guessed_mean or guessed_std,
+        assumed=tuple(part for part in PARTS if part not in known),
     )
 
 
@@ -224,17 +251,16 @@ def override(preprocessing: Preprocessing, changes: Mapping[str, Any]) -> Prepro
         changes: mean, std, input_size (H, W), crop_pct, interpolation; None is no change.
 
     Returns:
-        The preprocessing to use; no longer assumed when size, mean and std were all given.
+        The preprocessing to use; what was given is no longer assumed.
     """
     given = {key: value for key, value in changes.items() if value is not None}
     if not given:
         return preprocessing
-    settled = {"input_size", "mean", "std"} <= given.keys()
     channels = preprocessing.input_size[0]
     if "input_size" in given:
         given["input_size"] = (channels, *given["input_size"])
     for key in ("mean", "std"):
         if key in given and len(given[key]) == 1:
             given[key] = given[key] * channels
-    assumed = preprocessing.assumed and not settled
+    assumed = tuple(part for part in preprocessing.assumed if part not in given)
     return replace(preprocessing, **given, origin=f"{preprocessing.origin}, command line", assumed=assumed)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gcaudit.errors import ArchitectureError, shorten
+from gcaudit.report import ReportWarning, warn
 
 PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.")
 _MAX_NESTING = 6
@@ -119,7 +120,7 @@ def resize_head(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str, h
 
 def load_weights(
     module: nn.Module, tensors: Mapping[str, Tensor], head: tuple[str, ...], allow_missing: bool
-) -> tuple[Fit, list[str]]:
+) -> tuple[Fit, list[ReportWarning]]:
     """Put tensors into a module.
 
     Args:
@@ -149,7 +150,7 @@ def load_weights(
         hint = "is --arch right?" if hopeless else "pass --allow-missing to go on, or another --arch"
         raise ArchitectureError(f"expected weights that fit the architecture, found {'; '.join(problems)}; {hint}")
     module.load_state_dict(dict(fit.tensors), strict=False)
-    return fit, [f"weights fitted with --allow-missing: {line}" for line in problems]
+    return fit, [warn("weights", f"weights fitted with --allow-missing: {line}") for line in problems]
 
 
 def state_digest(module: nn.Module) -> str:

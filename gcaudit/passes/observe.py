@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -20,14 +20,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gcaudit.data import DIGEST_BYTES, Batch, ImageSet, fingerprint, stream_batches
+from gcaudit.data import DIGEST_BYTES, REMARKS, Batch, ImageSet, fingerprint, stream_batches
 from gcaudit.encoders import picture_transform
 from gcaudit.errors import AuditError, DataError, RequestError, one_line, shorten
 from gcaudit.geometry import ClassMoments, Evidence, balanced_order, derive_seed, look_counts, relative_error, vectors_per_image
 from gcaudit.passes.collector import OutputCollector, check_finite
 from gcaudit.passes.runner import Outputs, Runner
+from gcaudit.report import ReportWarning, warn
 
 _FEW_IMAGES = 256
+_SMALLER, _LARGER = 2, 16
+"""Pictures so many times smaller or larger than the input are hardly what the network was trained on."""
 _MEMORY_SIGNS = ("allocate memory", "ALLOC_FAILED", "unable to find an engine")
 """How the CPU's allocator, cuBLAS and cuDNN say that memory ran out."""
 Progress = Callable[[int], None]
@@ -82,7 +85,7 @@ class Observation:
 
     evidence: Evidence
     digests: Tensor
-    warnings: tuple[str, ...]
+    warnings: tuple[ReportWarning, ...]
     seconds: float
     device: str
     batch_size: int
@@ -146,6 +149,8 @@ class _Pass:
         self.collector = OutputCollector(runner, images, predictions, settings.logits)
         self.digests = torch.zeros(size, DIGEST_BYTES, dtype=torch.uint8)
         self.failures: list[str] = []
+        self.remarks: dict[str, list[int]] = {}
+        self.sizes = torch.zeros(size, 2, dtype=torch.int64)
         self.halvings = 0
         self.handled = 0
         self.ends = np.cumsum([len(segment) for segment in self.segments]).tolist()
@@ -165,6 +170,10 @@ class _Pass:
                 raise DataError(f"{reason}; mend or remove it, or pass --skip-bad-images")
             self.failures.append(reason)
         self.digests[batch.positions] = batch.digests
+        if batch.sizes is not None:
+            self.sizes[batch.positions] = batch.sizes
+        for place, remark in batch.remarks:
+            self.remarks.setdefault(remark, []).append(place)
         start, count = 0, len(batch.positions)
         while start < count:
             rows = slice(start, start + self.runner.images_per_batch(self.open))
@@ -343,11 +352,44 @@ def _evidence(state: _Pass) -> Evidence:
     )
 
 
-def _warnings(state: _Pass) -> tuple[str, ...]:
-    found: list[str] = []
+def _warnings(state: _Pass) -> tuple[ReportWarning, ...]:
+    found = []
     if state.failures:
-        found.append(f"{len(state.failures)} images could not be decoded and were left out; the first: {state.failures[0]}")
+        line = f"{{n}} images could not be decoded and were left out; the first: {state.failures[0]}"
+        found.append(warn("left-out", line, state.failures))
+    for remark, places in sorted(state.remarks.items()):
+        found.append(warn(*REMARKS[remark], _first(state, places), len(places)))
+    found += _size_warnings(state)
     if state.halvings:
         batch = state.runner.images_per_batch(state.settings.gc_images != 0)
-        found.append(f"memory ran out {state.halvings} times; the batch was halved to {batch}")
+        found.append(warn("memory", f"memory ran out {state.halvings} times; the batch was halved to {batch}"))
     return tuple(found)
+
+
+def _first(state: _Pass, places: Sequence[int]) -> list[str]:
+    """Name the first three of some places."""
+    return [state.images.reader.where(int(state.images.index[place])) for place in sorted(places)[:3]]
+
+
+def _size_warnings(state: _Pass) -> list[ReportWarning]:
+    """Tell of pictures whose size asks whether the input is right, and of an assumed crop where it mattered."""
+    preprocessing = state.runner.encoder.preprocessing
+    _, height, width = preprocessing.input_size
+    pictures = state.sizes.prod(1) > 0
+    short, edge = state.sizes.min(1).values, min(height, width)
+    found = []
+    for what, chosen in (("smaller", short * _SMALLER < edge), ("larger", short > _LARGER * edge)):
+        places = (pictures & chosen).nonzero().flatten().tolist()
+        if places:
+            sizes = state.sizes[places]
+            shown = " x ".join(str(n) for n in sizes.median(0).values.tolist())
+            line = f"{{n}} pictures are much {what} than the input of {width} x {height} (the middle one {shown}); pass --input-size if training used another"
+            found.append(warn("picture-size", line, _first(state, places), len(places)))
+    resized = (pictures & ((state.sizes[:, 0] != width) | (state.sizes[:, 1] != height))).nonzero().flatten().tolist()
+    assumed = [part for part in ("crop_pct", "interpolation") if part in preprocessing.assumed]
+    if resized and assumed:
+        values = {"crop_pct": f"crop {preprocessing.crop_pct:.4g}", "interpolation": f"{preprocessing.interpolation} interpolation"}
+        options = " and ".join(f"--{part.replace('_', '-')}" for part in assumed)
+        line = f"{' and '.join(values[part] for part in assumed)} assumed for {{n}} pictures of other sizes than the input; pass {options}"
+        found.append(warn("preprocessing", line, _first(state, resized), len(resized)))
+    return found

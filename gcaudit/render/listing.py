@@ -40,7 +40,7 @@ def render_model(block: ModelBlock) -> str:
         ("embedding", f"{block.embedding_dim} numbers: {block.embedding}"),
         ("input", f"{size}, {pre.interpolation}, crop {pre.crop_pct:g} ({pre.crop_mode})"),
         ("mean, std", f"{numbers[0]}; {numbers[1]}"),
-        ("preprocessing from", pre.origin + (", partly assumed" if pre.assumed else "")),
+        ("preprocessing from", pre.origin + (f", assumed: {', '.join(pre.assumed)}" if pre.assumed else "")),
     ]
     return _columns(facts)
 

@@ -26,7 +26,7 @@ def render_markdown(report: Report) -> str:
     lines += ["| metric | better | " + " | ".join(f"{role} [95% interval]" for role in blocks) + " |"]
     lines += ["|---|---|" + "---|" * len(blocks)]
     lines += ["| " + " | ".join(_cell(text) for text in (row.title, row.better, *row.cells)) + " |" for row in report_rows(report)]
-    for title, texts in (("Not measured", report_notes(report)), ("Warnings", report.warnings)):
+    for title, texts in (("Not measured", report_notes(report)), ("Warnings", tuple(map(str, report.warnings)))):
         if texts:
             lines += ["", f"**{title}**", "", *(f"- {_cell(text)}" for text in texts)]
     settings = report.settings

@@ -1,5 +1,6 @@
 from .evidence import ReportEvidence as ReportEvidence, evidence_path as evidence_path, save_evidence as save_evidence
 from .schema import (
+    SCHEMA as SCHEMA,
     DataBlock as DataBlock,
     MetricValue as MetricValue,
     ModelBlock as ModelBlock,
@@ -7,3 +8,4 @@ from .schema import (
     Report as Report,
     Timing as Timing,
 )
+from .warnings import ReportWarning as ReportWarning, warn as warn

@@ -6,16 +6,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SerializerFunctionWrapHandler, ValidationError, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+)
 
 from gcaudit.errors import RequestError
 from gcaudit.report.evidence import ReportEvidence, evidence_path, load_evidence
+from gcaudit.report.warnings import ReportWarning
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+SCHEMA: Literal["gcaudit.report/2"] = "gcaudit.report/2"
+"""What is written; the version before it is read too."""
 _ALWAYS = frozenset(("value", "stderr", "ci95", "n"))
 
 
@@ -59,7 +71,14 @@ class PreprocessingBlock(_Model):
     crop_mode: str
     input_space: Literal["pixel", "normalized"]
     origin: str = Field(description="checkpoint, architecture, and command line where it overrides")
-    assumed: bool
+    assumed: tuple[str, ...] = Field(
+        description="input_size, mean, std, crop_pct, interpolation: what neither checkpoint nor user said"
+    )
+
+    @field_validator("assumed", mode="before")
+    @classmethod
+    def _of_older_versions(cls, value: Any) -> Any:
+        return (("input_size", "mean", "std") if value else ()) if isinstance(value, bool) else value
 
 
 class ModelBlock(_Model):
@@ -102,14 +121,14 @@ class Report(_Model):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
 
-    schema_: Literal["gcaudit.report/1"] = Field("gcaudit.report/1", alias="schema")
+    schema_: Literal["gcaudit.report/1", "gcaudit.report/2"] = Field(SCHEMA, alias="schema")
     gcaudit: str
     created: str
     model: ModelBlock
     settings: dict[str, Any]
     source: DataBlock
     target: DataBlock | None
-    warnings: tuple[str, ...]
+    warnings: tuple[ReportWarning, ...]
     timing: Timing
     _evidence: ReportEvidence | None = PrivateAttr(default=None)
 
@@ -176,7 +195,7 @@ class Report(_Model):
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the file"
             raise RequestError(
-                f"{place}: expected a report of schema gcaudit.report/1, found in {where}: {first['msg']}; score again"
+                f"{place}: expected a report of schema {SCHEMA} or 1, found in {where}: {first['msg']}; score again"
             ) from None
         return report.with_evidence(load_evidence(evidence_path(place), text))
 

@@ -17,10 +17,8 @@ from typing import Any, final
 from gcaudit.audit import AuditSpec, model_block
 from gcaudit.encoders import Encoder, ModelRequest
 from gcaudit.metrics import Role
-from gcaudit.report import ModelBlock
+from gcaudit.report import SCHEMA, ModelBlock, ReportWarning
 from gcaudit.store.results import content_hash
-
-_SCHEMA = "gcaudit.report/1"
 
 
 @final
@@ -35,12 +33,16 @@ class ModelIdentity:
     """
 
     model: ModelBlock
-    warnings: tuple[str, ...]
+    warnings: tuple[ReportWarning, ...]
     code: str
 
     def to_json(self) -> dict[str, Any]:
         """Return what JSON can hold."""
-        return {"model": self.model.model_dump(mode="json"), "warnings": self.warnings, "code": self.code}
+        return {
+            "model": self.model.model_dump(mode="json"),
+            "warnings": [warning.model_dump() for warning in self.warnings],
+            "code": self.code,
+        }
 
     @staticmethod
     def from_json(found: Mapping[str, Any]) -> ModelIdentity:
@@ -49,7 +51,9 @@ class ModelIdentity:
         Args:
             found: from `to_json`.
         """
-        return ModelIdentity(ModelBlock.model_validate(found["model"]), tuple(found["warnings"]), found["code"])
+        return ModelIdentity(
+            ModelBlock.model_validate(found["model"]), tuple(map(ReportWarning.model_validate, found["warnings"])), found["code"]
+        )
 
 
 def identify(encoder: Encoder, request: ModelRequest) -> ModelIdentity:
@@ -140,7 +144,7 @@ def observation_key(identity: ModelIdentity, spec: AuditSpec, role: Role, data: 
     arch = model.arch.rpartition(":")[2] if identity.code else model.arch
     how = [{key: repr(value) for key, value in asked.arch_args.items()}, asked.ema, asked.allow_missing]
     weights = [model.sha256, model.container, arch, identity.code, how]
-    return content_hash([_SCHEMA, weights, model.layer, model.embedding, preprocessing, data, energies, settings])
+    return content_hash([SCHEMA, weights, model.layer, model.embedding, preprocessing, data, energies, settings])
 
 
 def block_key(observation: str, spec: AuditSpec, role: Role) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor
 from gcaudit.errors import AuditError, one_line
 from gcaudit.geometry import ClassMoments, Evidence, Rows
 from gcaudit.passes import Observation
+from gcaudit.report import ReportWarning
 
 _FORMAT = "gcaudit.observation/1"
 _OPTIONAL = ("energies", "energy_rows", "predictions", "logits", "head_weight")
@@ -50,7 +51,8 @@ def save_observation(path: Path, observation: Observation, used: Mapping[str, An
     optional = {name: getattr(evidence, name) for name in _OPTIONAL}
     tensors |= {name: _whole(values) for name, values in optional.items() if values is not None}
     words = {name: getattr(evidence, name) for name in _WORDS} | {"class_names": evidence.class_names}
-    words |= {name: getattr(observation, name) for name in ("warnings", "seconds", "device", "batch_size")}
+    words |= {name: getattr(observation, name) for name in ("seconds", "device", "batch_size")}
+    words["warnings"] = [warning.model_dump() for warning in observation.warnings]
     handle, temporary = -1, Path()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +99,7 @@ def load_observation(path: Path) -> tuple[Observation, dict[str, Any]] | None:
         observation = Observation(
             evidence=evidence,
             digests=tensors["digests"],
-            warnings=tuple(words["warnings"]),
+            warnings=tuple(ReportWarning.model_validate(entry) for entry in words["warnings"]),
             seconds=words["seconds"],
             device=words["device"],
             batch_size=words["batch_size"],

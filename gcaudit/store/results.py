@@ -26,7 +26,7 @@ import numpy as np
 
 from gcaudit.audit import Block
 from gcaudit.errors import RequestError, one_line
-from gcaudit.report import DataBlock, Report, ReportEvidence
+from gcaudit.report import DataBlock, Report, ReportEvidence, ReportWarning
 from gcaudit.store.claims import Claims
 
 DEFAULT_STORE = Path("gcaudit.db")
@@ -155,7 +155,7 @@ class Store:
         content = {
             "data": block.data.model_dump(mode="json"),
             "family": block.family,
-            "warnings": block.warnings,
+            "warnings": [warning.model_dump() for warning in block.warnings],
             "used": dict(block.used),
         }
         arrays = {f"influence/{name}": values.astype(np.float32) for name, values in block.evidence.influences.items()}
@@ -207,7 +207,7 @@ class Store:
             evidence=ReportEvidence(found, {}),
             digests=digests,
             family=content["family"],
-            warnings=tuple(content["warnings"]),
+            warnings=tuple(ReportWarning.model_validate(entry) for entry in content["warnings"]),
             used=content["used"],
             seconds=seconds,
         )

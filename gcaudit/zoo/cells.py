@@ -14,7 +14,7 @@ from gcaudit.audit import AuditSpec, Block, assemble_report, check_target
 from gcaudit.data import DataRequest, ImageSet, content_key, open_data
 from gcaudit.errors import GcauditError
 from gcaudit.metrics import Role
-from gcaudit.report import Report
+from gcaudit.report import Report, ReportWarning
 from gcaudit.store import (
     ModelIdentity,
     Store,
@@ -86,7 +86,7 @@ class _Plan:
     request: CellRequest
     identity: ModelIdentity | None = None
     keys: dict[Role, str] | None = None
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[ReportWarning, ...] = ()
     reason: str | None = None
     fresh: bool = False
     done: bool = False

@@ -156,10 +156,8 @@ PICTURES = {
     "P": palette,
     "RGBA": lambda: encode(Image.fromarray(random_bytes(21, 33, 4), "RGBA")),
     "LA": lambda: encode(Image.merge("LA", [Image.fromarray(random_bytes(21, 33, seed=seed)) for seed in (0, 1)])),
-    "I;16": lambda: encode(Image.fromarray(random_bytes(21, 33, 2).view(np.uint16)[..., 0])),
     "CMYK": lambda: encode(Image.fromarray(random_bytes(21, 33, 4), "CMYK"), "JPEG"),
     "1": lambda: encode(Image.fromarray(random_bytes(21, 33)).convert("1")),
-    "F": lambda: encode(Image.fromarray(random_bytes(21, 33).astype(np.float32)), "TIFF"),
     "YCbCr": lambda: encode(Image.fromarray(random_bytes(21, 33, 3)).convert("YCbCr"), "TIFF"),
     "GIF": animation,
     "EXIF": rotated,
@@ -175,7 +173,7 @@ PICTURES = {
 )
 def test_pictures_become_what_timm_makes_of_them(name, mode, crop_mode, interpolation):
     content = PICTURES[name]()
-    if name in {"P", "RGBA", "LA", "I;16", "CMYK", "1", "F"}:
+    if name in {"P", "RGBA", "LA", "CMYK", "1"}:
         assert Image.open(io.BytesIO(content)).mode == name
     channels = len(mode)
     options = {"interpolation": interpolation, "crop_pct": 0.875, "crop_mode": crop_mode}

@@ -70,7 +70,8 @@ def test_hint_names_the_architecture(tmp_path, hint):
     state = build_architecture(name, {}).module.state_dict()
     encoder = load_encoder(ModelRequest(saved(tmp_path / "m.pt", {"state_dict": state, "arch": hint})))
     assert encoder.arch == name
-    assert encoder.warnings == ()
+    # the file names the architecture and says nothing of preprocessing, which is then that of published weights
+    assert [warning.kind for warning in encoder.warnings] == ["preprocessing"]
 
 
 def test_timm_comes_before_torchvision(tmp_path):
@@ -424,7 +425,7 @@ def test_hub_model_in_the_cache(offline, revision):
     assert (encoder.arch, encoder.dim, encoder.head_outputs) == (f"hf-hub:org/repo{revision}", 96, 7)
     found = encoder.preprocessing
     assert (found.input_size, found.mean, found.std, found.crop_pct) == ((1, 64, 64), (0.4,), (0.2,), 0.9)
-    assert (found.interpolation, found.assumed, encoder.warnings) == ("bilinear", False, ())
+    assert (found.interpolation, found.assumed, encoder.warnings) == ("bilinear", (), ())
     images = torch.rand(2, 1, 64, 64)
     assert torch.allclose(encoder.encode(images, logits=True)[1], trained(images), atol=1e-6)
 

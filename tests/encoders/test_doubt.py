@@ -15,7 +15,10 @@ def test_torchvision_weights_that_differ_in_preprocessing_are_a_warning(tmp_path
     torch.save(torchvision.models.get_model("mobilenet_v2", weights=None).state_dict(), tmp_path / "m.pt")
     found = load_encoder(ModelRequest(str(tmp_path / "m.pt"), arch="torchvision:mobilenet_v2"))
     assert found.preprocessing.assumed
-    assert "--arch torchvision:mobilenet_v2:IMAGENET1K_V1 or --arch torchvision:mobilenet_v2:IMAGENET1K_V2" in found.warnings[0]
+    assert (
+        "--arch torchvision:mobilenet_v2:IMAGENET1K_V1 or --arch torchvision:mobilenet_v2:IMAGENET1K_V2"
+        in found.warnings[0].message
+    )
     named = load_encoder(ModelRequest(str(tmp_path / "m.pt"), arch="torchvision:mobilenet_v2:IMAGENET1K_V1"))
     assert not named.preprocessing.assumed
     assert named.warnings == ()

@@ -13,6 +13,7 @@ from timm.data.transforms_factory import create_transform
 from gcaudit.encoders.preprocessing import (
     CROP_MODES,
     INTERPOLATIONS,
+    PARTS,
     Preprocessing,
     crop_share,
     override,
@@ -188,7 +189,7 @@ FULL = {"input_size": (3, 32, 40), "mean": MEAN, "std": STD, "interpolation": "b
 
 def test_configuration_is_read():
     found = preprocessing_from(FULL, "checkpoint")
-    assert found == Preprocessing((3, 32, 40), MEAN, STD, "bilinear", 1.0, "squash", "checkpoint", assumed=False)
+    assert found == Preprocessing((3, 32, 40), MEAN, STD, "bilinear", 1.0, "squash", "checkpoint", assumed=())
 
 
 def test_configuration_without_anything_is_that_of_imagenet():
@@ -196,30 +197,32 @@ def test_configuration_without_anything_is_that_of_imagenet():
     assert found.input_size == (3, 224, 224)
     assert found.mean == (0.485, 0.456, 0.406)
     assert found.std == (0.229, 0.224, 0.225)
-    assert (found.interpolation, found.crop_pct, found.crop_mode, found.assumed) == ("bicubic", 0.875, "center", True)
+    assert (found.interpolation, found.crop_pct, found.crop_mode, found.assumed) == ("bicubic", 0.875, "center", PARTS)
 
 
 @pytest.mark.parametrize(
     ("missing", "assumed"),
-    [("input_size", True), ("mean", True), ("std", True), ("interpolation", False), ("crop_pct", False), ("crop_mode", False)],
+    [*((part, (part,)) for part in PARTS), ("crop_mode", ())],
 )
 @pytest.mark.parametrize("as_none", [True, False])
 def test_what_is_assumed(missing, assumed, as_none):
     config = FULL | {missing: None} if as_none else {key: value for key, value in FULL.items() if key != missing}
-    assert preprocessing_from(config, "checkpoint").assumed is assumed
+    assert preprocessing_from(config, "checkpoint").assumed == assumed
+    said = set(FULL) - {missing}
+    assert preprocessing_from(FULL, "architecture", said=said).assumed == assumed  # a default that nobody has said
 
 
 @pytest.mark.parametrize(
     ("config", "channels", "size", "mean", "assumed"),
     [
-        ({"input_size": [32, 40]}, None, (3, 32, 40), MEAN, False),
-        ({"input_size": (1, 28, 28), "mean": 0.3, "std": 0.3}, None, (1, 28, 28), (0.3,), False),
-        ({"input_size": (1, 28, 28), "mean": [0.3], "std": [0.3]}, 1, (1, 28, 28), (0.3,), False),
-        ({"mean": [0.3], "std": 0.3}, None, (3, 32, 40), (0.3,) * 3, False),
-        ({"mean": [0.5] * 3, "std": [0.5] * 3}, 1, (1, 32, 40), (0.5,), False),
-        ({}, 1, (1, 32, 40), (pytest.approx(0.4),), True),
-        ({}, 4, (4, 32, 40), (pytest.approx(0.4),) * 4, True),
-        ({"mean": "0.5"}, None, (3, 32, 40), (0.5,) * 3, False),
+        ({"input_size": [32, 40]}, None, (3, 32, 40), MEAN, ()),
+        ({"input_size": (1, 28, 28), "mean": 0.3, "std": 0.3}, None, (1, 28, 28), (0.3,), ()),
+        ({"input_size": (1, 28, 28), "mean": [0.3], "std": [0.3]}, 1, (1, 28, 28), (0.3,), ()),
+        ({"mean": [0.3], "std": 0.3}, None, (3, 32, 40), (0.3,) * 3, ()),
+        ({"mean": [0.5] * 3, "std": [0.5] * 3}, 1, (1, 32, 40), (0.5,), ()),
+        ({}, 1, (1, 32, 40), (pytest.approx(0.4),), ("mean", "std")),
+        ({}, 4, (4, 32, 40), (pytest.approx(0.4),) * 4, ("mean", "std")),
+        ({"mean": "0.5"}, None, (3, 32, 40), (0.5,) * 3, ()),
     ],
 )
 def test_numbers_are_fitted_to_the_channels(config, channels, size, mean, assumed):
@@ -282,12 +285,31 @@ def test_typed_numbers_are_checked():
 @pytest.mark.parametrize(
     ("changes", "assumed"),
     [
-        ({"mean": (0.5,)}, True),
-        ({"mean": (0.5,), "std": (0.5,)}, True),
-        ({"input_size": (8, 8), "crop_pct": 1.0, "interpolation": "bilinear"}, True),
-        ({"mean": (0.5,), "std": (0.5,), "input_size": (8, 8)}, False),
+        ({"mean": (0.5,)}, ("input_size", "std", "crop_pct", "interpolation")),
+        ({"mean": (0.5,), "std": (0.5,)}, ("input_size", "crop_pct", "interpolation")),
+        ({"input_size": (8, 8), "crop_pct": 1.0, "interpolation": "bilinear"}, ("mean", "std")),
+        ({"mean": (0.5,), "std": (0.5,), "input_size": (8, 8)}, ("crop_pct", "interpolation")),
     ],
 )
-def test_assumed_until_size_mean_and_std_are_typed(changes, assumed):
-    assert override(preprocessing(assumed=True), changes).assumed is assumed
-    assert override(preprocessing(assumed=False), changes).assumed is False
+def test_each_part_is_assumed_until_it_is_typed(changes, assumed):
+    assert override(preprocessing(assumed=PARTS), changes).assumed == assumed
+    assert override(preprocessing(assumed=()), changes).assumed == ()
+
+
+def test_pictures_of_the_inputs_size_are_left_alone_unless_a_crop_was_asked_for():
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8))
+    whole = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    assert torch.equal(picture_transform(preprocessing(crop_pct=0.875, assumed=("crop_pct",)))(picture), whole)
+    assert not torch.equal(picture_transform(preprocessing(crop_pct=0.875))(picture), whole)
+    grey = picture_transform(Preprocessing((1, 48, 48), (0.5,), (0.5,), assumed=("crop_pct",)))(picture)
+    assert torch.equal(grey, torch.from_numpy(np.array(picture.convert("L")))[None])
+
+
+@pytest.mark.parametrize(("size", "refused"), [((9000, 1), True), ((1, 9000), True), ((500, 20), False), ((48, 48), False)])
+def test_pictures_out_of_all_proportion_are_not_blown_up(size, refused):
+    transform = picture_transform(preprocessing(crop_pct=0.875))
+    if refused:
+        with pytest.raises(ValueError, match=f"found one of {size[0]} x {size[1]}"):
+            transform(Image.new("RGB", size))
+    else:
+        assert transform(Image.new("RGB", size)).shape == (3, 48, 48)

@@ -140,7 +140,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(encoder):
     torch.testing.assert_close(found.evidence.embeddings, plain.evidence.embeddings, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(found.evidence.energies, plain.evidence.energies, rtol=1e-5, atol=0)
     assert found.batch_size == 3
-    assert found.warnings == ("memory ran out 4 times; the batch was halved to 3",)
+    assert [warning.message for warning in found.warnings] == ["memory ran out 4 times; the batch was halved to 3"]
 
 
 def test_a_batch_is_counted_once_however_often_memory_ran_out(encoder, monkeypatch):
@@ -213,7 +213,7 @@ def test_bad_images_stop_the_pass_or_are_counted(encoder, tmp_path):
     assert found.evidence.embeddings.shape == (5, 6)
     assert found.evidence.energy_rows.tolist() == [0, 1, 2, 3, 4]
     assert len(found.digests) == 5
-    assert found.warnings[0].startswith("1 images could not be decoded and were left out; the first: ")
+    assert found.warnings[0].message.startswith("1 images could not be decoded and were left out; the first: ")
     for number in range(3):
         (tmp_path / "b" / f"{number}.png").write_text("no picture")
     with pytest.raises(DataError, match="none that could be decoded of b"):

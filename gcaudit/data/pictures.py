@@ -1,0 +1,87 @@
+"""Raw images -> pictures of 8 bits, with a remark on each that changed more than its size on the way."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps
+
+REMARKS: Mapping[str, tuple[str, str]] = {
+    "16-bit": ("converted", "{n} pictures of 16 bits were brought to 8 ({names})"),
+    "pages": ("converted", "of {n} pictures with several pages or frames the first was taken ({names})"),
+    "alpha": ("converted", "{n} pictures lost their transparency ({names})"),
+    "colours": ("converted", "{n} pictures in colours other than RGB were converted ({names})"),
+    "profile": ("converted", "{n} pictures have a colour profile other than sRGB, which was not applied ({names})"),
+    "turned": ("orientation", "{n} pictures were turned as their EXIF orientation says, as the datasets library does ({names})"),
+    "not turned": (
+        "orientation",
+        "{n} pictures have an EXIF orientation and were not turned, as torchvision and timm leave them ({names})",
+    ),
+}
+"""Kind and message of the warning that each remark becomes."""
+_ORIENTATION = 0x0112
+_PLAIN_MODES = ("1", "L", "P", "RGB", "LA", "PA", "La", "RGBA", "RGBa", "RGBX")
+
+
+def open_picture(raw: Any, *, turn: bool) -> tuple[Image.Image, tuple[str, ...]]:
+    """Make a picture of what a reader gives; its pixels may still be encoded.
+
+    Args:
+        raw: encoded bytes, a uint8 or uint16 (H, W) or (H, W, C) array, or a PIL picture.
+        turn: as the EXIF orientation says. Class folders are not turned, as torchvision and timm do not; tables are, as `datasets` does.
+
+    Returns:
+        The picture, and keys of `REMARKS`.
+
+    Raises:
+        TypeError: it is nothing of these.
+        ValueError: its numbers have no scale that is known.
+    """
+    picture = _picture(raw)
+    remarks = []
+    if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":  # phones keep further views of one photo in MPO
+        remarks.append("pages")
+    if picture.getexif().get(_ORIENTATION, 1) not in (0, 1):
+        remarks.append("turned" if turn else "not turned")
+        picture = (ImageOps.exif_transpose(picture) or picture) if turn else picture
+    if picture.mode.startswith("I") or picture.mode == "F":
+        picture = _eight_bits(picture)
+        remarks.append("16-bit")
+    if picture.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in picture.info:
+        remarks.append("alpha")
+    if picture.mode not in _PLAIN_MODES:
+        remarks.append("colours")
+    elif _foreign_profile(picture.info.get("icc_profile")):
+        remarks.append("profile")
+    return picture, tuple(remarks)
+
+
+def _picture(raw: Any) -> Image.Image:
+    if isinstance(raw, Image.Image):
+        return raw
+    if isinstance(raw, np.ndarray):
+        return Image.fromarray(raw[..., 0] if raw.ndim == 3 and raw.shape[2] == 1 else raw)
+    if isinstance(raw, bytes | bytearray | memoryview):
+        return Image.open(io.BytesIO(raw))
+    raise TypeError(f"expected a picture, found a {type(raw).__name__}")
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """Bring 16-bit grey to 8 bits by its upper byte; Pillow would clip it, which makes most of it white."""
+    if not (picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format in ("PNG", "PPM"))):
+        what = "floating point" if picture.mode == "F" else "32-bit integer"
+        raise ValueError(f"expected a picture of 8 or 16 bits, found {what} numbers, whose scale is not known; convert it first")
+    return Image.fromarray((np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+
+
+def _foreign_profile(profile: bytes | None) -> bool:
+    if not profile:
+        return False
+    try:
+        name = ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(profile)))
+    except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
+        return True
+    return "srgb" not in name.lower().replace(" ", "")

@@ -1,0 +1,94 @@
+"""What conversion does to pictures: 16 bits, pages, orientation, transparency, colours, profiles."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from gcaudit.data.pictures import REMARKS, open_picture
+from gcaudit.report.warnings import WARNINGS, warn
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (6, 5), dtype=np.uint8)
+
+
+def encoded(picture, kind="PNG", **options):
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+def opened(raw, *, turn=False):
+    picture, remarks = open_picture(raw, turn=turn)
+    return np.asarray(picture), remarks
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+def test_16_bits_are_brought_to_8_by_their_upper_byte(kind):
+    values = PIXELS.astype(np.uint16) * 256 + 77
+    found, remarks = opened(encoded(Image.fromarray(values), kind))
+    assert np.array_equal(found, PIXELS)
+    assert remarks == ("16-bit",)
+
+
+def test_arrays_of_16_bits_are_too():
+    found, remarks = opened(PIXELS.astype(np.uint16) * 256)
+    assert (np.array_equal(found, PIXELS), remarks) == (True, ("16-bit",))
+
+
+@pytest.mark.parametrize(("picture", "what"), [(np.float32, "floating point"), (np.int32, "32-bit integer")])
+def test_numbers_without_a_known_scale_are_refused(picture, what):
+    with pytest.raises(ValueError, match=f"expected a picture of 8 or 16 bits, found {what} numbers"):
+        open_picture(encoded(Image.fromarray(PIXELS.astype(picture)), "TIFF"), turn=False)
+
+
+def test_orientation_is_followed_where_the_route_asks_for_it():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    raw = encoded(Image.fromarray(PIXELS), "PNG", exif=exif)
+    found, remarks = opened(raw)
+    assert (np.array_equal(found, PIXELS), remarks) == (True, ("not turned",))
+    found, remarks = opened(raw, turn=True)
+    assert (np.array_equal(found, np.rot90(PIXELS, -1)), remarks) == (True, ("turned",))
+    exif[0x0112] = 1
+    assert opened(encoded(Image.fromarray(PIXELS), "PNG", exif=exif), turn=True)[1] == ()
+
+
+def test_several_pages_are_told():
+    pages = [Image.fromarray(PIXELS), Image.fromarray(255 - PIXELS)]
+    found, remarks = opened(encoded(pages[0], "TIFF", save_all=True, append_images=pages[1:]))
+    assert (np.array_equal(found, PIXELS), remarks) == (True, ("pages",))
+
+
+def plain(mode):
+    return Image.fromarray(PIXELS).convert(mode)
+
+
+@pytest.mark.parametrize(
+    ("raw", "remarks"),
+    [
+        (encoded(plain("L")), ()),
+        (encoded(plain("RGB"), "JPEG"), ()),
+        (encoded(plain("P")), ()),
+        (encoded(plain("1")), ()),
+        (PIXELS, ()),
+        (np.stack([PIXELS] * 3, 2), ()),
+        (encoded(plain("RGBA")), ("alpha",)),
+        (encoded(plain("LA")), ("alpha",)),
+        (encoded(plain("P"), transparency=0), ("alpha",)),
+        (encoded(plain("CMYK"), "JPEG"), ("colours",)),
+        (encoded(plain("RGB"), "JPEG", icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()), ()),
+        (encoded(plain("RGB"), "JPEG", icc_profile=b"no profile at all"), ("profile",)),
+    ],
+)
+def test_what_is_lost_is_told_and_what_is_not_is_not(raw, remarks):
+    assert opened(raw)[1] == remarks
+
+
+def test_every_remark_becomes_a_warning():
+    for kind, message in REMARKS.values():
+        assert kind in WARNINGS
+        found = warn(kind, message, ["a", "b\n", "c"], 7)
+        assert found.message.endswith("(a, b\\n, c and 4 more)")
+        assert (found.count, found.first) == (7, ("a", "b\\n", "c"))
+        assert "{" not in found.message

@@ -139,6 +139,7 @@ def make_block(spec: AuditSpec, role: Role, images: ImageSet, observation: Obser
         images=evidence.images,
         class_names=images.class_names,
         fingerprint=evidence.fingerprint,
+        columns=images.columns,
         metrics={name: metric_value(estimate) for name, estimate in estimates.items()},
     )
     return Block(

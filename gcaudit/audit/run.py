@@ -70,7 +70,9 @@ def run_audit(spec: AuditSpec, progress: ProgressBar = no_bar) -> Report:
     check_request(spec)
     source = open_data(spec.source)
     target = open_data(spec.target) if "target" in spec.roles else None
-    warnings = () if target is None else check_target(spec, target)
+    warnings = [warning.about("source") for warning in source.warnings]
+    if target is not None:
+        warnings += [*(warning.about("target") for warning in target.warnings), *check_target(spec, target)]
     encoder = load_encoder(spec.model)
     runner = Runner(encoder, spec.run)
     on_source = observe_block(spec, "source", source, runner, progress)

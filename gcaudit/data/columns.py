@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gcaudit.errors import DataError, shorten
+from gcaudit.report import ReportWarning, warn
 
 LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "class", "class_label")
 
@@ -41,6 +42,22 @@ def pick_column(names: Sequence[str], wanted: Sequence[str], what: str, where: s
     raise DataError(f"{where}: expected a column of {what} named {shorten(list(wanted), 4)}, found {shorten(list(names), 8)}")
 
 
+def column_warnings(taken: Mapping[str, Sequence[str]]) -> list[ReportWarning]:
+    """Tell of columns that were chosen among several.
+
+    Args:
+        taken: each column that was taken, with all that might have been.
+
+    Returns:
+        A warning for each choice.
+    """
+    return [
+        warn("column", f"the column {column!r} was taken, of {{n}} that it might be ({{names}})", list(choices))
+        for column, choices in taken.items()
+        if len(choices) > 1
+    ]
+
+
 def number_labels(values: Sequence[Any], names: Sequence[str] | None, where: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Turn a column of labels into numbers and names.
 
@@ -67,7 +84,11 @@ def number_labels(values: Sequence[Any], names: Sequence[str] | None, where: str
         raise DataError(f"{where}: expected labels that are all integers or all strings, found {found}")
     low, high = min(values, default=0), max(values, default=-1)
     if low < 0:
-        raise DataError(f"{where}: expected labels >= 0, found {low} (an unlabelled split?)")
+        bad = sum(value < 0 for value in values)
+        raise DataError(
+            f"{where}: expected labels >= 0, found {low} (an unlabelled split?) and {bad} of {len(values)} below 0; "
+            "leave these rows out, or name another split"
+        )
     if names is not None and high >= len(names):
         raise DataError(f"{where}: expected labels below the {len(names)} class names, found {high}")
     if high >= MOST_CLASSES:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from gcaudit.data.readers import FileReader, RawData
 from gcaudit.errors import DataError, shorten
+from gcaudit.report import warn
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif"))
 
@@ -34,24 +37,58 @@ def read_folder(folder: Path, split: str | None) -> RawData:
             raise DataError(f"{folder}: expected a folder for split {split!r}, found {found or 'no folders'}")
         folder = folder / split
     classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if classes and all(path.name.lower() in SPLIT_NAMES for path in classes):
-        names = ", ".join(path.name for path in classes)
+    splits = [path.name for path in classes if path.name.lower() in SPLIT_NAMES and any(inner.is_dir() for inner in path.iterdir())]
+    if splits or (classes and all(path.name.lower() in SPLIT_NAMES for path in classes)):
+        told = ", ".join(splits or [path.name for path in classes])
         raise DataError(
-            f"{folder}: expected class folders, found the splits {names}; name one with --source-split or --target-split"
+            f"{folder}: expected class folders, found the splits {told}; name one with --source-split or --target-split"
         )
-    paths, labels, odd = [], [], set()
+    paths, labels, others = [], [], []
     for number, place in enumerate(classes):
-        for path in sorted(place.rglob("*")):
-            if any(part.startswith(".") for part in path.relative_to(place).parts):
-                continue
-            # a link that leads nowhere is a picture that cannot be read, not one that is not there
-            is_file = path.is_file() or (path.is_symlink() and not path.exists())
-            if path.suffix.lower() in IMAGE_SUFFIXES and is_file:
+        for path in _files(place):
+            if _is_picture(path):
                 paths.append(path)
                 labels.append(number)
-            elif is_file:
-                odd.add(path.suffix or path.name)
+            else:
+                others.append(path)
     if not paths:
-        seen = f"files ending in {shorten(sorted(odd))}" if odd else "no files" if classes else "no class folders"
+        odd = sorted({path.suffix or path.name for path in others})
+        seen = f"files ending in {shorten(odd)}" if odd else "no files" if classes else "no class folders"
         raise DataError(f"{folder}: expected one folder a class with pictures (.jpg, .png, ...) in it, found {seen}")
-    return RawData(FileReader(paths), np.array(labels, dtype=np.int64), tuple(path.name for path in classes))
+    names = tuple(path.name for path in classes)
+    warnings = []
+    if others:
+        inside = [str(path.relative_to(folder)) for path in others[:3]]
+        warnings.append(
+            warn("left-out", "{n} files in class folders that are no pictures were left out ({names})", inside, len(others))
+        )
+    if all(name.isdecimal() for name in names) and list(names) != sorted(names, key=int):
+        line = f"class folders are in the order of text ({shorten(names, 4)}); a head that was trained in the order of numbers has others"
+        warnings.append(warn("class-order", line))
+    return RawData(FileReader(paths), np.array(labels, dtype=np.int64), names, tuple(warnings))
+
+
+def _files(place: Path) -> list[Path]:
+    """List the files below a class folder, also in linked folders, each folder once; names that begin with a dot are left out."""
+    found: list[Path] = []
+    seen: set[str] = set()
+    for folder, folders, files in os.walk(place, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(folder, name) for name in files if not name.startswith(".")]
+    return sorted(path for path in found if path.is_file() or (path.is_symlink() and not path.exists()))
+
+
+def _is_picture(path: Path) -> bool:
+    """Tell a picture by its suffix, else by its content; a link that leads nowhere is one that cannot be read, not one that is not there."""
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return True
+    try:
+        with Image.open(path):
+            return True
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False

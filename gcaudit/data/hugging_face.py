@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, final
 
-from gcaudit.data.columns import IMAGE_COLUMNS, LABEL_COLUMNS, encoded, number_labels, pick_column
+from gcaudit.data.columns import IMAGE_COLUMNS, LABEL_COLUMNS, column_warnings, encoded, number_labels, pick_column
 from gcaudit.data.hub import prepare_hub
 from gcaudit.data.readers import RawData
 from gcaudit.errors import DataError, one_line
@@ -100,7 +100,8 @@ def _table_data(datasets: Any, table: Any, spec: str) -> RawData:
     table = table.with_format(None)  # a format is saved with the data, and would turn cells into tensors
     columns = list(table.column_names)
     pictures = [name for name, feature in table.features.items() if isinstance(feature, datasets.Image)]
-    image = pictures[0] if pictures else pick_column(columns, IMAGE_COLUMNS, "images", spec)
+    image = next((name for name in (*IMAGE_COLUMNS, *pictures) if name in pictures), None)
+    image = image or pick_column(columns, IMAGE_COLUMNS, "images", spec)
     classes = [name for name, feature in table.features.items() if isinstance(feature, datasets.ClassLabel)]
     label = next((name for name in LABEL_COLUMNS if name in classes), None) or (classes[0] if classes else None)
     label = label or pick_column(columns, LABEL_COLUMNS, "labels", spec)
@@ -108,4 +109,5 @@ def _table_data(datasets: Any, table: Any, spec: str) -> RawData:
     labels, class_names = number_labels(list(table[label]), names, spec)
     if pictures:
         table = table.cast_column(image, datasets.Image(decode=False))
-    return RawData(TableReader(table.select_columns([image]), image, spec), labels, class_names)
+    warnings = column_warnings({image: pictures, label: [name for name in columns if name in classes or name in LABEL_COLUMNS]})
+    return RawData(TableReader(table.select_columns([image]), image, spec), labels, class_names, tuple(warnings), (image, label))

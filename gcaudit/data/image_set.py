@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gcaudit.data.readers import Reader
+from gcaudit.report import ReportWarning
 
 
 @final
@@ -26,6 +27,8 @@ class ImageSet:
         class_names: K names.
         class_numbers: K numbers of these classes in the whole data set.
         total_classes: classes in the whole data set.
+        warnings: what the report should say of them.
+        columns: of a table, those taken for images and labels.
     """
 
     spec: str
@@ -37,6 +40,8 @@ class ImageSet:
     class_names: tuple[str, ...]
     class_numbers: tuple[int, ...]
     total_classes: int
+    warnings: tuple[ReportWarning, ...] = ()
+    columns: tuple[str, str] | None = None
 
     @property
     def counts(self) -> Tensor:

@@ -15,11 +15,12 @@ from gcaudit.data.hugging_face import read_hugging_face
 from gcaudit.data.image_set import ImageSet
 from gcaudit.data.known import KNOWN, KnownData, open_known
 from gcaudit.data.objects import open_object, open_torchvision
-from gcaudit.data.parquet import find_parquet, read_parquet
+from gcaudit.data.parquet import find_parquet, read_split
 from gcaudit.data.readers import RawData
 from gcaudit.data.request import DataRequest
-from gcaudit.errors import DataError, RequestError, shorten
+from gcaudit.errors import DataError, RequestError, printable, shorten
 from gcaudit.geometry import balanced_order, derive_seed
+from gcaudit.report import warn
 
 
 def open_data(request: DataRequest) -> ImageSet:
@@ -52,8 +53,24 @@ def open_data(request: DataRequest) -> ImageSet:
     index, classes = torch.from_numpy(rows), torch.from_numpy(dense.astype(np.int64))
     if request.max_images is not None:
         index, classes = _draw(index, classes, request, len(numbers), spec)
-    names = tuple(raw.class_names[n] for n in numbers)
-    return ImageSet(spec, split, family, raw.reader, classes, index, names, numbers, len(raw.class_names))
+    names = tuple(printable(raw.class_names[n]) for n in numbers)
+    warnings = [*raw.warnings]
+    escaped = [name for name, n in zip(names, numbers, strict=True) if name != raw.class_names[n]]
+    if escaped:
+        warnings.append(warn("renamed", "{n} names of classes that cannot be printed were escaped ({names})", escaped))
+    return ImageSet(
+        spec=printable(spec),
+        split=split,
+        family=family,
+        reader=raw.reader,
+        labels=classes,
+        index=index,
+        class_names=names,
+        class_numbers=numbers,
+        total_classes=len(raw.class_names),
+        warnings=tuple(warnings),
+        columns=raw.columns,
+    )
 
 
 def _draw(index: Tensor, labels: Tensor, request: DataRequest, classes: int, spec: str) -> tuple[Tensor, Tensor]:
@@ -126,7 +143,7 @@ def _open_path(spec: str, split: str | None) -> RawData:
     path = Path(spec).expanduser()
     files = find_parquet(str(path), split)
     if files:
-        return read_parquet(files)
+        return read_split(files, spec, split, whole=path.is_dir())
     if split is not None and find_parquet(str(path), None):
         found = shorten([file.name for file in find_parquet(str(path), None)])
         raise DataError(f"{spec}: expected parquet files whose name starts with {split!r}, found {found}")

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import glob
 import json
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import numpy as np
 
-from gcaudit.data.columns import IMAGE_COLUMNS, LABEL_COLUMNS, encoded, number_labels, pick_column
+from gcaudit.data.columns import IMAGE_COLUMNS, LABEL_COLUMNS, column_warnings, encoded, number_labels, pick_column
+from gcaudit.data.folders import SPLIT_NAMES
 from gcaudit.data.readers import RawData
 from gcaudit.errors import DataError, one_line
+from gcaudit.report import ReportWarning, warn
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -118,6 +121,7 @@ def read_parquet(files: Sequence[Path]) -> RawData:
     import pyarrow.parquet as pq
 
     values: list[Any] = []
+    warnings: list[ReportWarning] = []
     groups: list[tuple[int, int, int]] = []
     wanted_labels: Sequence[str] = LABEL_COLUMNS
     wanted_images: Sequence[str] = IMAGE_COLUMNS
@@ -129,6 +133,11 @@ def read_parquet(files: Sequence[Path]) -> RawData:
                 schema = parquet.schema_arrow
                 label_column = pick_column(schema.names, wanted_labels, "labels", str(path))
                 image_column = pick_column(schema.names, wanted_images, "images", str(path))
+                _check_images(schema, image_column, path)
+                if number == 0:
+                    images = [name for name in schema.names if name == image_column or _holds_pictures(schema.field(name).type)]
+                    labels_too = [name for name in schema.names if name in LABEL_COLUMNS]
+                    warnings += column_warnings({image_column: images, label_column: labels_too})
                 wanted_labels, wanted_images = (label_column,), (image_column,)
                 found = _names_in_schema(schema, label_column)
                 if names is not None and found is not None and names != found:
@@ -144,4 +153,46 @@ def read_parquet(files: Sequence[Path]) -> RawData:
     if not rows:
         raise DataError(f"{files[0]}: expected images, found no rows")
     labels, class_names = number_labels(values, names, str(files[0]))
-    return RawData(ParquetReader(tuple(files), wanted_images[0], tuple(groups)), labels, class_names)
+    reader = ParquetReader(tuple(files), wanted_images[0], tuple(groups))
+    return RawData(reader, labels, class_names, tuple(warnings), (wanted_images[0], wanted_labels[0]))
+
+
+def _holds_pictures(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    inner = kind.field("bytes").type if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 else kind
+    return bool(pa.types.is_binary(inner) or pa.types.is_large_binary(inner))
+
+
+def _check_images(schema: pa.Schema, column: str, path: Path) -> None:
+    kind = schema.field(column).type
+    if not _holds_pictures(kind):
+        found = "text" if str(kind) in ("string", "large_string") else str(kind)
+        raise DataError(f"{path}: expected encoded images in the column {column!r} (bytes, or a dict with bytes), found {found}")
+
+
+def read_split(files: Sequence[Path], spec: str, split: str | None, *, whole: bool) -> RawData:
+    """Read parquet files, of one split where their names tell of several.
+
+    Args:
+        files: from `find_parquet`.
+        spec: as typed.
+        split: as typed.
+        whole: they are all of a folder, and not named one by one or by a glob.
+
+    Returns:
+        The data.
+
+    Raises:
+        DataError: the files of a folder are of several splits, and none was named.
+    """
+    splits = [name for name in SPLIT_NAMES if any(re.match(rf"{name}(?![a-z])", file.name, re.IGNORECASE) for file in files)]
+    if split is not None or len(splits) < 2:
+        return read_parquet(files)
+    told = ", ".join(sorted(splits))
+    if whole:
+        raise DataError(
+            f"{spec}: expected files of one split, found the splits {told}; name one with --source-split or --target-split"
+        )
+    raw = read_parquet(files)
+    return replace(raw, warnings=(*raw.warnings, warn("split", f"files of several splits are taken together: {told}")))

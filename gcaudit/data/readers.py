@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gcaudit.report import ReportWarning
+
 
 class Reader(Protocol):
     """Random access to raw images."""
@@ -35,11 +37,15 @@ class RawData:
         reader: the images.
         labels: (N,) int64 numbers into `class_names`.
         class_names: every class of the data set, also those without images.
+        warnings: what was left out, or chosen among several, on the way here.
+        columns: of a table, those taken for images and labels.
     """
 
     reader: Reader
     labels: NDArray[np.int64]
     class_names: tuple[str, ...]
+    warnings: tuple[ReportWarning, ...] = ()
+    columns: tuple[str, str] | None = None
 
 
 @final

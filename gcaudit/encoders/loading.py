@@ -18,7 +18,7 @@ from gcaudit.encoders.preprocessing import Preprocessing, override, preprocessin
 from gcaudit.encoders.request import ModelRequest
 from gcaudit.encoders.taps import Tap, classifier_tap, dry_input, head_modules, layer_tap, pre_logits_tap
 from gcaudit.encoders.weights import load_weights, state_digest
-from gcaudit.errors import ArchitectureError, CheckpointError, GcauditError, RequestError, one_line
+from gcaudit.errors import ArchitectureError, CheckpointError, GcauditError, RequestError, one_line, printable
 from gcaudit.report import ReportWarning, warn
 
 
@@ -153,7 +153,7 @@ def _finish(
         dim=embedding.shape[1],
         head_outputs=logits.shape[1] if logits is not None and classifies else None,
         preprocessing=preprocessing,
-        spec=architecture.name if isinstance(request.spec, nn.Module) else request.spec,
+        spec=printable(architecture.name if isinstance(request.spec, nn.Module) else request.spec),
         arch=architecture.name,
         sha256=checkpoint.sha256 if checkpoint is not None else state_digest(module),
         parameters=sum(parameter.numel() for parameter in module.parameters()),

@@ -106,6 +106,7 @@ class DataBlock(_Model):
     images: int
     class_names: tuple[str, ...]
     fingerprint: str = Field(description="digest of classes, labels and encoded images")
+    columns: tuple[str, str] | None = Field(None, description="of a table, those taken for images and labels")
     metrics: dict[str, MetricValue]
 
 

@@ -12,7 +12,7 @@ from typing import final
 
 from gcaudit.audit import AuditSpec, Block, assemble_report, check_target
 from gcaudit.data import DataRequest, ImageSet, content_key, open_data
-from gcaudit.errors import GcauditError
+from gcaudit.errors import GcauditError, printable
 from gcaudit.metrics import Role
 from gcaudit.report import Report, ReportWarning
 from gcaudit.store import (
@@ -227,8 +227,9 @@ class Scheduler:
                     seen = observation_key(plan.identity, spec, role, content)
                     keys[role] = block_key(seen, spec, role)
                     self._observations[keys[role]] = seen
+                    plan.warnings += tuple(warning.about(role) for warning in images.warnings)
                     if role == "target":
-                        plan.warnings = check_target(spec, images)
+                        plan.warnings += check_target(spec, images)
                 plan.keys = keys
             except GcauditError as error:
                 plan.reason = str(error)
@@ -290,7 +291,7 @@ class Scheduler:
             source, target = found["source"], found.get("target")
             if source is None:
                 return False
-            model = plan.identity.model.model_copy(update={"spec": request.spec.model.spec})
+            model = plan.identity.model.model_copy(update={"spec": printable(str(request.spec.model.spec))})
             preprocessing = model.preprocessing.model_copy(update={"input_space": request.spec.run.input_space})
             model = model.model_copy(update={"preprocessing": preprocessing})
             seconds = sum(block.seconds for block in (source, target) if block is not None)

@@ -1,4 +1,5 @@
 import io
+import os
 
 import pytest
 import torch
@@ -80,8 +81,56 @@ def test_a_folder_below_a_hidden_one_is_read(tmp_path):
 
 
 def test_other_files_are_left_out(tmp_path):
-    root = lay(tmp_path, "cat/0.png", "cat/Thumbs.db", "cat/notes.txt", "labels.csv", "dog/1.png", "dog/README")
-    assert files_of(open_data(DataRequest(root, "source")), root) == ["cat/0.png", "dog/1.png"]
+    root = lay(tmp_path, "cat/0.png", "dog/1.png")
+    for name in ("cat/Thumbs.db", "cat/notes.txt", "labels.csv", "dog/README"):
+        (root / name).write_text("no picture")
+    images = open_data(DataRequest(root, "source"))
+    assert files_of(images, root) == ["cat/0.png", "dog/1.png"]
+    (warning,) = images.warnings
+    assert (warning.kind, warning.count) == ("left-out", 3)
+    assert warning.first == ("cat/Thumbs.db", "cat/notes.txt", "dog/README")
+
+
+def test_content_decides_where_the_suffix_does_not(tmp_path):
+    root = lay(tmp_path, "cat/0.png", "cat/1", "cat/2.jfif", "dog/3.image")
+    images = open_data(DataRequest(root, "source"))
+    assert files_of(images, root) == ["cat/0.png", "cat/1", "cat/2.jfif", "dog/3.image"]
+    assert images.warnings == ()
+
+
+def test_linked_folders_are_followed_and_circles_are_not(tmp_path):
+    root = lay(tmp_path / "root", "cat/0.png", "dog/1.png")
+    elsewhere = lay(tmp_path / "elsewhere", "deep/2.png")
+    (root / "cat" / "linked").symlink_to(elsewhere / "deep")
+    (root / "dog" / "circle").symlink_to(root / "dog")
+    assert files_of(open_data(DataRequest(root, "source")), root) == ["cat/0.png", "cat/linked/2.png", "dog/1.png"]
+
+
+@pytest.mark.parametrize("other", ["__MACOSX/x", "annotations/x", "train_extra/cat"])
+def test_splits_beside_other_folders_are_splits(tmp_path, other):
+    root = lay(tmp_path, "train/cat/0.png", "val/cat/1.png", f"{other}/2.png")
+    with pytest.raises(DataError, match="expected class folders, found the splits train, val; name one with --source-split"):
+        open_data(DataRequest(root, "source"))
+    assert files_of(open_data(DataRequest(root, "source", split="val")), root) == ["val/cat/1.png"]
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    root = lay(tmp_path, "train/0.png", "bus/1.png")
+    assert open_data(DataRequest(root, "source")).class_names == ("bus", "train")
+
+
+@pytest.mark.parametrize(("count", "told"), [(12, True), (10, False)])
+def test_numbers_in_the_order_of_text_are_told(tmp_path, count, told):
+    root = lay(tmp_path, *(f"{number}/0.png" for number in range(count)))
+    assert [warning.kind for warning in open_data(DataRequest(root, "source")).warnings] == ["class-order"] * told
+
+
+def test_names_that_are_not_utf_8_are_escaped_and_told(tmp_path):
+    root = lay(tmp_path, "dog/0.png", "cat/1.png")
+    (root / "cat").rename(root / os.fsdecode(b"caf\xe9"))
+    images = open_data(DataRequest(root, "source"))
+    assert images.class_names == ("caf\\udce9", "dog")
+    assert [warning.kind for warning in images.warnings] == ["renamed"]
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,10 @@ def test_mismatched_shapes(images, labels, found):
     [
         (LABELS.reshape(6, 1), "the labels: expected labels that are all integers or all strings, found list"),
         (LABELS.double(), "the labels: expected labels that are all integers or all strings, found float"),
-        (LABELS - 1, "the labels: expected labels >= 0, found -1 (an unlabelled split?)"),
+        (
+            LABELS - 1,
+            "the labels: expected labels >= 0, found -1 (an unlabelled split?) and 3 of 6 below 0; leave these rows out, or name another split",
+        ),
         (None, "expected labels (N,) as a tensor, an array or a list, found a NoneType"),
         (torch.tensor(3), "expected labels (N,) as a tensor, an array or a list, found a Tensor"),
     ],

@@ -155,11 +155,14 @@ def test_a_glob_takes_parquet_alone(tmp_path):
     assert "found no file or folder" in refused(tmp_path / "z*.parquet")
 
 
-def test_a_folder_is_taken_whole_unless_a_split_is_named(tmp_path):
+def test_a_folder_of_several_splits_wants_one_named(tmp_path):
     write(tmp_path / "train-00000-of-00002.parquet", [0, 1], stem="t0")
     write(tmp_path / "train-00001-of-00002.parquet", [0, 1], stem="t1")
     write(tmp_path / "validation.parquet", [0, 1], stem="v")
-    assert len(read_all(opened(tmp_path))) == 6
+    assert "expected files of one split, found the splits train, validation; name one with --source-split" in refused(tmp_path)
+    typed = opened(tmp_path / "*.parquet")
+    assert len(read_all(typed)) == 6
+    assert [warning.kind for warning in typed.warnings] == ["split"]
     images = opened(tmp_path, split="train")
     assert read_all(images) == ["t0 0", "t0 1", "t1 0", "t1 1"]
     assert images.split == "train"

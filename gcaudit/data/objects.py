@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    default_collate,
+    default_convert,
+)
 
+from gcaudit.data.batches import image_digest
 from gcaudit.data.columns import number_labels
 from gcaudit.data.readers import ItemReader, RawData, TensorReader
 from gcaudit.data.request import DataRequest
-from gcaudit.errors import DataError, one_line
+from gcaudit.errors import DataError, one_line, shorten
+from gcaudit.report import ReportWarning, warn
 
 
 def open_object(given: Any) -> RawData:
@@ -31,7 +41,7 @@ def open_object(given: Any) -> RawData:
         DataError: it is none of these, or an item is no (image, label).
     """
     if isinstance(given, DataLoader):
-        given = given.dataset
+        given = _dataset_of(given)
     if isinstance(given, tuple | list) and len(given) == 2 and isinstance(given[0], Tensor | np.ndarray):
         return _open_tensors(*given)
     if isinstance(given, IterableDataset) or not hasattr(given, "__getitem__") or not hasattr(given, "__len__"):
@@ -40,6 +50,26 @@ def open_object(given: Any) -> RawData:
             f"found a {type(given).__name__}"
         )
     return _open_dataset(given, type(given).__name__)
+
+
+def _dataset_of(loader: Any) -> Any:
+    """Take the Dataset of a loader that reads all of it as it is; images are then read by their place in it."""
+    sampler, batches = loader.sampler, loader.batch_sampler
+    whole = type(sampler) is SequentialSampler or (
+        type(sampler) is RandomSampler and not sampler.replacement and sampler.num_samples == len(loader.dataset)
+    )
+    odd = {
+        f"the sampler {type(sampler).__name__}": not whole,
+        f"the batch sampler {type(batches).__name__}": batches is not None and type(batches) is not BatchSampler,
+        "a collate_fn of its own": loader.collate_fn not in (default_collate, default_convert),
+    }
+    found = [what for what, is_odd in odd.items() if is_odd and not isinstance(loader.dataset, IterableDataset)]
+    if found:
+        raise DataError(
+            f"expected a DataLoader that reads the whole of its Dataset as it is, found {' and '.join(found)}; "
+            "pass the Dataset that you mean, such as torch.utils.data.Subset(dataset, indices)"
+        )
+    return loader.dataset
 
 
 def _open_tensors(images: Any, labels: Any) -> RawData:
@@ -79,8 +109,17 @@ def _held_labels(dataset: Any) -> list[int] | None:
 
 def _label_of(dataset: Any, row: int, name: str) -> Any:
     try:
-        _, label = dataset[row]
+        item = dataset[row]
+        if isinstance(item, Mapping) or (isinstance(item, tuple | list) and len(item) != 2):
+            found = f"a dict with {shorten(list(map(str, item)))}" if isinstance(item, Mapping) else f"{len(item)} parts"
+            raise DataError(
+                f"item {row} of {name}: expected (image, label), found {found}; wrap the Dataset so that an item is a pair, "
+                "or pass hf:ID or disk:PATH"
+            )
+        _, label = item
         return label.item() if isinstance(label, Tensor | np.ndarray) else label
+    except DataError:
+        raise
     except Exception as error:  # the user's own code may raise anything
         text = one_line(error)
         raise DataError(f"item {row} of {name}: expected (image, label), found {type(error).__name__}: {text}") from error
@@ -90,10 +129,28 @@ def _open_dataset(dataset: Any, name: str) -> RawData:
     given: Sequence[Any] | None = _held_labels(dataset)
     if given is None:
         given = [_label_of(dataset, row, name) for row in range(len(dataset))]
+    else:
+        for row in sorted({0, len(given) // 2, len(given) - 1} if given else ()):
+            if (label := _label_of(dataset, row, name)) != given[row]:
+                raise DataError(
+                    f"{name}: expected labels that agree with the items, found {given[row]!r} held for item {row}, whose own is {label!r}; "
+                    "pass (images, labels), or a Dataset without the attribute"
+                )
     known = getattr(dataset, "classes", None) if getattr(dataset, "target_transform", None) is None else None
     names = [str(entry) for entry in known] if isinstance(known, list | tuple) else None
     numbers, class_names = number_labels(given, names, name)
-    return RawData(ItemReader(dataset, name), numbers, class_names)
+    reader = ItemReader(dataset, name)
+    return RawData(reader, numbers, class_names, _random_items(reader))
+
+
+def _random_items(reader: ItemReader) -> tuple[ReportWarning, ...]:
+    """Read an item twice: a random transform gives another image each time, and numbers that no second run has."""
+    try:
+        same = image_digest(reader.read(0)) == image_digest(reader.read(0)) if len(reader.items) else True
+    except Exception:  # what ails an item is told when the images are read
+        return ()
+    line = f"item 0 of {reader.name} is another image each time it is read: numbers differ from run to run; leave random transforms out"
+    return () if same else (warn("items", line),)
 
 
 def open_torchvision(spec: str, request: DataRequest) -> tuple[RawData, str | None]:

@@ -149,6 +149,7 @@ class _Pass:
         self.collector = OutputCollector(runner, images, predictions, settings.logits)
         self.digests = torch.zeros(size, DIGEST_BYTES, dtype=torch.uint8)
         self.failures: list[str] = []
+        self.shape: tuple[int, ...] | None = None
         self.remarks: dict[str, list[int]] = {}
         self.sizes = torch.zeros(size, 2, dtype=torch.int64)
         self.halvings = 0
@@ -172,9 +173,11 @@ class _Pass:
         self.digests[batch.positions] = batch.digests
         if batch.sizes is not None:
             self.sizes[batch.positions] = batch.sizes
+        if count := len(batch.positions):
+            self._check_shape(tuple(batch.pixels.shape[1:]))
         for place, remark in batch.remarks:
             self.remarks.setdefault(remark, []).append(place)
-        start, count = 0, len(batch.positions)
+        start = 0
         while start < count:
             rows = slice(start, start + self.runner.images_per_batch(self.open))
             try:
@@ -190,6 +193,14 @@ class _Pass:
         self.handled += count + len(batch.failures)
         if self.open and self.handled in self.ends:
             self.apply_stopping_rule()
+
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        wanted = self.runner.encoder.preprocessing.input_size
+        if shape[0] != wanted[0]:
+            found = " x ".join(str(n) for n in shape)
+            hint = "; (H, W, C) images have to be permuted" if shape[-1] == wanted[0] else ""
+            raise DataError(f"expected images ({', '.join(('N', str(wanted[0]), 'H', 'W'))}) for this encoder, found {found}{hint}")
+        self.shape = shape
 
     def _shrink(self, error: Exception) -> None:
         out_of_memory = isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in _MEMORY_SIGNS)
@@ -385,6 +396,10 @@ def _size_warnings(state: _Pass) -> list[ReportWarning]:
             shown = " x ".join(str(n) for n in sizes.median(0).values.tolist())
             line = f"{{n}} pictures are much {what} than the input of {width} x {height} (the middle one {shown}); pass --input-size if training used another"
             found.append(warn("picture-size", line, _first(state, places), len(places)))
+    if state.shape is not None and state.shape[1:] != (height, width):
+        given = " x ".join(str(n) for n in reversed(state.shape[1:]))
+        line = f"images come as tensors of {given} and are taken as they are, while the preprocessing says {width} x {height}"
+        found.append(warn("picture-size", line))
     resized = (pictures & ((state.sizes[:, 0] != width) | (state.sizes[:, 1] != height))).nonzero().flatten().tolist()
     assumed = [part for part in ("crop_pct", "interpolation") if part in preprocessing.assumed]
     if resized and assumed:

@@ -2,7 +2,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset, default_collate
+from torch.utils.data import (
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+    default_collate,
+)
 
 from gcaudit.data.batches import stream_batches
 from gcaudit.data.opening import open_data
@@ -223,10 +233,59 @@ def test_names_as_labels_of_items():
 @pytest.mark.parametrize("attribute", ["targets", "labels", "_labels"])
 @pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor])
 def test_labels_that_the_data_set_holds_spare_reading(attribute, kind):
-    data = Items(PIXELS[:3], None, **{attribute: kind([2, 0, 2])})
+    labels = [2, 0, 2] * 20
+    data = Items(PIXELS[:3].repeat(20, 1, 1, 1), labels, **{attribute: kind(labels)})
     found = opened(data)
-    assert found.labels.tolist() == [1, 0, 1]
-    assert data.reads == []
+    assert found.labels.tolist() == [1, 0, 1] * 20
+    assert set(data.reads) == {0, 30, 59}  # a look whether they agree
+
+
+@pytest.mark.parametrize("row", [0, 30, 59])
+def test_labels_that_disagree_with_the_items_are_refused(row):
+    labels = [2, 0, 2] * 20
+    held = [*labels[:row], 1, *labels[row + 1 :]]
+    message = refused(Items(PIXELS[:3].repeat(20, 1, 1, 1), labels, targets=held))
+    assert message.startswith(f"Items: expected labels that agree with the items, found 1 held for item {row}")
+
+
+class Noisy(Items):
+    """Gives another image each time, as a random transform does."""
+
+    def __getitem__(self, row):
+        image, label = super().__getitem__(row)
+        return image.roll(len(self.reads), -1), label
+
+
+def test_items_that_change_are_told():
+    assert [warning.kind for warning in opened(Noisy(PIXELS, LABELS.tolist())).warnings] == ["items"]
+    assert opened(Items(PIXELS, LABELS.tolist())).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"sampler": SubsetRandomSampler([0, 1])}, "the sampler SubsetRandomSampler"),
+        ({"sampler": RandomSampler(range(6), num_samples=3)}, "the sampler RandomSampler"),
+        ({"batch_sampler": [[0, 1], [2]]}, "the batch sampler list"),
+        ({"collate_fn": lambda items: items[:1]}, "a collate_fn of its own"),
+    ],
+)
+def test_loaders_that_do_not_read_the_whole_data_set_are_refused(options, what):
+    message = refused(DataLoader(TensorDataset(PIXELS, LABELS), **options))
+    assert message.startswith("expected a DataLoader that reads the whole of its Dataset as it is, found")
+    assert what in message
+
+
+@pytest.mark.parametrize("options", [{}, {"shuffle": True, "batch_size": 4}, {"batch_size": None}])
+def test_loaders_that_do_are_read(options):
+    assert len(opened(DataLoader(TensorDataset(PIXELS, LABELS), **options)).labels) == 6
+
+
+@pytest.mark.parametrize(
+    ("item", "found"), [({"image": PIXELS[0], "label": 0}, "a dict with image, label"), ((PIXELS[0], 0, 1), "3 parts")]
+)
+def test_items_of_another_form_are_told(item, found):
+    assert refused([item]).startswith(f"item 0 of list: expected (image, label), found {found}; wrap the Dataset")
 
 
 @pytest.mark.parametrize(
@@ -244,7 +303,7 @@ def test_labels_that_the_data_set_holds_spare_reading(attribute, kind):
 def test_attributes_that_are_no_labels_are_not_taken_for_them(attributes):
     data = Items(PIXELS[:3], [2, 0, 2], **attributes)
     assert opened(data).labels.tolist() == [1, 0, 1]
-    assert sorted(data.reads) == [0, 1, 2]
+    assert set(data.reads) == {0, 1, 2}
 
 
 @pytest.mark.parametrize("classes", [["ant", "bee", "cat"], ("ant", "bee", "cat")])
@@ -304,7 +363,7 @@ def test_what_is_no_data_set(given):
     ("items", "message"),
     [
         ([PIXELS[0], PIXELS[1], PIXELS[2]], "item 0 of list: expected (image, label), found ValueError: too many values to unpack"),
-        ([(PIXELS[0], 0), (PIXELS[1],)], "item 1 of list: expected (image, label), found ValueError: not enough values to unpack"),
+        ([(PIXELS[0], 0), (PIXELS[1],)], "item 1 of list: expected (image, label), found 1 parts; wrap the Dataset"),
         ({"images": PIXELS}, "item 0 of dict: expected (image, label), found KeyError: 0"),
         ([(PIXELS[0], torch.tensor([1, 2]))], "item 0 of list: expected (image, label), found RuntimeError: "),
         ([(PIXELS[0], None)], "list: expected a label for every image, found 1 without"),

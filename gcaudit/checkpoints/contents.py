@@ -125,6 +125,8 @@ def _plain_value(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value if isinstance(value, str | int | float | list) else None
 
 
+_NETWORK_OPTIONS = {"in_chans": "in_chans", "gp": "global_pool", "bn_eps": "bn_eps"}
+"""Options of timm's training script that change the network, and the arguments of its architectures that they become."""
 _PREPROCESSING = ("input_size", "img_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
 
 
@@ -139,6 +141,9 @@ def preprocessing_in(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     found = {key: _plain_value(config.get(key)) for key in _PREPROCESSING}
     found = {key: value for key, value in found.items() if value not in (None, "")}
+    crop, resize = config.get("val_crop_size"), config.get("val_resize_size")  # of torchvision's training script
+    if isinstance(crop, int) and isinstance(resize, int) and 0 < crop <= resize:
+        found = {"input_size": [3, crop, crop], "resize_size": resize} | found
     side, channels = found.pop("img_size", None), config.get("in_chans")
     if side is not None and "input_size" not in found:
         sides = side if isinstance(side, list) else [side, side]
@@ -160,8 +165,10 @@ def hints_of(content: Mapping[str, Any]) -> Hints:
     if not isinstance(arch, str):
         arch, source = args.get("model"), "args.model"
     arch_args = plain_dict(args.get("model_kwargs"))
-    if isinstance(args.get("in_chans"), int):
-        arch_args["in_chans"] = args["in_chans"]
+    for option, name in _NETWORK_OPTIONS.items():
+        value = args.get(option)
+        if isinstance(value, int | float | str) and not isinstance(value, bool):
+            arch_args.setdefault(name, value)
     if not isinstance(arch, str):
         return Hints(None, arch_args, preprocessing_in(args))
     return Hints(arch, arch_args, preprocessing_in(args), f"the checkpoint's {source}")

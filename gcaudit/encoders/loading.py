@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from gcaudit.bundled import bundled_path
-from gcaudit.checkpoints import WEIGHT_SUFFIXES, Checkpoint, read_checkpoint
+from gcaudit.checkpoints import EMA_CONTAINERS, WEIGHT_SUFFIXES, Checkpoint, read_checkpoint
 from gcaudit.encoders.architectures import Architecture, build_architecture, describe_module, known_names
 from gcaudit.encoders.encoder import Encoder
-from gcaudit.encoders.preprocessing import Preprocessing, override, preprocessing_from
+from gcaudit.encoders.preprocessing import PARTS, Preprocessing, override, preprocessing_from
 from gcaudit.encoders.request import ModelRequest
 from gcaudit.encoders.taps import Tap, classifier_tap, dry_input, head_modules, layer_tap, pre_logits_tap
 from gcaudit.encoders.weights import load_weights, state_digest
@@ -90,11 +91,29 @@ def _from_checkpoint(request: ModelRequest, checkpoint: Checkpoint) -> Encoder:
     problem: GcauditError | None = None
     for name in names:
         try:
-            return _assemble(request, checkpoint, name)
+            return _assemble(request, checkpoint, name, _two_families(checkpoint, names))
         except ArchitectureError as error:
             problem = problem or error
     assert problem is not None
     raise problem
+
+
+def _two_families(checkpoint: Checkpoint, names: Sequence[str]) -> list[ReportWarning]:
+    """Tell that timm and torchvision both know a bare name and prepare pictures for it in other ways."""
+    if len(names) < 2 or set(checkpoint.hints.preprocessing) >= set(PARTS):
+        return []
+    found = [preprocessing_from(build_architecture(name, {}).config, name) for name in names]
+    others = [part for part in PARTS if getattr(found[0], part) != getattr(found[1], part)]
+    told = [part for part in others if part not in checkpoint.hints.preprocessing]
+    if not told:
+        return []
+    values = "; ".join(f"{part}: {' or '.join(str(getattr(one, part)) for one in found)}" for part in told)
+    return [
+        warn(
+            "architecture",
+            f"{' and '.join(names)} prepare pictures in other ways ({values}), and {names[0]} was taken; name yours with --arch",
+        )
+    ]
 
 
 # with these timm reads further files: a checkpoint may not ask for that
@@ -105,12 +124,31 @@ def _assemble(request: ModelRequest, checkpoint: Checkpoint, arch: str, warnings
     hinted = checkpoint.hints.arch_args if arch.startswith(("timm:", "hf-hub:")) else {}  # they are timm's arguments
     arguments = {key: value for key, value in hinted.items() if key not in _FILE_ARGUMENTS} | dict(request.arch_args)
     architecture = build_architecture(arch, arguments)
+    warnings = [*warnings, *_sets_of_weights(checkpoint)]
     config, origin, said = dict(architecture.config), "architecture", set(architecture.said)
     if checkpoint.hints.preprocessing:
+        config = {
+            key: value for key, value in config.items() if key != "crop_pct" or "resize_size" not in checkpoint.hints.preprocessing
+        }
         config |= checkpoint.hints.preprocessing
         origin = "checkpoint"
         said |= set(checkpoint.hints.preprocessing)
     return _finish(request, architecture, checkpoint, (config, origin, said), warnings)
+
+
+def _sets_of_weights(checkpoint: Checkpoint) -> list[ReportWarning]:
+    if not checkpoint.other_containers:
+        return []
+    taken = f"under {checkpoint.container!r}" if checkpoint.container else "of the file itself"
+    averaged = [name for name in checkpoint.other_containers if name in EMA_CONTAINERS]
+    hint = "; --ema takes the averaged ones" if averaged else ""
+    return [
+        warn(
+            "averaged-weights",
+            f"the weights {taken} were taken, of {{n}} more sets there ({{names}}){hint}",
+            checkpoint.other_containers,
+        )
+    ]
 
 
 def _finish(
@@ -123,6 +161,10 @@ def _finish(
     keys, origin, said = config or (architecture.config, "architecture", set(architecture.said))
     preprocessing = override(preprocessing_from(keys, origin, architecture.channels, said), request.changes)
     module = architecture.module
+    if any(is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
+        raise ArchitectureError(
+            f"expected {architecture.name} to have parameters whose sizes are known, found lazy ones; run the module once on an image first"
+        )
     if set(preprocessing.assumed) & {"input_size", "mean", "std"}:
         warnings = [*warnings, warn("preprocessing", _assumption(preprocessing, architecture.doubt))]
     module.requires_grad_(False)

@@ -207,7 +207,7 @@ def preprocessing_from(
     """Read timm's configuration keys; what is absent is assumed as timm does.
 
     Args:
-        config: input_size, mean, std, interpolation, crop_pct, crop_mode, each optional.
+        config: input_size, mean, std, interpolation, crop_pct or resize_size (pixels of the shorter edge), crop_mode, each optional.
         origin: where the configuration comes from.
         channels: of the encoder; those of input_size when None.
         said: keys that the checkpoint or the user has said; None takes those that are there.
@@ -226,10 +226,12 @@ def preprocessing_from(
         channels = channels or size[0]
         mean, guessed_mean = _numbers(config.get("mean") or IMAGENET_DEFAULT_MEAN, channels)
         std, guessed_std = _numbers(config.get("std") or IMAGENET_DEFAULT_STD, channels)
-        crop_pct = float(config.get("crop_pct") or 0.875)
+        resize = config.get("resize_size")
+        crop_pct = float(config.get("crop_pct") or (crop_share(int(resize), size[1]) if resize else 0.875))
     except (TypeError, ValueError, OverflowError) as error:
         raise RequestError(f"expected numbers as preprocessing in the {origin}, found {one_line(error)}") from None
     known = {key for key in (PARTS if said is None else said) if config.get(key) is not None}
+    known |= {"crop_pct"} if resize else set()
     known -= {key for key, guessed in (("mean", guessed_mean), ("std", guessed_std)) if guessed}
     return Preprocessing(
         input_size=(channels, size[1], size[2]),

@@ -15,6 +15,8 @@ from gcaudit.report import ReportWarning, warn
 
 PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.")
 _MAX_NESTING = 6
+_MOST_MISSING = 0.05
+"""A backbone that lacks more of its numbers than this is no longer the one that was trained."""
 
 
 @final
@@ -140,17 +142,55 @@ def load_weights(
         resize_head(module, tensors, fit.prefix, head)
         fit = fit_weights(module, tensors, head)
         fit = replace(fit, head="absent") if fit.head == "resized" else fit  # not a Linear: the embedding alone is there
+    _check_numbers(module, fit)
     problems = [
         f"{kind}: {shorten(names)}"
         for kind, names in (("wrong shape", fit.misshapen), ("missing", fit.missing), ("unexpected", fit.unexpected))
         if names
     ]
-    hopeless = bool(fit.misshapen) or len(fit.missing) * 2 > len(module.state_dict())
+    lost = _share(module, fit.missing)
+    hopeless = bool(fit.misshapen) or lost > _MOST_MISSING
     if problems and (hopeless or not allow_missing):
-        hint = "is --arch right?" if hopeless else "pass --allow-missing to go on, or another --arch"
+        hint = _hint(fit, lost) if hopeless else "pass --allow-missing to go on, or another --arch"
         raise ArchitectureError(f"expected weights that fit the architecture, found {'; '.join(problems)}; {hint}")
     module.load_state_dict(dict(fit.tensors), strict=False)
     return fit, [warn("weights", f"weights fitted with --allow-missing: {line}") for line in problems]
+
+
+def _check_numbers(module: nn.Module, fit: Fit) -> None:
+    """Refuse integers, float8 and complex numbers where the network has floats: they are weights only together with scales kept elsewhere."""
+    expected = module.state_dict()
+    odd = {
+        name: str(tensor.dtype).removeprefix("torch.")
+        for name, tensor in fit.tensors.items()
+        if expected[name].is_floating_point() and not (tensor.is_floating_point() and tensor.element_size() > 1)
+    }
+    if odd:
+        kinds = ", ".join(sorted(set(odd.values())))
+        raise ArchitectureError(
+            f"expected floating-point weights, found {kinds} in {len(odd)} tensors ({shorten(list(odd), 3)}): quantised or packed weights; "
+            "pass the checkpoint from before quantisation, or a module from Python"
+        )
+
+
+def _share(module: nn.Module, names: Iterable[str]) -> float:
+    """Return what part of the network's numbers some tensors hold."""
+    expected = module.state_dict()
+    whole = sum(int(tensor.numel()) for tensor in expected.values())
+    return sum(int(expected[name].numel()) for name in names) / max(1, whole)
+
+
+def _hint(fit: Fit, lost: float) -> str:
+    """Say what is the likeliest cause of weights that do not fit."""
+    if not fit.tensors and not fit.misshapen:
+        return "is --arch right? no name fits"
+    if fit.misshapen and not fit.missing and not fit.unexpected:
+        return "is --arch right? the names fit and the shapes do not: another variant may be meant, see --arch and --arch-arg"
+    if not fit.misshapen and not fit.unexpected:
+        return (
+            f"{100 * lost:.0f}% of the weights are not in the file, which may hold a part of the network only; fetch the whole file"
+        )
+    return "is --arch right?"
 
 
 def state_digest(module: nn.Module) -> str:

@@ -31,7 +31,7 @@ def make(source=None, target=None, **options):
             "crop_mode": "center",
             "input_space": "pixel",
             "origin": "architecture",
-            "assumed": False,
+            "assumed": (),
         },
     }
     content = {

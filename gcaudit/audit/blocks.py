@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gcaudit.audit.checks import head_warnings
 from gcaudit.audit.spec import AuditSpec
 from gcaudit.data import ImageSet
 from gcaudit.encoders import Encoder
@@ -139,16 +140,18 @@ def make_block(spec: AuditSpec, role: Role, images: ImageSet, observation: Obser
         images=evidence.images,
         class_names=images.class_names,
         fingerprint=evidence.fingerprint,
+        left_alone=observation.left_alone,
         columns=images.columns,
         metrics={name: metric_value(estimate) for name, estimate in estimates.items()},
     )
+    head = head_warnings(evidence) if role == "source" else []  # the target's classes need not be the head's
     return Block(
         role=role,
         data=data,
         evidence=_role_evidence(role, observation, estimates),
         digests=observation.digests.numpy(),
         family=images.family,
-        warnings=tuple(warning.about(role) for warning in observation.warnings),
+        warnings=tuple(warning.about(role) for warning in (*observation.warnings, *head)),
         used=used,
         seconds=observation.seconds,
     )
@@ -213,7 +216,7 @@ def assemble_report(
     blocks = (source,) if target is None else (source, target)
     lines = [*warnings, *(line for block in blocks for line in block.warnings)]
     if target is not None:
-        lines += _overlap(source, target)
+        lines += shared_warnings(source, target)
     images = sum(block.data.images for block in blocks)
     report = Report(
         schema=SCHEMA,
@@ -248,20 +251,35 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else repr(value)
 
 
-def _overlap(source: Block, target: Block) -> list[ReportWarning]:
+def shared_warnings(source: Block, target: Block) -> list[ReportWarning]:
+    """Tell of classes and images that source and target share: few-shot accuracy on them is not transfer.
+
+    Args:
+        source: measured on the source.
+        target: measured on the target.
+
+    Returns:
+        A warning for classes, and one for images.
+    """
     found = []
-    names = set(source.data.class_names) if source.family == target.family else set()
-    shared = [name for name in target.data.class_names if name in names]
+    known = {_plain_name(name) for name in source.data.class_names}
+    shared = [name for name in target.data.class_names if _plain_name(name) in known]
+    # numbers as names say nothing across data sets
+    shared = [name for name in shared if source.family == target.family or not name.isdecimal()]
     if shared:
         line = (
             "source and target share {n} classes ({names}): few-shot accuracy on classes the model was trained on is not transfer"
         )
         found.append(warn("shared", line, shared))
-    shared_images = _shared_rows(source.digests, target.digests)
-    if shared_images:
+    images = _shared_rows(source.digests, target.digests)
+    if images:
         line = "source and target share {n} images: accuracy on images the model was trained on is not transfer"
-        found.append(warn("shared", line, count=shared_images))
+        found.append(warn("shared", line, count=images))
     return found
+
+
+def _plain_name(name: str) -> str:
+    return name.casefold().replace("_", " ").replace("-", " ").strip()
 
 
 def _shared_rows(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from gcaudit.audit.blocks import Block, assemble_report, make_block, model_block, used_settings
@@ -53,12 +54,27 @@ def check_target(spec: AuditSpec, target: ImageSet) -> tuple[ReportWarning, ...]
     return ()
 
 
-def run_audit(spec: AuditSpec, progress: ProgressBar = no_bar) -> Report:
+def refuse_warnings(warnings: Sequence[ReportWarning]) -> None:
+    """Make an error of warnings.
+
+    Args:
+        warnings: of a report, or of a part of one.
+
+    Raises:
+        RequestError: there are any.
+    """
+    if warnings:
+        more = f" (and {len(warnings) - 1} more warnings)" if len(warnings) > 1 else ""
+        raise RequestError(f"{warnings[0]}{more}; leave --strict out to go on")
+
+
+def run_audit(spec: AuditSpec, progress: ProgressBar = no_bar, *, strict: bool = False) -> Report:
     """Carry out an audit.
 
     Args:
         spec: what is asked.
         progress: opens a progress bar of a title and a number of images.
+        strict: refuse what would be a warning, as soon as it is known.
 
     Returns:
         The report.
@@ -74,12 +90,17 @@ def run_audit(spec: AuditSpec, progress: ProgressBar = no_bar) -> Report:
     if target is not None:
         warnings += [*(warning.about("target") for warning in target.warnings), *check_target(spec, target)]
     encoder = load_encoder(spec.model)
+    if strict:
+        refuse_warnings((*encoder.warnings, *warnings))
     runner = Runner(encoder, spec.run)
     on_source = observe_block(spec, "source", source, runner, progress)
     on_target = None if target is None else observe_block(spec, "target", target, runner, progress)
     model = model_block(encoder, spec.run.input_space)
     seconds = time.perf_counter() - began
-    return assemble_report(spec, model, on_source, on_target, warnings=(*warnings, *encoder.warnings), seconds=seconds)
+    report = assemble_report(spec, model, on_source, on_target, warnings=(*warnings, *encoder.warnings), seconds=seconds)
+    if strict:
+        refuse_warnings(report.warnings)
+    return report
 
 
 def observe_block(spec: AuditSpec, role: Role, images: ImageSet, runner: Runner, progress: ProgressBar = no_bar) -> Block:
@@ -118,7 +139,7 @@ def inspect_model(request: ModelRequest) -> ModelBlock:
     return model_block(load_encoder(request))
 
 
-def score(model: Any, source: Any, target: Any = None, **options: Any) -> Report:
+def score(model: Any, source: Any, target: Any = None, *, strict: bool = False, **options: Any) -> Report:
     """Audit a model for transfer.
 
     Args:
@@ -127,6 +148,7 @@ def score(model: Any, source: Any, target: Any = None, **options: Any) -> Report
         source: what it was trained on: (images, labels), a Dataset, a DataLoader of one, or a data spec. Tensors are pixels of
             the right size in [0, 1], before normalisation.
         target: what it will be used for, in the same forms.
+        strict: refuse what would be a warning.
         options: named as on the command line (`n_shot=(1, 5)`, `gc="exact"`, `seed=1`, ...).
 
     Returns:
@@ -139,4 +161,4 @@ def score(model: Any, source: Any, target: Any = None, **options: Any) -> Report
         >>> report = score("timm:resnet18", source="cifar10", target="photos/")  # doctest: +SKIP
         >>> report.source.metrics["cdnv"].value  # doctest: +SKIP
     """
-    return run_audit(AuditSpec.from_options(model, source, target, **options))
+    return run_audit(AuditSpec.from_options(model, source, target, **options), strict=strict)

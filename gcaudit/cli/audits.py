@@ -27,8 +27,10 @@ from gcaudit.cli.options import (
     Junit,
     MaxRegression,
     Model,
+    NoWarnings,
     Output,
     Quiet,
+    Strict,
     WhenUnsure,
     option,
     takes,
@@ -55,10 +57,12 @@ def score(
     max_regression: MaxRegression = None,
     when_unsure: WhenUnsure = None,
     allow_mismatch: AllowMismatch = False,
+    no_warnings: NoWarnings = False,
     junit: Junit = None,
     save_evidence: Annotated[
         bool, option("--save-evidence", panel=OUT, text="keep energies and episodes beside -o FILE.json, to compare pairwise")
     ] = False,
+    strict: Strict = False,
     format_: Format = None,
     output: Output = None,
     quiet: Quiet = False,
@@ -71,9 +75,9 @@ def score(
 
     spec = AuditSpec.from_options(model, source, target, **options)
     asked = None
-    if gate_ or allow_mismatch or any(given is not None for given in (baseline, max_regression, when_unsure, junit)):
-        asked = _gate_request(gate_ or [], baseline, max_regression, when_unsure, allow_mismatch, junit)
-    report = run_audit(spec) if quiet else run_audit(spec, progress_bar)
+    if gate_ or allow_mismatch or no_warnings or any(given is not None for given in (baseline, max_regression, when_unsure, junit)):
+        asked = _gate_request(gate_ or [], baseline, max_regression, when_unsure, allow_mismatch, junit, no_warnings)
+    report = run_audit(spec, strict=strict) if quiet else run_audit(spec, progress_bar, strict=strict)
     write_report(report, name, output, quiet=quiet, keep_evidence=save_evidence)
     if asked is not None:
         from gcaudit.render import render_verdicts
@@ -90,13 +94,19 @@ def _gate_request(
     when_unsure: str | None,
     allow_mismatch: bool,
     junit: Path | None,
+    no_warnings: bool,
 ) -> Any:
     from gcaudit.gate import gate_request
 
     if junit is not None:
         check_writable(junit, "--junit")
     return gate_request(
-        texts, baseline=baseline, max_regression=max_regression, when_unsure=when_unsure, allow_mismatch=allow_mismatch
+        texts,
+        baseline=baseline,
+        max_regression=max_regression,
+        when_unsure=when_unsure,
+        allow_mismatch=allow_mismatch,
+        no_warnings=no_warnings,
     )
 
 
@@ -120,6 +130,7 @@ def gate(
     max_regression: MaxRegression = None,
     when_unsure: WhenUnsure = None,
     allow_mismatch: AllowMismatch = False,
+    no_warnings: NoWarnings = False,
     junit: Junit = None,
     format_: Annotated[str, option("--format", "-f", panel=OUT, text="table, json, junit or markdown")] = "table",
     output: Output = None,
@@ -133,7 +144,7 @@ def gate(
     from gcaudit.report import Report
 
     texts = [*(rule or []), *([str(rules)] if rules is not None else [])]
-    asked = _gate_request(texts, baseline, max_regression, when_unsure, allow_mismatch, junit)
+    asked = _gate_request(texts, baseline, max_regression, when_unsure, allow_mismatch, junit, no_warnings)
     result = asked.judge(Report.read(report))
     write_output(render_gate(result, format_), output)
     _finish_gate(result, junit)

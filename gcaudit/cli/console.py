@@ -174,7 +174,8 @@ def write_report(report: Report, name: str, output: Path | None, *, quiet: bool,
         write_atomically(output, text)
         if name == "json" and output.suffix == ".json":
             _write_evidence(report.evidence if keep_evidence else None, output, text)
-    for line in report.warnings:
+    seen = output is None and name == "table" and sys.stdout.isatty()  # they are the table's last lines
+    for line in () if seen else report.warnings:
         write_stderr(f"gcaudit: warning: {line}")
     if not quiet:
         images = sum(block.images for block in report.blocks().values())

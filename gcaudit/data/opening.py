@@ -55,6 +55,9 @@ def open_data(request: DataRequest) -> ImageSet:
         index, classes = _draw(index, classes, request, len(numbers), spec)
     names = tuple(printable(raw.class_names[n]) for n in numbers)
     warnings = [*raw.warnings]
+    if request.classes is not None and _ambiguous(request.classes, raw.class_names):
+        line = f"--{request.role}-classes {request.classes} was read as places, of classes whose names are numbers ({shorten(raw.class_names, 3)})"
+        warnings.append(warn("class-choice", line))
     escaped = [name for name, n in zip(names, numbers, strict=True) if name != raw.class_names[n]]
     if escaped:
         warnings.append(warn("renamed", "{n} names of classes that cannot be printed were escaped ({names})", escaped))
@@ -104,6 +107,13 @@ def _choose(text: str, raw: RawData, spec: str) -> np.ndarray[Any, np.dtype[np.i
     if not found:
         raise RequestError(f"{spec}: expected classes such as 0-9,12 or names, found {text!r}")
     return np.array(list(dict.fromkeys(found)), dtype=np.int64)
+
+
+def _ambiguous(text: str, names: tuple[str, ...]) -> bool:
+    """Tell whether a range might mean names as well: `0-2` of classes that are called 6 to 12."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    spans = [part for part in parts if part not in names and re.fullmatch(r"\d+(-\d+)?", part)]
+    return bool(spans) and all(name.isdecimal() for name in names) and [int(name) for name in names] != list(range(len(names)))
 
 
 def _open(request: DataRequest) -> tuple[RawData, str, str | None, str]:

@@ -72,6 +72,11 @@ class Preprocessing:
             raise RequestError(f"expected --crop-pct above 0 and at most 2, found {self.crop_pct}")
 
     @property
+    def leaves_input_size(self) -> bool:
+        """Whether pictures of the input's size are neither resized nor cropped: where nobody has asked for a crop."""
+        return "crop_pct" in self.assumed
+
+    @property
     def image_mode(self) -> str:
         """The PIL mode that pictures are converted to.
 
@@ -145,7 +150,7 @@ class PictureTransform:
                 f"expected a picture that can be resized and cropped, found one of {picture.size[0]} x {picture.size[1]}"
             )
         converted = picture.convert(wanted.image_mode)
-        if picture.size == (width, height) and "crop_pct" in wanted.assumed:
+        if picture.size == (width, height) and wanted.leaves_input_size:
             return _to_tensor(converted)
         pixels: Tensor = self.pipeline(converted)
         return pixels

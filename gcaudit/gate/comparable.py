@@ -31,6 +31,9 @@ def differences(report: Report, baseline: Report, rules: Iterable[Rule]) -> list
     ):
         if a != b:
             found.append(f"{what}: {_show(a)} against {_show(b)} in the baseline")
+    converted = [str(warning) for warning in report.warnings if warning.kind in ("converted", "orientation")]
+    if converted and report.schema_ != baseline.schema_:
+        found.append(f"conversion of pictures than {baseline.schema_} in the baseline ({converted[0]})")
     for rule in rules:
         found += _rule_differences(report, baseline, rule)
     return list(dict.fromkeys(found))
@@ -53,6 +56,9 @@ def _rule_differences(report: Report, baseline: Report, rule: Rule) -> list[str]
     if new.fingerprint != old.fingerprint:
         return [f"{rule.role} images: {new.images} of {new.spec} against {old.images} others of {old.spec} in the baseline"]
     found = []
+    if bool(new.left_alone) != bool(old.left_alone) and report.model.preprocessing.crop_pct != 1:
+        told = " against ".join("left alone" if block.left_alone else "resized and cropped" for block in (new, old))
+        found.append(f"preprocessing of {rule.role} pictures that have the input's size: {told} in the baseline")
     if rule.metric == "gc" and report.model.arch != baseline.model.arch:
         found.append(f"architecture, for {rule.name}: {report.model.arch} against {baseline.model.arch} in the baseline")
     a, b = find_value(report, rule), find_value(baseline, rule)

@@ -20,7 +20,7 @@ from gcaudit.gate.comparable import contrast_error, differences, find_value
 from gcaudit.gate.rules import EXAMPLE, UNSURE, Level, Rule, RuleFile, Unsure, parse_rule, parse_share, project_rules, read_rules
 from gcaudit.geometry import NORMAL_95
 from gcaudit.metrics import Metric, find_metric
-from gcaudit.report import MetricValue, Report
+from gcaudit.report import MetricValue, Report, ReportWarning
 
 Status = Literal["passed", "warned", "failed", "off"]
 Outcome = Literal["passed", "failed", "unsure", "missing", "off"]
@@ -169,8 +169,29 @@ def _judge_regression(rule: Rule, metric: Metric, report: Report, baseline: Repo
     return Verdict(rule.text, rule.name, rule.level, outcome, status, new.value, new.ci95, old.value, how, message)
 
 
+def _judge_warning(warning: ReportWarning) -> Verdict:
+    return Verdict(
+        f"no warning: {warning.kind}",
+        f"warning.{warning.kind}",
+        "error",
+        "failed",
+        "failed",
+        None,
+        None,
+        None,
+        "none",
+        str(warning),
+    )
+
+
 def judge(
-    report: Report, rules: Sequence[Rule], baseline: Report | None, *, when_unsure: Unsure, allow_mismatch: bool
+    report: Report,
+    rules: Sequence[Rule],
+    baseline: Report | None,
+    *,
+    when_unsure: Unsure,
+    allow_mismatch: bool,
+    no_warnings: bool = False,
 ) -> GateResult:
     """Judge a report.
 
@@ -180,6 +201,7 @@ def judge(
         baseline: the old one, for regressions.
         when_unsure: what too close to call means.
         allow_mismatch: make differences that forbid a comparison a warning.
+        no_warnings: fail on each warning of the report.
 
     Returns:
         The verdicts.
@@ -187,7 +209,7 @@ def judge(
     Raises:
         RequestError: no rules, a regression without baseline, or reports that may not be compared.
     """
-    if not rules:
+    if not rules and not no_warnings:
         raise RequestError(f"expected at least one rule such as {EXAMPLE}, found none; pass --rule, --rules or --max-regression")
     if when_unsure not in UNSURE:
         raise RequestError(f"expected --when-unsure of {', '.join(UNSURE)}, found {when_unsure!r}")
@@ -212,6 +234,8 @@ def judge(
             verdicts.append(_without_value(rule, found if isinstance(found, str) else found.reason or "it is null"))
         else:
             verdicts.append(_judge_threshold(rule, found, when_unsure))
+    if no_warnings:
+        verdicts += [_judge_warning(warning) for warning in report.warnings]
     warnings = tuple(f"compared in spite of other {line}" for line in unlike) if regressions else ()
     return GateResult(tuple(verdicts), warnings, report.model.spec, None if baseline is None else baseline.model.spec)
 
@@ -224,6 +248,7 @@ def gate(
     max_regression: float | str | None = None,
     when_unsure: Unsure = "pass",
     allow_mismatch: bool = False,
+    no_warnings: bool = False,
 ) -> GateResult:
     """Judge a report by rules, and against a baseline.
 
@@ -234,6 +259,7 @@ def gate(
         max_regression: largest allowed regression of the headline metrics, as `"2%"` or 0.02.
         when_unsure: `pass`, `warn` or `fail` when the interval contains the limit.
         allow_mismatch: make differences that forbid a comparison a warning.
+        no_warnings: fail on each warning of the report.
 
     Returns:
         The verdicts; `passed` says whether all rules of level `error` hold.
@@ -246,7 +272,7 @@ def gate(
     read = [rule if isinstance(rule, Rule) else parse_rule(rule) for rule in rules]
     if max_regression is not None:
         read += regression_rules(new, old, parse_share(max_regression), read)
-    return judge(new, read, old, when_unsure=when_unsure, allow_mismatch=allow_mismatch)
+    return judge(new, read, old, when_unsure=when_unsure, allow_mismatch=allow_mismatch, no_warnings=no_warnings)
 
 
 @final
@@ -260,6 +286,7 @@ class GateRequest:
         baseline: the report of the last release, or None.
         when_unsure: `pass`, `warn` or `fail`.
         allow_mismatch: make differences that forbid a comparison a warning.
+        no_warnings: fail on each warning of the report.
     """
 
     rules: tuple[Rule, ...]
@@ -267,6 +294,7 @@ class GateRequest:
     baseline: Report | None
     when_unsure: Unsure
     allow_mismatch: bool
+    no_warnings: bool = False
 
     def judge(self, report: Report) -> GateResult:
         """Judge a report.
@@ -284,6 +312,7 @@ class GateRequest:
             max_regression=self.max_regression,
             when_unsure=self.when_unsure,
             allow_mismatch=self.allow_mismatch,
+            no_warnings=self.no_warnings,
         )
 
 
@@ -294,6 +323,7 @@ def gate_request(
     max_regression: str | None = None,
     when_unsure: str | None = None,
     allow_mismatch: bool = False,
+    no_warnings: bool = False,
 ) -> GateRequest:
     """Collect what options and files ask for; options win over files.
 
@@ -303,6 +333,7 @@ def gate_request(
         max_regression: such as `2%`.
         when_unsure: `pass`, `warn` or `fail`.
         allow_mismatch: make differences that forbid a comparison a warning.
+        no_warnings: fail on each warning of the report.
 
     Returns:
         The request; every file in it has been read.
@@ -319,7 +350,7 @@ def gate_request(
     unsure = when_unsure or next((file.when_unsure for file in reversed(files) if file.when_unsure), "pass")
     if unsure not in UNSURE:
         raise RequestError(f"expected --when-unsure of {', '.join(UNSURE)}, found {unsure!r}")
-    if not rules and share is None:
+    if not rules and share is None and not no_warnings:
         raise RequestError(
             "expected rules, found none; pass --rule 'target.probe_accuracy >= 0.6' or --baseline OLD.json --max-regression 2%, "
             "or write [tool.gcaudit.gate] into pyproject.toml"
@@ -327,7 +358,7 @@ def gate_request(
     if baseline is None and (share is not None or any(rule.regression and rule.level != "off" for rule in rules)):
         raise RequestError("expected --baseline OLD.json to judge regressions, found none")
     old = None if baseline is None else Report.read(baseline)
-    return GateRequest(rules, share, old, unsure, allow_mismatch)
+    return GateRequest(rules, share, old, unsure, allow_mismatch, no_warnings)
 
 
 def _is_file(text: str) -> bool:

@@ -81,6 +81,7 @@ class Observation:
         seconds: wall time of the pass.
         device: where it ran.
         batch_size: images a batch in the end.
+        left_alone: pictures of the input's size that were neither resized nor cropped, since nobody has asked for a crop.
     """
 
     evidence: Evidence
@@ -89,6 +90,7 @@ class Observation:
     seconds: float
     device: str
     batch_size: int
+    left_alone: int = 0
 
 
 def _auto_workers(images: int) -> int:
@@ -329,7 +331,15 @@ def observe(runner: Runner, images: ImageSet, settings: PassSettings, progress: 
     evidence = _evidence(state)
     seconds = time.perf_counter() - began
     wants = state.settings.gc_images != 0
-    return Observation(evidence, state.digests[state.seen], _warnings(state), seconds, str(device), runner.images_per_batch(wants))
+    return Observation(
+        evidence=evidence,
+        digests=state.digests[state.seen],
+        warnings=_warnings(state),
+        seconds=seconds,
+        device=str(device),
+        batch_size=runner.images_per_batch(wants),
+        left_alone=_left_alone(state),
+    )
 
 
 def _evidence(state: _Pass) -> Evidence:
@@ -375,6 +385,13 @@ def _warnings(state: _Pass) -> tuple[ReportWarning, ...]:
         batch = state.runner.images_per_batch(state.settings.gc_images != 0)
         found.append(warn("memory", f"memory ran out {state.halvings} times; the batch was halved to {batch}"))
     return tuple(found)
+
+
+def _left_alone(state: _Pass) -> int:
+    preprocessing = state.runner.encoder.preprocessing
+    _, height, width = preprocessing.input_size
+    alike = (state.sizes[:, 0] == width) & (state.sizes[:, 1] == height)
+    return int(alike.sum()) if preprocessing.leaves_input_size else 0
 
 
 def _first(state: _Pass, places: Sequence[int]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gcaudit.render.rows import describe_data, describe_model, report_notes, report_rows
+from gcaudit.render.rows import describe_data, describe_model, describe_preprocessing, report_notes, report_rows
 from gcaudit.report import Report
 
 
@@ -21,6 +21,7 @@ def render_markdown(report: Report) -> str:
     """
     blocks = report.blocks()
     lines = [f"## gcaudit: {_cell(describe_model(report))}", ""]
+    lines += [f"- {_cell(describe_preprocessing(report))}"]
     lines += [f"- {role}: {_cell(describe_data(block))}" for role, block in blocks.items()]
     lines += [f"- weights: sha256 `{report.model.sha256}`", ""]
     lines += ["| metric | better | " + " | ".join(f"{role} [95% interval]" for role in blocks) + " |"]

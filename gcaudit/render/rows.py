@@ -117,6 +117,24 @@ def describe_model(report: Report) -> str:
     return f"{model.spec}{arch}, {model.embedding_dim}-dim embedding: {model.embedding}"
 
 
+def describe_preprocessing(report: Report) -> str:
+    """Say in one line what becomes of a picture, and which weights were taken.
+
+    Args:
+        report: the report.
+
+    Returns:
+        Such as `input 3x32x32, crop 0.875 (center, bilinear), mean 0.5, std 0.25; weights under 'state_dict'`.
+    """
+    pre, model = report.model.preprocessing, report.model
+    size = "x".join(str(n) for n in pre.input_size)
+    mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (pre.mean, pre.std))
+    weights = "published" if model.format is None else f"under {model.container!r}" if model.container else "of the file itself"
+    return (
+        f"input {size}, crop {pre.crop_pct:.4g} ({pre.crop_mode}, {pre.interpolation}), mean {mean}, std {std}; weights {weights}"
+    )
+
+
 def describe_data(block: DataBlock) -> str:
     """Say in one line what it was looked at with.
 

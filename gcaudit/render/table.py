@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from gcaudit.render.rows import describe_data, describe_model, report_notes, report_rows
+from gcaudit.render.rows import describe_data, describe_model, describe_preprocessing, report_notes, report_rows
 from gcaudit.report import Report
 
 
@@ -22,7 +22,8 @@ def render_table(report: Report) -> RenderableType:
     """
     head = Text(describe_model(report), style="bold")
     blocks = report.blocks()
-    lines = [Text(f"{role}: {describe_data(block)}") for role, block in blocks.items()]
+    lines = [Text(describe_preprocessing(report))]
+    lines += [Text(f"{role}: {describe_data(block)}") for role, block in blocks.items()]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("metric [95% interval]".replace("[", r"\["), min_width=24)
     table.add_column("", min_width=1)
@@ -33,4 +34,5 @@ def render_table(report: Report) -> RenderableType:
     for row in rows:
         table.add_row(row.title, row.better, *(Text(cell) for cell in row.cells))
     notes = [Text(f"— {note}", style="dim") for note in report_notes(report)]
-    return Group(head, *lines, table, *notes)
+    warnings = [Text(f"warning: {warning}", style="yellow") for warning in report.warnings]
+    return Group(head, *lines, table, *notes, *warnings)

@@ -106,6 +106,9 @@ class DataBlock(_Model):
     images: int
     class_names: tuple[str, ...]
     fingerprint: str = Field(description="digest of classes, labels and encoded images")
+    left_alone: int = Field(
+        0, description="pictures of the input's size, neither resized nor cropped since nobody has asked for a crop"
+    )
     columns: tuple[str, str] | None = Field(None, description="of a table, those taken for images and labels")
     metrics: dict[str, MetricValue]
 

@@ -134,6 +134,7 @@ def observation_key(identity: ModelIdentity, spec: AuditSpec, role: Role, data: 
     """
     model = identity.model
     preprocessing = model.preprocessing.model_dump(mode="json", exclude={"origin", "assumed", "input_space"})
+    preprocessing["leaves_input_size"] = "crop_pct" in model.preprocessing.assumed
     run, passes, asked = spec.run, spec.pass_settings(role), spec.model
     settings: dict[str, Any] = {"precision": run.precision, "skip_bad_images": passes.skip_bad_images}
     energies = passes.gc_images != 0

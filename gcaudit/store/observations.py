@@ -51,7 +51,7 @@ def save_observation(path: Path, observation: Observation, used: Mapping[str, An
     optional = {name: getattr(evidence, name) for name in _OPTIONAL}
     tensors |= {name: _whole(values) for name, values in optional.items() if values is not None}
     words = {name: getattr(evidence, name) for name in _WORDS} | {"class_names": evidence.class_names}
-    words |= {name: getattr(observation, name) for name in ("seconds", "device", "batch_size")}
+    words |= {name: getattr(observation, name) for name in ("seconds", "device", "batch_size", "left_alone")}
     words["warnings"] = [warning.model_dump() for warning in observation.warnings]
     handle, temporary = -1, Path()
     try:
@@ -103,6 +103,7 @@ def load_observation(path: Path) -> tuple[Observation, dict[str, Any]] | None:
             seconds=words["seconds"],
             device=words["device"],
             batch_size=words["batch_size"],
+            left_alone=words.get("left_alone", 0),
         )
         return observation, json.loads(metadata["used"])
     except (OSError, SafetensorError, KeyError, ValueError):

@@ -1,18 +1,21 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 from cases import TinyNet, tiny_images
 
 import gcaudit
 from gcaudit.audit.blocks import metric_value
+from gcaudit.audit.checks import head_warnings
 from gcaudit.audit.options import OPTIONS
 from gcaudit.audit.run import inspect_model, run_audit
 from gcaudit.audit.spec import AuditSpec
 from gcaudit.encoders.request import ModelRequest
 from gcaudit.errors import AuditError, DataError, RequestError
 from gcaudit.geometry.estimate import Estimate
+from gcaudit.metrics.measuring import evidence_of
 from gcaudit.metrics.table import METRICS
 
 
@@ -130,7 +133,7 @@ def test_shared_images_are_a_warning():
     assert any("share 149 images" in line.message for line in found.warnings)
 
 
-def test_classes_of_one_data_set_are_a_warning_and_of_two_are_not(repository, tmp_path):
+def test_classes_of_equal_names_are_a_warning_also_in_two_data_sets(repository, tmp_path):
     import shutil
 
     bundled = repository / "gcaudit" / "bundled"
@@ -142,12 +145,53 @@ def test_classes_of_one_data_set_are_a_warning_and_of_two_are_not(repository, tm
     one = gcaudit.score("demo", str(tmp_path / "a" / "train.parquet"), str(tmp_path / "a" / "test.parquet"), **options)
     assert any("share 5 classes (T-shirt/top, Trouser, Coat and 2 more)" in line.message for line in one.warnings)
     two = gcaudit.score("demo", str(tmp_path / "a" / "train.parquet"), str(tmp_path / "b" / "train.parquet"), **options)
-    assert not any("classes" in line.message for line in two.warnings)
+    assert any("share 5 classes (T-shirt/top, Trouser, Coat and 2 more)" in line.message for line in two.warnings)
     assert any("share 10 images" in line.message for line in two.warnings)
 
 
 def test_separate_images_are_no_warning(report):
-    assert report.warnings == ()
+    assert not [warning for warning in report.warnings if warning.kind == "shared"]
+
+
+def test_numbers_as_names_are_not_shared_between_data_sets(report):
+    assert set(report.source.class_names) & set(report.target.class_names)
+    assert all(name.isdecimal() for name in report.source.class_names)
+
+
+def labelled(order, count=60, classes=4, wrong=0.0):
+    """Evidence of a head that says the class `order[label]`, but for a share of the images."""
+    labels = np.arange(count) % classes
+    logits = np.eye(classes)[np.asarray(order)[labels]]
+    logits[: int(wrong * count)] = np.eye(classes)[0]
+    return evidence_of(np.random.default_rng(0).normal(size=(count, 3)), labels, logits)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "told"),
+    [
+        (labelled([0, 1, 2, 3]), None),
+        (labelled([0, 1, 2, 3], wrong=0.3), None),
+        (labelled([1, 0, 2, 3]), "right for 0.500 of the images, and for 1.000 with its classes in another order"),
+        (labelled([1, 2, 3, 0]), "right for 0.000 of the images, and for 1.000 with its classes in another order"),
+        (labelled([0, 0, 0, 0]), "right for 0.250 of the images, chance is 0.250"),
+        (labelled([1, 0, 3, 2], count=12), None),
+    ],
+)
+def test_a_head_that_answers_as_if_labels_were_others_is_told(evidence, told):
+    found = head_warnings(evidence)
+    assert [warning.kind for warning in found] == ["head"] * (told is not None)
+    assert told is None or told in found[0].message
+
+
+def test_strict_makes_an_error_of_a_warning():
+    model = TinyNet()
+    del model.pretrained_cfg["mean"]
+    with pytest.raises(RequestError, match=r"preprocessing was assumed: mean .*; leave --strict out to go on"):
+        gcaudit.score(model, tiny_images(), strict=True)
+    source = tiny_images(per_class=25, classes=6)
+    with pytest.raises(RequestError, match="source and target share"):
+        gcaudit.score(TinyNet(), source, (source[0][:149], source[1][:149]), episodes=2, strict=True)
+    assert gcaudit.score("demo", "demo", "demo", episodes=5, strict=True).warnings == ()
 
 
 def test_short_classes_are_a_warning():

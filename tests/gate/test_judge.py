@@ -5,6 +5,7 @@ from reports import changed, only, with_value
 import gcaudit
 from gcaudit.errors import RequestError
 from gcaudit.report.evidence import ReportEvidence
+from gcaudit.report.warnings import warn
 
 
 @pytest.mark.parametrize(
@@ -202,3 +203,33 @@ def test_gates_without_rules_or_baseline_are_told(demo):
         gcaudit.gate(demo, ["source.gc regression <= 1%"])
     with pytest.raises(RequestError, match="--when-unsure of pass, warn, fail"):
         gcaudit.gate(demo, ["source.gc <= 1"], when_unsure="maybe")
+
+
+def test_warnings_of_the_report_can_fail_a_gate(demo):
+    assert gcaudit.gate(demo, no_warnings=True).passed
+    doubtful = demo.model_copy(update={"warnings": (warn("shared", "source and target share 3 images"),)})
+    assert gcaudit.gate(doubtful, ["source.cdnv <= 1"]).passed
+    found = gcaudit.gate(doubtful, ["source.cdnv <= 1"], no_warnings=True)
+    assert [(verdict.metric, verdict.status) for verdict in found.verdicts] == [
+        ("source.cdnv", "passed"),
+        ("warning.shared", "failed"),
+    ]
+    assert not found.passed
+    assert found.verdicts[1].message == "source and target share 3 images"
+
+
+def test_pictures_that_are_prepared_in_another_way_are_not_compared(demo):
+    cropped = changed(demo, "model.preprocessing", crop_pct=0.9)
+    left = changed(cropped, "source", left_alone=7)
+    with pytest.raises(
+        RequestError, match="other preprocessing of source pictures that have the input's size: left alone against resized"
+    ):
+        gcaudit.gate(left, ["source.cdnv regression <= 5%"], cropped)
+    assert gcaudit.gate(changed(demo, "source", left_alone=7), ["source.cdnv regression <= 5%"], demo).passed  # a crop of 1 is none
+    old = demo.model_copy(update={"schema_": "gcaudit.report/1"})
+    turned = demo.model_copy(update={"warnings": (warn("orientation", "3 pictures were turned"),)})
+    with pytest.raises(
+        RequestError, match=r"found other conversion of pictures than gcaudit.report/1 in the baseline \(3 pictures"
+    ):
+        gcaudit.gate(turned, ["source.cdnv regression <= 5%"], old)
+    assert gcaudit.gate(demo, ["source.cdnv regression <= 5%"], old).passed

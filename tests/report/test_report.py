@@ -5,6 +5,7 @@ from pydantic import ValidationError
 from reports import VALUE, make
 
 from gcaudit.report.schema import MetricValue, Report, json_schema
+from gcaudit.report.warnings import warn
 
 
 def test_json_keeps_every_bit():
@@ -32,7 +33,7 @@ def test_nan_and_infinity_never_get_into_a_report(number):
 
 def test_unknown_keys_and_other_versions_are_refused():
     with pytest.raises(ValidationError, match=r"gcaudit\.report/1"):
-        make(schema="gcaudit.report/2")
+        make(schema="gcaudit.report/3")
     with pytest.raises(ValidationError, match="Extra inputs"):
         make(extra=1)
 
@@ -78,3 +79,23 @@ def test_reports_follow_the_exported_schema():
     assert check(schema, content, schema)
     for broken in ({**content, "source": None}, {**content, "schema": "x"}, {**content, "new": 1}, {**content, "warnings": [1]}):
         assert not check(schema, broken, schema)
+
+
+def test_reports_of_the_version_before_are_read():
+    old = json.loads(make(warnings=()).to_json())
+    old |= {"schema": "gcaudit.report/1", "warnings": ["preprocessing was assumed: input 3x224x224"]}
+    old["model"]["preprocessing"]["assumed"] = True
+    del old["source"]["left_alone"], old["source"]["columns"]
+    found = Report.from_json(json.dumps(old))
+    assert [(warning.kind, warning.message) for warning in found.warnings] == [
+        ("other", "preprocessing was assumed: input 3x224x224")
+    ]
+    assert found.model.preprocessing.assumed == ("input_size", "mean", "std")
+    assert found.source.left_alone == 0
+    assert json.loads(found.to_json())["schema"] == "gcaudit.report/1"
+
+
+def test_a_warning_is_of_a_kind_that_exists():
+    assert warn("shared", "{n} of them ({names})", list("abcde")).message == "5 of them (a, b, c and 2 more)"
+    with pytest.raises(KeyError, match="nothing"):
+        warn("nothing", "text")

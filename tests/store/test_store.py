@@ -13,6 +13,7 @@ from gcaudit.audit.run import run_audit
 from gcaudit.audit.spec import AuditSpec
 from gcaudit.errors import RequestError
 from gcaudit.report.evidence import ReportEvidence
+from gcaudit.report.warnings import warn
 from gcaudit.store.results import Store, cell_key, content_hash, observations_folder
 
 
@@ -30,10 +31,13 @@ def store(tmp_path):
     found.close()
 
 
+LINE = warn("left-out", "{n} files were left out ({names})", ["a", "b"])
+
+
 def block_of(report, role="source"):
     influences = {name: values for name, values in report.evidence.influences.items() if name.startswith(role)}
     digests = np.arange(160, dtype=np.uint8).reshape(10, 16)
-    return Block(role, report.blocks()[role], ReportEvidence(influences, {}), digests, "demo", ("a line",), {"device": "cpu"}, 1.5)
+    return Block(role, report.blocks()[role], ReportEvidence(influences, {}), digests, "demo", (LINE,), {"device": "cpu"}, 1.5)
 
 
 def test_blocks_come_back_as_they_were(store, report):
@@ -44,7 +48,7 @@ def test_blocks_come_back_as_they_were(store, report):
     assert (found.role, found.family, found.warnings, found.used, found.seconds) == (
         "source",
         "demo",
-        ("a line",),
+        (LINE,),
         {"device": "cpu"},
         1.5,
     )

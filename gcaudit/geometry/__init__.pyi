@@ -21,6 +21,7 @@ from .jacobian import (
     Estimator as Estimator,
     batch_energies as batch_energies,
     copies_per_image as copies_per_image,
+    never_alone as never_alone,
     vectors_per_image as vectors_per_image,
 )
 from .mixture import SingularCovarianceError as SingularCovarianceError, mixture_probabilities as mixture_probabilities

@@ -260,6 +260,25 @@ def batch_energies(
     return squared_vjps(embeddings, inputs, draw(index, dim, count, seed)) / count
 
 
+def never_alone(images: Tensor, index: Tensor, copies: int) -> tuple[Tensor, Tensor]:
+    """Put an image that would be a batch of one beside itself.
+
+    torch 2.14 on a CPU gives a wrong gradient of batch_norm in eval mode for a batch of one whose gradient comes transposed (convolution,
+    batch_norm, flatten(2).transpose(1, 2)). `tests/geometry/test_jacobian.py` tells when that has been mended.
+
+    Args:
+        images: (N, ...).
+        index: (N,) int64.
+        copies: rows of each image.
+
+    Returns:
+        Images and indices: as given, or the only one twice; what comes of the second is to be left out.
+    """
+    if len(images) * copies != 1:
+        return images, index
+    return torch.cat((images, images)), torch.cat((index, index))
+
+
 def energies(
     embed: Callable[[Tensor], Tensor],
     images: Tensor,
@@ -305,11 +324,13 @@ def energies(
         if estimator == "exact":
             with torch.no_grad():
                 copies = copies_per_image(estimator, embed(given[:1]).shape[-1], len(given), batch_size)
+        count = len(given)
+        given, places = never_alone(given, index[start : start + batch_size], copies)
         x = given.repeat_interleave(copies, 0).requires_grad_()
         with torch.enable_grad():
             z = embed(x)
             if z.ndim != 2 or len(z) != len(x):
                 raise RequestError(f"expected embeddings of shape ({len(x)}, D), found {tuple(z.shape)}")
             options = {"estimator": estimator, "vectors": vectors, "seed": seed, "copies": copies}
-            found.append(batch_energies(z, x, index[start : start + batch_size], **options))  # type: ignore[arg-type]
+            found.append(batch_energies(z, x, places, **options)[:count])  # type: ignore[arg-type]
     return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64)

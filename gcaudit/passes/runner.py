@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from gcaudit.encoders import Encoder, dry_input, fold_batch_norms
 from gcaudit.errors import AuditError, RequestError, one_line
-from gcaudit.geometry import ESTIMATORS, Estimator, batch_energies, copies_per_image, vectors_per_image
+from gcaudit.geometry import ESTIMATORS, Estimator, batch_energies, copies_per_image, never_alone, vectors_per_image
 from gcaudit.passes.batchsize import BatchSize, sizes_to_try
 
 Precision = Literal["float32", "tf32", "bfloat16", "float64"]
@@ -156,6 +156,7 @@ class Runner:
         folded, self.folded = _folded(encoder, encoder.module.to(self.kind))
         self._module = folded.to(self.device)
         self._normalize = encoder.preprocessing.normalizer(self.device, self.kind)
+        self._takes_two = _takes_two(encoder, self._module, self.device)
         self.layout = self._choose_layout()
         self._encode: Callable[..., tuple[Tensor, Tensor | None]] = self._plain
         if settings.compile:
@@ -315,6 +316,9 @@ class Runner:
     def _run(self, pixels: Tensor, index: Tensor, want: bool, logits: bool) -> Outputs:
         x = self._inputs(pixels)
         copies = copies_per_image(self._estimator, self.encoder.dim, len(x), self._sizes[True].size) if want else 1
+        count = len(x)
+        if want and self._takes_two:
+            x, index = never_alone(x, index, copies)
         if copies > 1:
             x = x.repeat_interleave(copies, 0)
         x = x.contiguous(memory_format=self.layout)
@@ -332,8 +336,9 @@ class Runner:
                     seed=self.settings.seed,
                     copies=copies,
                 )
-        scores = None if scores is None else scores.detach()[::copies]
-        return Outputs(z.detach()[::copies], energies, None if scores is None else scores.argmax(1), scores)
+        scores = None if scores is None else scores.detach()[::copies][:count]
+        energies = None if energies is None else energies[:count]
+        return Outputs(z.detach()[::copies][:count], energies, None if scores is None else scores.argmax(1), scores)
 
 
 def _folded(encoder: Encoder, module: nn.Module) -> tuple[nn.Module, int]:
@@ -343,6 +348,16 @@ def _folded(encoder: Encoder, module: nn.Module) -> tuple[nn.Module, int]:
         return fold_batch_norms(module, lambda network: encoder.tap(network, encoder.preprocessing.normalize(blank))[0])
     except Exception:  # it may not be copyable, or take one image only; what ails it otherwise comes up again in the pass
         return module, 0
+
+
+def _takes_two(encoder: Encoder, module: nn.Module, device: torch.device) -> bool:
+    """Tell whether an image that is alone can be put beside itself: a network may be made for one image at a time."""
+    blank = dry_input(encoder.preprocessing.input_size, module).repeat(2, 1, 1, 1).to(device)
+    try:
+        with torch.no_grad():
+            return len(encoder.tap(module, encoder.preprocessing.normalize(blank))[0]) == 2
+    except Exception:  # it may refuse in any way; what ails it otherwise comes up again in the pass
+        return False
 
 
 def _free_memory() -> int:

@@ -124,19 +124,20 @@ def observe_block(spec: AuditSpec, role: Role, images: ImageSet, runner: Runner,
     return make_block(spec, role, images, observation, used_settings(runner, observation))
 
 
-def inspect_model(request: ModelRequest) -> ModelBlock:
+def inspect_model(request: ModelRequest) -> tuple[ModelBlock, tuple[ReportWarning, ...]]:
     """Say what a model is, without looking at any data.
 
     Args:
         request: which, and how.
 
     Returns:
-        The report's block on the model.
+        The report's block on the model, and what a report would say of it.
 
     Raises:
         GcauditError: the file, the architecture or their match is wrong.
     """
-    return model_block(load_encoder(request))
+    encoder = load_encoder(request)
+    return model_block(encoder), encoder.warnings
 
 
 def score(model: Any, source: Any, target: Any = None, *, strict: bool = False, **options: Any) -> Report:

@@ -127,6 +127,8 @@ def _plain_value(value: Any) -> Any:
 
 _NETWORK_OPTIONS = {"in_chans": "in_chans", "gp": "global_pool", "bn_eps": "bn_eps"}
 """Options of timm's training script that change the network, and the arguments of its architectures that they become."""
+_SCRIPTS = {"timm": {"gp", "model_kwargs", "drop_path"}, "torchvision": {"val_crop_size", "val_resize_size"}}
+"""Options that only the training script of one library has: it says whose architecture `model` is."""
 _PREPROCESSING = ("input_size", "img_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
 
 
@@ -164,10 +166,13 @@ def hints_of(content: Mapping[str, Any]) -> Hints:
     arch, source = content.get("arch"), "arch"
     if not isinstance(arch, str):
         arch, source = args.get("model"), "args.model"
+        script = next((family for family, options in _SCRIPTS.items() if options & args.keys()), None)
+        if isinstance(arch, str) and script and ":" not in arch:
+            arch = f"{script}:{arch}"
     arch_args = plain_dict(args.get("model_kwargs"))
     for option, name in _NETWORK_OPTIONS.items():
         value = args.get(option)
-        if isinstance(value, int | float | str) and not isinstance(value, bool):
+        if isinstance(value, int | float | str) and not isinstance(value, bool) and value != "":
             arch_args.setdefault(name, value)
     if not isinstance(arch, str):
         return Hints(None, arch_args, preprocessing_in(args))

@@ -184,8 +184,10 @@ def inspect(
     from gcaudit.audit import inspect_model, model_request
     from gcaudit.render import render_model
 
-    block = inspect_model(model_request(model, **options))
+    block, warnings = inspect_model(model_request(model, **options))
     write_stdout(block.model_dump_json(indent=2) + "\n" if format_ == "json" else render_model(block))
+    for line in warnings:
+        write_stderr(f"gcaudit: warning: {line}")
 
 
 @app.command()

@@ -69,14 +69,24 @@ class Encoder:
         return self.tap(self.module, inputs, logits=logits and self.head_outputs is not None)
 
     def head_weight(self) -> Tensor | None:
-        """Return the weights of the head where it is one linear layer on the embedding.
+        """Return the weights of the head where it is one linear layer on the embedding, which is seen from what it makes of two images.
 
         Returns:
-            (classes, D) float64 on the CPU, or None.
+            (classes, D) float64 on the CPU; None also where a norm, a second head or anything else stands between embedding and logits.
         """
         if self.head_outputs is None or self.tap.side == "output":
             return None
         head = dict(self.module.named_modules()).get(self.tap.layer)
         if not isinstance(head, nn.Linear) or head.weight.shape != (self.head_outputs, self.dim):
             return None
+        if not self._is_whole_head(head):
+            return None
         return head.weight.detach().to("cpu", torch.float64)
+
+    def _is_whole_head(self, head: nn.Linear) -> bool:
+        """Tell whether logits = W z + b."""
+        images = torch.rand(2, *self.preprocessing.input_size, generator=torch.Generator().manual_seed(0)).to(head.weight)
+        with torch.no_grad():
+            embeddings, logits = self.encode(self.preprocessing.normalize(images), logits=True)
+            made = head(embeddings)
+        return logits is not None and made.shape == logits.shape and bool(torch.allclose(made, logits, rtol=1e-3, atol=1e-4))

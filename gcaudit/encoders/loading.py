@@ -121,9 +121,14 @@ _FILE_ARGUMENTS = {"pretrained", "checkpoint_path", "pretrained_cfg", "pretraine
 
 
 def _assemble(request: ModelRequest, checkpoint: Checkpoint, arch: str, warnings: Sequence[ReportWarning] = ()) -> Encoder:
-    hinted = checkpoint.hints.arch_args if arch.startswith(("timm:", "hf-hub:")) else {}  # they are timm's arguments
+    hinted = dict(checkpoint.hints.arch_args) if arch.startswith(("timm:", "hf-hub:")) else {}  # they are timm's arguments
+    norm_eps = hinted.pop("bn_eps", None)  # not an argument of every architecture
     arguments = {key: value for key, value in hinted.items() if key not in _FILE_ARGUMENTS} | dict(request.arch_args)
     architecture = build_architecture(arch, arguments)
+    if isinstance(norm_eps, float):
+        for module in architecture.module.modules():
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                module.eps = norm_eps
     warnings = [*warnings, *_sets_of_weights(checkpoint)]
     config, origin, said = dict(architecture.config), "architecture", set(architecture.said)
     if checkpoint.hints.preprocessing:

@@ -34,6 +34,11 @@ def _cells(ranking: Ranking, table: RankingTable, row: RankedRow) -> list[str]:
 
 def _notes(ranking: Ranking, table: RankingTable) -> list[str]:
     found = [f"{row.model}: {row.reason}" for row in table.rows if row.reason is not None]
+    warned: dict[str, list[str]] = {}
+    for row in table.rows:
+        for warning in row.report.warnings:
+            warned.setdefault(str(warning), []).append(row.model)
+    found += [f"warning: {shorten(models, 3)}: {line}" for line, models in warned.items()]
     if len(table.rows) > 1:
         how = "on the same images or episodes" if table.paired else "not paired"
         found.append(f"models of one letter cannot be told apart at 95% by {ranking.sort} (each pair by itself, {how})")

@@ -278,7 +278,8 @@ def test_estimates_go_into_the_report_unrounded():
 
 
 def test_inspect_looks_at_no_data():
-    assert inspect_model(ModelRequest(TinyNet())).embedding_dim == 6
+    model, warnings = inspect_model(ModelRequest(TinyNet()))
+    assert (model.embedding_dim, warnings) == (6, ())
 
 
 def test_every_option_has_its_line_in_the_docstring():

@@ -124,3 +124,22 @@ def test_channels_are_those_that_the_network_takes(name):
         pytest.skip(f"this timm has no {name}")
     module = timm.create_model(name)
     assert load_encoder(ModelRequest(module, changes={"input_size": (64, 64)})).preprocessing.input_size[0] == 3
+
+
+def test_weights_that_do_not_make_the_logits_are_not_the_heads():
+    assert load_encoder(ModelRequest(TinyNet())).head_weight() is not None
+    for name in ("levit_128s", "deit_tiny_distilled_patch16_224"):
+        module = timm.create_model(name).eval()
+        for norm in module.modules():
+            if isinstance(norm, nn.BatchNorm1d):
+                norm.running_mean.uniform_(-1, 1)
+        assert load_encoder(ModelRequest(module)).head_weight() is None, name
+    assert load_encoder(ModelRequest(timm.create_model("test_resnet"))).head_weight() is not None
+
+
+def test_the_norms_of_timms_script_are_used(tmp_path):
+    state = timm.create_model("test_resnet").state_dict()
+    options = argparse.Namespace(model="test_resnet", bn_eps=0.1)
+    found = load_encoder(ModelRequest(saved(tmp_path / "m.pt", {"state_dict": state, "args": options})))
+    eps = {module.eps for module in found.module.modules() if isinstance(module, nn.BatchNorm2d)}
+    assert eps == {0.1}

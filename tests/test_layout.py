@@ -220,3 +220,14 @@ def test_the_function_gate_wins_over_the_room_of_its_name():
     code = "from gcaudit.gate import parse_rule; import gcaudit.gate.judge, gcaudit; print(gcaudit.gate is gcaudit.gate.__globals__['gate'])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert found.stdout.strip() == "True", found.stderr
+
+
+def test_the_readme_lists_every_warning(repository):
+    from gcaudit.report.warnings import WARNINGS
+
+    text = (repository / "README.md").read_text(encoding="utf-8")
+    for kind, meaning in WARNINGS.items():
+        assert f"| `{kind}` | {meaning} |" in text
+    used = "".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py"))
+    for kind in set(WARNINGS) - {"other"}:
+        assert f'warn("{kind}"' in used or f'("{kind}", "' in used or f'        "{kind}",\n' in used, kind

@@ -2,6 +2,6 @@ from .architectures import published_names as published_names
 from .encoder import Encoder as Encoder
 from .folding import fold_batch_norms as fold_batch_norms
 from .loading import load_encoder as load_encoder
-from .preprocessing import picture_transform as picture_transform
+from .preprocessing import Preprocessing as Preprocessing, picture_transform as picture_transform
 from .request import ModelRequest as ModelRequest
 from .taps import dry_input as dry_input

@@ -22,6 +22,9 @@ from gcaudit.encoders.weights import load_weights, state_digest
 from gcaudit.errors import ArchitectureError, CheckpointError, GcauditError, RequestError, one_line, printable
 from gcaudit.report import ReportWarning, warn
 
+_LARGEST_MEAN = 3
+"""No mean or standard deviation of pixels in [0, 1] is above it."""
+
 
 def load_encoder(request: ModelRequest) -> Encoder:
     """Load a model.
@@ -130,6 +133,11 @@ def _assemble(request: ModelRequest, checkpoint: Checkpoint, arch: str, warnings
             if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                 module.eps = norm_eps
     warnings = [*warnings, *_sets_of_weights(checkpoint)]
+    unused = [key for key in checkpoint.hints.arch_args if key not in hinted and key != "bn_eps" and key not in request.arch_args]
+    unused += ["bn_eps"] if "bn_eps" in checkpoint.hints.arch_args and norm_eps is None else []
+    if unused:
+        line = "{n} options of the script that trained it change the network and were not used ({names}); see --arch-arg"
+        warnings.append(warn("unused-options", line, unused))
     config, origin, said = dict(architecture.config), "architecture", set(architecture.said)
     if checkpoint.hints.preprocessing:
         config = {
@@ -172,6 +180,9 @@ def _finish(
         )
     if set(preprocessing.assumed) & {"input_size", "mean", "std"}:
         warnings = [*warnings, warn("preprocessing", _assumption(preprocessing, architecture.doubt))]
+    if max(map(abs, (*preprocessing.mean, *preprocessing.std))) > _LARGEST_MEAN:
+        line = f"mean {preprocessing.mean[0]:g} and std {preprocessing.std[0]:g} look like those of pixels from 0 to 255, of [0, 1] is expected; divide by 255"
+        warnings = [*warnings, warn("preprocessing", line)]
     module.requires_grad_(False)
     try:
         with torch.no_grad():

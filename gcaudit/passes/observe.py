@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -20,17 +20,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gcaudit.data import DIGEST_BYTES, REMARKS, Batch, ImageSet, fingerprint, stream_batches
+from gcaudit.data import DIGEST_BYTES, Batch, ImageSet, fingerprint, stream_batches
 from gcaudit.encoders import picture_transform
 from gcaudit.errors import AuditError, DataError, RequestError, one_line, shorten
 from gcaudit.geometry import ClassMoments, Evidence, balanced_order, derive_seed, look_counts, relative_error, vectors_per_image
 from gcaudit.passes.collector import OutputCollector, check_finite
+from gcaudit.passes.remarks import Remarks
 from gcaudit.passes.runner import Outputs, Runner
 from gcaudit.report import ReportWarning, warn
 
 _FEW_IMAGES = 256
-_SMALLER, _LARGER = 2, 16
-"""Pictures so many times smaller or larger than the input are hardly what the network was trained on."""
 _MEMORY_SIGNS = ("allocate memory", "ALLOC_FAILED", "unable to find an engine")
 """How the CPU's allocator, cuBLAS and cuDNN say that memory ran out."""
 Progress = Callable[[int], None]
@@ -150,10 +149,7 @@ class _Pass:
         predictions, self.reason = _predictions(runner, images)
         self.collector = OutputCollector(runner, images, predictions, settings.logits)
         self.digests = torch.zeros(size, DIGEST_BYTES, dtype=torch.uint8)
-        self.failures: list[str] = []
-        self.shape: tuple[int, ...] | None = None
-        self.remarks: dict[str, list[int]] = {}
-        self.sizes = torch.zeros(size, 2, dtype=torch.int64)
+        self.remarks = Remarks(images, runner.encoder.preprocessing)
         self.halvings = 0
         self.handled = 0
         self.ends = np.cumsum([len(segment) for segment in self.segments]).tolist()
@@ -171,14 +167,10 @@ class _Pass:
         for _, reason in batch.failures:
             if not self.settings.skip_bad_images:
                 raise DataError(f"{reason}; mend or remove it, or pass --skip-bad-images")
-            self.failures.append(reason)
+            self.remarks.failures.append(reason)
         self.digests[batch.positions] = batch.digests
-        if batch.sizes is not None:
-            self.sizes[batch.positions] = batch.sizes
-        if count := len(batch.positions):
-            self._check_shape(tuple(batch.pixels.shape[1:]))
-        for place, remark in batch.remarks:
-            self.remarks.setdefault(remark, []).append(place)
+        self.remarks.update(batch)
+        count = len(batch.positions)
         start = 0
         while start < count:
             rows = slice(start, start + self.runner.images_per_batch(self.open))
@@ -195,14 +187,6 @@ class _Pass:
         self.handled += count + len(batch.failures)
         if self.open and self.handled in self.ends:
             self.apply_stopping_rule()
-
-    def _check_shape(self, shape: tuple[int, ...]) -> None:
-        wanted = self.runner.encoder.preprocessing.input_size
-        if shape[0] != wanted[0]:
-            found = " x ".join(str(n) for n in shape)
-            hint = "; (H, W, C) images have to be permuted" if shape[-1] == wanted[0] else ""
-            raise DataError(f"expected images ({', '.join(('N', str(wanted[0]), 'H', 'W'))}) for this encoder, found {found}{hint}")
-        self.shape = shape
 
     def _shrink(self, error: Exception) -> None:
         out_of_memory = isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in _MEMORY_SIGNS)
@@ -338,7 +322,7 @@ def observe(runner: Runner, images: ImageSet, settings: PassSettings, progress: 
         seconds=seconds,
         device=str(device),
         batch_size=runner.images_per_batch(wants),
-        left_alone=_left_alone(state),
+        left_alone=state.remarks.left_alone,
     )
 
 
@@ -374,54 +358,8 @@ def _evidence(state: _Pass) -> Evidence:
 
 
 def _warnings(state: _Pass) -> tuple[ReportWarning, ...]:
-    found = []
-    if state.failures:
-        line = f"{{n}} images could not be decoded and were left out; the first: {state.failures[0]}"
-        found.append(warn("left-out", line, state.failures))
-    for remark, places in sorted(state.remarks.items()):
-        found.append(warn(*REMARKS[remark], _first(state, places), len(places)))
-    found += _size_warnings(state)
+    found = state.remarks.warnings()
     if state.halvings:
         batch = state.runner.images_per_batch(state.settings.gc_images != 0)
         found.append(warn("memory", f"memory ran out {state.halvings} times; the batch was halved to {batch}"))
     return tuple(found)
-
-
-def _left_alone(state: _Pass) -> int:
-    preprocessing = state.runner.encoder.preprocessing
-    _, height, width = preprocessing.input_size
-    alike = (state.sizes[:, 0] == width) & (state.sizes[:, 1] == height)
-    return int(alike.sum()) if preprocessing.leaves_input_size else 0
-
-
-def _first(state: _Pass, places: Sequence[int]) -> list[str]:
-    """Name the first three of some places."""
-    return [state.images.reader.where(int(state.images.index[place])) for place in sorted(places)[:3]]
-
-
-def _size_warnings(state: _Pass) -> list[ReportWarning]:
-    """Tell of pictures whose size asks whether the input is right, and of an assumed crop where it mattered."""
-    preprocessing = state.runner.encoder.preprocessing
-    _, height, width = preprocessing.input_size
-    pictures = state.sizes.prod(1) > 0
-    short, edge = state.sizes.min(1).values, min(height, width)
-    found = []
-    for what, chosen in (("smaller", short * _SMALLER < edge), ("larger", short > _LARGER * edge)):
-        places = (pictures & chosen).nonzero().flatten().tolist()
-        if places:
-            sizes = state.sizes[places]
-            shown = " x ".join(str(n) for n in sizes.median(0).values.tolist())
-            line = f"{{n}} pictures are much {what} than the input of {width} x {height} (the middle one {shown}); pass --input-size if training used another"
-            found.append(warn("picture-size", line, _first(state, places), len(places)))
-    if state.shape is not None and state.shape[1:] != (height, width):
-        given = " x ".join(str(n) for n in reversed(state.shape[1:]))
-        line = f"images come as tensors of {given} and are taken as they are, while the preprocessing says {width} x {height}"
-        found.append(warn("picture-size", line))
-    resized = (pictures & ((state.sizes[:, 0] != width) | (state.sizes[:, 1] != height))).nonzero().flatten().tolist()
-    assumed = [part for part in ("crop_pct", "interpolation") if part in preprocessing.assumed]
-    if resized and assumed:
-        values = {"crop_pct": f"crop {preprocessing.crop_pct:.4g}", "interpolation": f"{preprocessing.interpolation} interpolation"}
-        options = " and ".join(f"--{part.replace('_', '-')}" for part in assumed)
-        line = f"{' and '.join(values[part] for part in assumed)} assumed for {{n}} pictures of other sizes than the input; pass {options}"
-        found.append(warn("preprocessing", line, _first(state, resized), len(resized)))
-    return found

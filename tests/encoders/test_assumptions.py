@@ -143,3 +143,16 @@ def test_the_norms_of_timms_script_are_used(tmp_path):
     found = load_encoder(ModelRequest(saved(tmp_path / "m.pt", {"state_dict": state, "args": options})))
     eps = {module.eps for module in found.module.modules() if isinstance(module, nn.BatchNorm2d)}
     assert eps == {0.1}
+
+
+def test_a_mean_of_pixels_from_0_to_255_is_told():
+    changes = {"mean": (123.7, 116.3, 103.5), "std": (58.4, 57.1, 57.4)}
+    (warning,) = load_encoder(ModelRequest(TinyNet(), changes=changes)).warnings
+    assert "look like those of pixels from 0 to 255" in warning.message
+
+
+def test_options_that_cannot_be_used_are_told(tmp_path, factory):
+    options = argparse.Namespace(model="test_resnet", gp="max", bn_eps=0.1)
+    path = saved(tmp_path / "m.pt", {"state_dict": TinyNet().state_dict(), "args": options})
+    (warning,) = load_encoder(ModelRequest(path, arch=factory)).warnings
+    assert (warning.kind, warning.first) == ("unused-options", ("global_pool", "bn_eps"))

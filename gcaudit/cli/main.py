@@ -19,7 +19,7 @@ from gcaudit.cli import audits, zoo  # noqa: F401 - they add their commands to t
 from gcaudit.cli.app import app
 from gcaudit.cli.console import write_stderr
 from gcaudit.cli.heap import keep_freed_memory
-from gcaudit.errors import GcauditError, InterruptedAuditError
+from gcaudit.errors import GcauditError, InterruptedAuditError, printable
 
 
 def run() -> int:
@@ -34,7 +34,7 @@ def run() -> int:
         write_stderr(f"gcaudit: interrupted; {stop}")
         return 130
     except GcauditError as error:
-        write_stderr(f"gcaudit: error: {error}")
+        write_stderr(f"gcaudit: error: {printable(str(error))}")
         return error.exit_code
     except typer.Abort:
         write_stderr("gcaudit: aborted")

@@ -297,3 +297,34 @@ def test_a_suffix_that_says_nothing_of_the_format(tmp_path):
     with pytest.raises(RequestError, match=r"\.parquet; found .*r\.html"):
         choose_format(None, tmp_path / "r.html", RANKING_FORMATS)
     assert choose_format(None, tmp_path / "report") == "table"
+
+
+def test_names_with_line_breaks_stay_on_one_line(run, model, photos, tmp_path):
+    (photos / "class0").rename(photos / "two\nlines")
+    (photos / "two\nlines" / "bad.png").write_bytes(b"no picture")
+    code, _, err = run("score", *model, "-s", photos)
+    assert code == 2
+    assert "two\\nlines" in one_line(err)
+    code, out, err = run("score", *model, "-s", photos, "--skip-bad-images", "--metrics", "cdnv", "-f", "json", "-q")
+    assert code == 0
+    report = Report.from_json(out)
+    assert "two\\nlines" in report.source.class_names
+    assert {warning.kind for warning in report.warnings} == {"renamed", "left-out"}
+    assert len(err.splitlines()) == 2
+
+
+def test_strict_exits_2_and_writes_nothing(run, model, photos, tmp_path):
+    (photos / "class0" / "notes.txt").write_text("no picture")
+    code, out, err = run("score", *model, "-s", photos, "--strict", "-o", tmp_path / "r.json")
+    assert (code, out) == (2, "")
+    assert "1 files in class folders that are no pictures were left out (class0/notes.txt); leave --strict out" in one_line(err)
+    assert not (tmp_path / "r.json").exists()
+
+
+def test_a_gate_can_fail_on_warnings(run, model, photos, tmp_path):
+    (photos / "class0" / "notes.txt").write_text("no picture")
+    assert run("score", *model, "-s", photos, "-q", "-o", tmp_path / "r.json")[0] == 0
+    assert run("gate", tmp_path / "r.json", "-r", "source.cdnv <= 1e9")[0] == 0
+    code, out, _ = run("gate", tmp_path / "r.json", "-r", "source.cdnv <= 1e9", "--no-warnings")
+    assert code == 1
+    assert "FAIL  source: 1 files in class folders that are no pictures" in out

@@ -145,7 +145,7 @@ def preprocessing_in(config: Mapping[str, Any]) -> dict[str, Any]:
     found = {key: value for key, value in found.items() if value not in (None, "")}
     crop, resize = config.get("val_crop_size"), config.get("val_resize_size")  # of torchvision's training script
     if isinstance(crop, int) and isinstance(resize, int) and 0 < crop <= resize:
-        found = {"input_size": [3, crop, crop], "resize_size": resize} | found
+        found = {"input_size": [3, crop, crop]} | found | ({} if "crop_pct" in found else {"resize_size": resize})
     side, channels = found.pop("img_size", None), config.get("in_chans")
     if side is not None and "input_size" not in found:
         sides = side if isinstance(side, list) else [side, side]

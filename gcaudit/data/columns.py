@@ -13,11 +13,7 @@ from gcaudit.errors import DataError, shorten
 from gcaudit.report import ReportWarning, warn
 
 LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "class", "class_label")
-
-
 IMAGE_COLUMNS = ("image", "img", "images", "picture", "pixels", "jpg", "png")
-
-
 MOST_CLASSES = 1_000_000
 
 

@@ -13,8 +13,6 @@ from gcaudit.errors import DataError, shorten
 from gcaudit.report import warn
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif"))
-
-
 SPLIT_NAMES = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
 
 

@@ -175,9 +175,8 @@ def _build_torchvision(name: str, rest: str, arguments: Mapping[str, Any], pretr
     except KeyError:
         known = ", ".join(option.name for option in options)
         raise ArchitectureError(f"expected weights of torchvision's {model} ({known}), found {which!r}") from None
-    preset = weights.transforms()
-    crop, resize = int(preset.crop_size[0]), int(preset.resize_size[0])
-    share, chosen = crop_share(resize, crop), {}
+    config, chosen = _preset(weights), {}
+    crop = config["input_size"][1]
     if model.startswith("vit_") and not pretrained:  # their position embedding has one input size, that of the weights
         crop = arguments.get("image_size", crop)
         chosen = {"image_size": crop}
@@ -187,13 +186,7 @@ def _build_torchvision(name: str, rest: str, arguments: Mapping[str, Any], pretr
         module = torchvision.models.get_model(model, weights=weights if pretrained else None, **{**chosen, **arguments})
     except Exception as error:  # torch.hub and the network raise many kinds
         raise _offline(name, error) if pretrained else _rejected(name, arguments, error) from error
-    config = {
-        "input_size": (3, crop, crop),
-        "mean": tuple(preset.mean),
-        "std": tuple(preset.std),
-        "interpolation": preset.interpolation.value,
-        "crop_pct": share,
-    }
+    config |= {"input_size": (3, crop, crop)}
     presets = {
         (tuple(p.crop_size), tuple(p.resize_size), tuple(p.mean), p.interpolation) for p in (o.transforms() for o in options)
     }
@@ -203,6 +196,36 @@ def _build_torchvision(name: str, rest: str, arguments: Mapping[str, Any], pretr
         doubt = f"torchvision's weights of {model} differ in it, so name yours: {others}"
     said = frozenset(config) if pretrained or which else frozenset[str]()
     return Architecture(name, "torchvision", module.eval(), config, None, said, doubt)
+
+
+def _preset(weights: Any) -> dict[str, Any]:
+    """Write the preprocessing of published weights of torchvision with timm's keys."""
+    preset = weights.transforms()
+    crop, resize = int(preset.crop_size[0]), int(preset.resize_size[0])
+    return {
+        "input_size": (3, crop, crop),
+        "mean": tuple(preset.mean),
+        "std": tuple(preset.std),
+        "interpolation": preset.interpolation.value,
+        "crop_pct": crop_share(resize, crop),
+    }
+
+
+def default_config(name: str) -> Mapping[str, Any]:
+    """Return the preprocessing that goes with an architecture, without building it.
+
+    Args:
+        name: `timm:NAME` or `torchvision:NAME`, which exists.
+
+    Returns:
+        timm's keys.
+    """
+    family, _, model = name.partition(":")
+    if family == "torchvision":
+        return _preset(torchvision.models.get_model_weights(model)["DEFAULT"])
+    config = timm.get_pretrained_cfg(model)
+    found: dict[str, Any] = resolve_data_config({}, pretrained_cfg=config.to_dict() if config else {})  # type: ignore[no-untyped-call]
+    return found
 
 
 def _unknown(name: str, model: str, names: list[str], family: str) -> ArchitectureError:

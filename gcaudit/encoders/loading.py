@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from gcaudit.bundled import bundled_path
 from gcaudit.checkpoints import EMA_CONTAINERS, WEIGHT_SUFFIXES, Checkpoint, read_checkpoint
-from gcaudit.encoders.architectures import Architecture, build_architecture, describe_module, known_names
+from gcaudit.encoders.architectures import Architecture, build_architecture, default_config, describe_module, known_names
 from gcaudit.encoders.encoder import Encoder
 from gcaudit.encoders.preprocessing import PARTS, Preprocessing, override, preprocessing_from
 from gcaudit.encoders.request import ModelRequest
@@ -105,7 +105,7 @@ def _two_families(checkpoint: Checkpoint, names: Sequence[str]) -> list[ReportWa
     """Tell that timm and torchvision both know a bare name and prepare pictures for it in other ways."""
     if len(names) < 2 or set(checkpoint.hints.preprocessing) >= set(PARTS):
         return []
-    found = [preprocessing_from(build_architecture(name, {}).config, name) for name in names]
+    found = [preprocessing_from(default_config(name), name) for name in names]
     others = [part for part in PARTS if getattr(found[0], part) != getattr(found[1], part)]
     told = [part for part in others if part not in checkpoint.hints.preprocessing]
     if not told:
@@ -124,7 +124,8 @@ _FILE_ARGUMENTS = {"pretrained", "checkpoint_path", "pretrained_cfg", "pretraine
 
 
 def _assemble(request: ModelRequest, checkpoint: Checkpoint, arch: str, warnings: Sequence[ReportWarning] = ()) -> Encoder:
-    hinted = dict(checkpoint.hints.arch_args) if arch.startswith(("timm:", "hf-hub:")) else {}  # they are timm's arguments
+    theirs = arch.startswith(("timm:", "hf-hub:"))  # the hints are timm's arguments
+    hinted = dict(checkpoint.hints.arch_args) if theirs else {}
     norm_eps = hinted.pop("bn_eps", None)  # not an argument of every architecture
     arguments = {key: value for key, value in hinted.items() if key not in _FILE_ARGUMENTS} | dict(request.arch_args)
     architecture = build_architecture(arch, arguments)
@@ -133,16 +134,12 @@ def _assemble(request: ModelRequest, checkpoint: Checkpoint, arch: str, warnings
             if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                 module.eps = norm_eps
     warnings = [*warnings, *_sets_of_weights(checkpoint)]
-    unused = [key for key in checkpoint.hints.arch_args if key not in hinted and key != "bn_eps" and key not in request.arch_args]
-    unused += ["bn_eps"] if "bn_eps" in checkpoint.hints.arch_args and norm_eps is None else []
+    unused = [] if theirs else [key for key in checkpoint.hints.arch_args if key not in request.arch_args]
     if unused:
         line = "{n} options of the script that trained it change the network and were not used ({names}); see --arch-arg"
         warnings.append(warn("unused-options", line, unused))
     config, origin, said = dict(architecture.config), "architecture", set(architecture.said)
     if checkpoint.hints.preprocessing:
-        config = {
-            key: value for key, value in config.items() if key != "crop_pct" or "resize_size" not in checkpoint.hints.preprocessing
-        }
         config |= checkpoint.hints.preprocessing
         origin = "checkpoint"
         said |= set(checkpoint.hints.preprocessing)
@@ -194,8 +191,9 @@ def _finish(
                 fit, notes = load_weights(module, checkpoint.tensors, head, request.allow_missing)
                 warnings, head_fits = [*warnings, *notes], fit.head != "absent"
                 module.requires_grad_(False).eval()
-            sample = preprocessing.normalize(torch.zeros_like(blank))
-            embedding, logits = tap(module, sample, logits=head_fits and bool(head))
+            noise = torch.rand(blank.shape, generator=torch.Generator().manual_seed(0)).to(blank)
+            embedding, logits = tap(module, preprocessing.normalize(noise), logits=head_fits and bool(head))
+            linear = tap.side != "output" and _is_linear_head(module, tap, embedding, logits)
     except GcauditError:
         raise
     except Exception as error:  # a network given another input than it was made for may raise anything
@@ -210,6 +208,7 @@ def _finish(
         tap=tap,
         dim=embedding.shape[1],
         head_outputs=logits.shape[1] if logits is not None and classifies else None,
+        linear_head=linear,
         preprocessing=preprocessing,
         spec=printable(architecture.name if isinstance(request.spec, nn.Module) else request.spec),
         arch=architecture.name,
@@ -218,6 +217,14 @@ def _finish(
         checkpoint=checkpoint,
         warnings=tuple(warnings),
     )
+
+
+def _is_linear_head(module: nn.Module, tap: Tap, embedding: Tensor, logits: Tensor | None) -> bool:
+    """Tell whether logits = W z + b: a norm or a second head may stand between embedding and logits."""
+    head = dict(module.named_modules()).get(tap.layer)
+    if not isinstance(head, nn.Linear) or logits is None or head.weight.shape != (logits.shape[-1], embedding.shape[1]):
+        return False
+    return bool(torch.allclose(head(embedding), logits, rtol=1e-3, atol=1e-4))
 
 
 def _head_of(architecture: Architecture, tap: Tap, blank: Tensor) -> tuple[str, ...]:

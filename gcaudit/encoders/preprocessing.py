@@ -212,7 +212,7 @@ def preprocessing_from(
     """Read timm's configuration keys; what is absent is assumed as timm does.
 
     Args:
-        config: input_size, mean, std, interpolation, crop_pct or resize_size (pixels of the shorter edge), crop_mode, each optional.
+        config: input_size, mean, std, interpolation, crop_pct or, before it, resize_size (pixels of the shorter edge), crop_mode, each optional.
         origin: where the configuration comes from.
         channels: of the encoder; those of input_size when None.
         said: keys that the checkpoint or the user has said; None takes those that are there.
@@ -232,7 +232,7 @@ def preprocessing_from(
         mean, guessed_mean = _numbers(config.get("mean") or IMAGENET_DEFAULT_MEAN, channels)
         std, guessed_std = _numbers(config.get("std") or IMAGENET_DEFAULT_STD, channels)
         resize = config.get("resize_size")
-        crop_pct = float(config.get("crop_pct") or (crop_share(int(resize), size[1]) if resize else 0.875))
+        crop_pct = crop_share(int(resize), size[1]) if resize else float(config.get("crop_pct") or 0.875)
     except (TypeError, ValueError, OverflowError) as error:
         raise RequestError(f"expected numbers as preprocessing in the {origin}, found {one_line(error)}") from None
     known = {key for key in (PARTS if said is None else said) if config.get(key) is not None}

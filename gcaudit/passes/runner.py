@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -156,13 +157,22 @@ class Runner:
         folded, self.folded = _folded(encoder, encoder.module.to(self.kind))
         self._module = folded.to(self.device)
         self._normalize = encoder.preprocessing.normalizer(self.device, self.kind)
-        self._takes_two = _takes_two(encoder, self._module, self.device)
         self.layout = self._choose_layout()
         self._encode: Callable[..., tuple[Tensor, Tensor | None]] = self._plain
         if settings.compile:
             self._encode = _compiled(self._plain)
         self._sizes = {want: self._batch_size(want) for want in (False, True)}
         self._graph_measured = False
+
+    @cached_property
+    def _takes_two(self) -> bool:
+        """Whether an image that is alone can be put beside itself: a network may be made for one image at a time."""
+        blank = dry_input(self.encoder.preprocessing.input_size, self._module).repeat(2, 1, 1, 1)
+        try:
+            with torch.no_grad():
+                return len(self._plain(blank.contiguous(memory_format=self.layout), False)[0]) == 2
+        except Exception:  # it may refuse in any way; what ails it otherwise comes up again in the pass
+            return False
 
     def _choose_layout(self) -> torch.memory_format:
         """Channels last is faster for convolutions on CPUs, and on tensor cores; the float32 kernels of cuDNN like it less.
@@ -317,7 +327,7 @@ class Runner:
         x = self._inputs(pixels)
         copies = copies_per_image(self._estimator, self.encoder.dim, len(x), self._sizes[True].size) if want else 1
         count = len(x)
-        if want and self._takes_two:
+        if want and count * copies == 1 and self._takes_two:
             x, index = never_alone(x, index, copies)
         if copies > 1:
             x = x.repeat_interleave(copies, 0)
@@ -348,16 +358,6 @@ def _folded(encoder: Encoder, module: nn.Module) -> tuple[nn.Module, int]:
         return fold_batch_norms(module, lambda network: encoder.tap(network, encoder.preprocessing.normalize(blank))[0])
     except Exception:  # it may not be copyable, or take one image only; what ails it otherwise comes up again in the pass
         return module, 0
-
-
-def _takes_two(encoder: Encoder, module: nn.Module, device: torch.device) -> bool:
-    """Tell whether an image that is alone can be put beside itself: a network may be made for one image at a time."""
-    blank = dry_input(encoder.preprocessing.input_size, module).repeat(2, 1, 1, 1).to(device)
-    try:
-        with torch.no_grad():
-            return len(encoder.tap(module, encoder.preprocessing.normalize(blank))[0]) == 2
-    except Exception:  # it may refuse in any way; what ails it otherwise comes up again in the pass
-        return False
 
 
 def _free_memory() -> int:

@@ -26,6 +26,7 @@ from gcaudit.store import (
     observations_folder,
 )
 from gcaudit.zoo.engine import Engine, Failure, Task
+from gcaudit.zoo.names import place_title
 
 
 @final
@@ -48,7 +49,7 @@ class CellRequest:
     @property
     def title(self) -> str:
         """Such as `resnet18: cifar10 -> dtd`."""
-        return f"{self.model}: {self.source}" + ("" if self.target is None else f" -> {self.target}")
+        return f"{self.model}: {place_title(self.source, self.target)}"
 
     @property
     def key(self) -> str:

@@ -119,3 +119,16 @@ def data_title(spec: str) -> str:
         return spec.removeprefix("hf:").rpartition("/")[2]
     path = Path(spec.rpartition(":")[2])
     return path.parent.name if path.suffix == ".parquet" and path.parent.name else path.stem or spec
+
+
+def place_title(source: str, target: str | None) -> str:
+    """Name a source and a target together.
+
+    Args:
+        source: its name.
+        target: its name, or None.
+
+    Returns:
+        Such as `cifar10 -> dtd`.
+    """
+    return source if target is None else f"{source} -> {target}"

@@ -12,6 +12,7 @@ from gcaudit.geometry import NORMAL_95
 from gcaudit.metrics import Metric, find_metric, find_metrics
 from gcaudit.report import MetricValue, Report
 from gcaudit.zoo.cells import CellResult
+from gcaudit.zoo.names import place_title
 
 
 @final
@@ -58,8 +59,7 @@ class RankingTable:
     @property
     def place(self) -> str:
         """Such as `cifar10 -> dtd (input 3x32x32)`."""
-        where = self.source if self.target is None else f"{self.source} -> {self.target}"
-        return where + (f" ({self.condition})" if self.condition else "")
+        return place_title(self.source, self.target) + (f" ({self.condition})" if self.condition else "")
 
 
 @final

@@ -13,6 +13,7 @@ from gcaudit.geometry import Agreement, agreement
 from gcaudit.metrics import Role, find_metric
 from gcaudit.report import Report
 from gcaudit.zoo.cells import CellRequest, CellResult
+from gcaudit.zoo.names import place_title
 
 _FEWEST = 3
 
@@ -59,7 +60,7 @@ class Prediction:
     @property
     def place(self) -> str:
         """Such as `cifar10 -> dtd`."""
-        return self.source if self.target is None else f"{self.source} -> {self.target}"
+        return place_title(self.source, self.target)
 
 
 def metric_truth(rule: Rule, results: Sequence[CellResult]) -> Truth:

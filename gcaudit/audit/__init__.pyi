@@ -1,5 +1,5 @@
+from .block import Block as Block
 from .blocks import (
-    Block as Block,
     assemble_report as assemble_report,
     make_block as make_block,
     metric_value as metric_value,
@@ -20,6 +20,7 @@ from .run import (
     check_request as check_request,
     check_target as check_target,
     inspect_model as inspect_model,
+    refuse_warnings as refuse_warnings,
     run_audit as run_audit,
 )
 from .spec import AuditSpec as AuditSpec, model_request as model_request

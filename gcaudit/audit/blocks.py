@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any, final
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from gcaudit.audit.block import Block
 from gcaudit.audit.checks import head_warnings
+from gcaudit.audit.shared import shared_warnings
 from gcaudit.audit.spec import AuditSpec
 from gcaudit.data import ImageSet
 from gcaudit.encoders import Encoder
@@ -29,34 +28,7 @@ from gcaudit.report import (
     ReportEvidence,
     ReportWarning,
     Timing,
-    warn,
 )
-
-
-@final
-@dataclasses.dataclass(frozen=True)
-class Block:
-    """What was measured on one data set with one model.
-
-    Attributes:
-        role: of the data set.
-        data: its part of the report.
-        evidence: arrays behind the numbers.
-        digests: (N, 16) uint8 digests of the images, to find those that two data sets share.
-        family: what the class names belong to; equal names of one family are the same class.
-        warnings: what the report should say.
-        used: how the pass was run: device, batch size, versions.
-        seconds: wall time of the pass.
-    """
-
-    role: Role
-    data: DataBlock
-    evidence: ReportEvidence
-    digests: NDArray[np.uint8]
-    family: str
-    warnings: tuple[ReportWarning, ...]
-    used: Mapping[str, Any]
-    seconds: float
 
 
 def model_block(encoder: Encoder, input_space: str = "pixel") -> ModelBlock:
@@ -150,6 +122,7 @@ def make_block(spec: AuditSpec, role: Role, images: ImageSet, observation: Obser
         data=data,
         evidence=_role_evidence(role, observation, estimates),
         digests=observation.digests.numpy(),
+        perceptual=observation.perceptual.numpy(),
         family=images.family,
         warnings=tuple(warning.about(role) for warning in (*observation.warnings, *head)),
         used=used,
@@ -198,7 +171,14 @@ def metric_value(estimate: Estimate) -> MetricValue:
 
 
 def assemble_report(
-    spec: AuditSpec, model: ModelBlock, source: Block, target: Block | None, *, warnings: tuple[ReportWarning, ...], seconds: float
+    spec: AuditSpec,
+    model: ModelBlock,
+    source: Block,
+    target: Block | None = None,
+    *,
+    warnings: tuple[ReportWarning, ...],
+    seconds: float,
+    target_images: ImageSet | None = None,
 ) -> Report:
     """Put a report together.
 
@@ -209,6 +189,7 @@ def assemble_report(
         target: measured on the target, or None.
         warnings: about the model and the data sets.
         seconds: how long it took in all.
+        target_images: the target's images, to name those that the source has too.
 
     Returns:
         The report, with the blocks' evidence.
@@ -216,7 +197,8 @@ def assemble_report(
     blocks = (source,) if target is None else (source, target)
     lines = [*warnings, *(line for block in blocks for line in block.warnings)]
     if target is not None:
-        lines += shared_warnings(source, target)
+        whole = target_images is not None and len(target_images.labels) == len(target.digests)  # none was left out
+        lines += shared_warnings(source, target, target_images.where if target_images is not None and whole else None)
     images = sum(block.data.images for block in blocks)
     report = Report(
         schema=SCHEMA,
@@ -249,40 +231,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value if isinstance(value, str | int | float | bool | None) else repr(value)
-
-
-def shared_warnings(source: Block, target: Block) -> list[ReportWarning]:
-    """Tell of classes and images that source and target share: few-shot accuracy on them is not transfer.
-
-    Args:
-        source: measured on the source.
-        target: measured on the target.
-
-    Returns:
-        A warning for classes, and one for images.
-    """
-    found = []
-    known = {_plain_name(name) for name in source.data.class_names}
-    shared = [name for name in target.data.class_names if _plain_name(name) in known]
-    # numbers as names say nothing across data sets
-    shared = [name for name in shared if source.family == target.family or not name.isdecimal()]
-    if shared:
-        line = (
-            "source and target share {n} classes ({names}): few-shot accuracy on classes the model was trained on is not transfer"
-        )
-        found.append(warn("shared", line, shared))
-    images = _shared_rows(source.digests, target.digests)
-    if images:
-        line = "source and target share {n} images: accuracy on images the model was trained on is not transfer"
-        found.append(warn("shared", line, count=images))
-    return found
-
-
-def _plain_name(name: str) -> str:
-    return name.casefold().replace("_", " ").replace("-", " ").strip()
-
-
-def _shared_rows(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> int:
-    """Count the distinct rows that two tables of bytes share."""
-    first, second = (np.unique(np.ascontiguousarray(table).view(f"V{table.shape[1]}")) for table in (a, b))
-    return len(first) + len(second) - len(np.unique(np.concatenate([first, second])))

@@ -6,7 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from gcaudit.audit.blocks import Block, assemble_report, make_block, model_block, used_settings
+from gcaudit.audit.block import Block
+from gcaudit.audit.blocks import assemble_report, make_block, model_block, used_settings
 from gcaudit.audit.spec import AuditSpec
 from gcaudit.data import ImageSet, open_data
 from gcaudit.encoders import ModelRequest, load_encoder
@@ -97,7 +98,15 @@ def run_audit(spec: AuditSpec, progress: ProgressBar = no_bar, *, strict: bool =
     on_target = None if target is None else observe_block(spec, "target", target, runner, progress)
     model = model_block(encoder, spec.run.input_space)
     seconds = time.perf_counter() - began
-    report = assemble_report(spec, model, on_source, on_target, warnings=(*warnings, *encoder.warnings), seconds=seconds)
+    report = assemble_report(
+        spec,
+        model,
+        on_source,
+        on_target,
+        warnings=(*warnings, *encoder.warnings),
+        seconds=seconds,
+        target_images=target,
+    )
     if strict:
         refuse_warnings(report.warnings)
     return report

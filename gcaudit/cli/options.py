@@ -45,7 +45,7 @@ MaxRegression = Annotated[
 WhenUnsure = Annotated[str | None, option("--when-unsure", panel=GATE, text="too close to call means: pass, warn or fail")]
 AllowMismatch = Annotated[bool, option("--allow-mismatch", panel=GATE, text="compare what may not be compared, with a warning")]
 NoWarnings = Annotated[bool, option("--no-warnings", panel=GATE, text="fail on any warning of the report")]
-Strict = Annotated[bool, option("--strict", panel=OUT, text="refuse what would be a warning: exit code 2")]
+Strict = Annotated[bool, option("--strict", panel=OUT, text="refuse what would be a warning")]
 Junit = Annotated[Path | None, option("--junit", panel=GATE, text="also write the verdicts as JUnit XML", metavar="FILE")]
 
 

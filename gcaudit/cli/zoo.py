@@ -12,7 +12,7 @@ import typer
 from gcaudit.audit import DATA, RUN
 from gcaudit.cli.app import app
 from gcaudit.cli.console import check_writable, choose_format, write_atomically, write_output, write_stderr, write_stdout
-from gcaudit.cli.options import OUT, Output, Quiet, option, takes
+from gcaudit.cli.options import OUT, Output, Quiet, Strict, option, takes
 from gcaudit.errors import RequestError
 from gcaudit.progress import progress_board
 from gcaudit.render import RANKING_FORMATS
@@ -69,6 +69,7 @@ def compare(
         option("--format", "-f", panel=OUT, text="table, json, markdown, csv or parquet; by default as --output's suffix says"),
     ] = None,
     output: Output = None,
+    strict: Strict = False,
     quiet: Quiet = False,
 ) -> None:
     """Rank checkpoints: which of them should I fine-tune for my data? Resumes where it was stopped."""
@@ -86,6 +87,7 @@ def compare(
         truth=truth,
         refresh=refresh,
         keep=keep_embeddings,
+        strict=strict,
         engine=engine,
         address=address,
         gpus=gpus,

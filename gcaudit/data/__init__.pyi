@@ -4,5 +4,6 @@ from .hub import prepare_hub as prepare_hub
 from .image_set import ImageSet as ImageSet
 from .known import KNOWN as KNOWN
 from .opening import open_data as open_data
+from .perceptual import PERCEPTUAL_BYTES as PERCEPTUAL_BYTES, near_rows as near_rows
 from .pictures import REMARKS as REMARKS
 from .request import DataRequest as DataRequest

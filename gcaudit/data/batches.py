@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from gcaudit.data.perceptual import PERCEPTUAL_BYTES, perceptual_hash
 from gcaudit.data.pictures import open_picture
 from gcaudit.data.readers import ItemReader, Reader
 from gcaudit.errors import AuditError, GcauditError, one_line
@@ -32,6 +33,7 @@ class Batch:
         pixels: (N, C, H, W), uint8 or floating point in [0, 1].
         positions: (N,) int64 places in the image set.
         digests: (N, 16) uint8 digests of the encoded images.
+        perceptual: (N, 32) uint8 hashes of what the images look like.
         failures: places and reasons of images that could not be decoded.
         sizes: (N, 2) int64 width and height of pictures before they were resized; 0 of tensors.
         remarks: places and keys of `REMARKS`: what else happened to pictures.
@@ -40,6 +42,7 @@ class Batch:
     pixels: Tensor
     positions: Tensor
     digests: Tensor
+    perceptual: Tensor
     failures: tuple[tuple[int, str], ...]
     sizes: Tensor | None = None
     remarks: tuple[tuple[int, str], ...] = ()
@@ -55,6 +58,7 @@ class _Item:
     position: int
     pixels: Tensor | None
     digest: bytes
+    perceptual: bytes = b""
     failure: str = ""
     size: tuple[int, int] = (0, 0)
     remarks: tuple[str, ...] = ()
@@ -117,19 +121,21 @@ class _Items(Dataset[_Item]):
             remarks: tuple[str, ...] = ()
             if isinstance(raw, Tensor):
                 pixels = _check_pixels(raw)
+                perceptual = perceptual_hash(pixels)
             else:
                 picture, remarks = open_picture(raw, turn=self.turn)
                 pixels, size = self.transform(picture), picture.size
+                perceptual = perceptual_hash(picture)
             if self.kind not in (None, _kind(pixels)):
                 raise ValueError(f"expected images of one size, {self.kind}, found {_kind(pixels)}")
-            return _Item(position, pixels, digest, "", size, remarks)
+            return _Item(position, pixels, digest, perceptual, "", size, remarks)
         except GcauditError as error:
-            return _Item(position, None, digest, str(error))
+            return _Item(position, None, digest, failure=str(error))
         except Exception as error:  # decoders raise many kinds on damaged files
             text = one_line(error)
             # PIL's message for unknown bytes names an object in memory, which tells nobody anything
             text = "these bytes are no picture" if text.startswith("cannot identify image file") else text
-            return _Item(position, None, digest, f"{self.reader.where(row)}: {text}")
+            return _Item(position, None, digest, failure=f"{self.reader.where(row)}: {text}")
 
 
 def _collate(items: Sequence[_Item]) -> Batch:
@@ -137,10 +143,15 @@ def _collate(items: Sequence[_Item]) -> Batch:
     good = [(item, item.pixels) for item in items if item.pixels is not None]
     stacked = torch.stack([pixels for _, pixels in good]) if good else torch.zeros(0, 1, 1, 1)
     positions = torch.tensor([item.position for item, _ in good], dtype=torch.int64)
-    digests = np.frombuffer(b"".join(item.digest for item, _ in good), dtype=np.uint8).reshape(-1, DIGEST_BYTES)
+    digests = _rows([item.digest for item, _ in good], DIGEST_BYTES)
+    perceptual = _rows([item.perceptual for item, _ in good], PERCEPTUAL_BYTES)
     sizes = torch.tensor([item.size for item, _ in good], dtype=torch.int64).reshape(-1, 2)
     remarks = tuple((item.position, remark) for item, _ in good for remark in item.remarks)
-    return Batch(stacked, positions, torch.from_numpy(digests.copy()), tuple(failures), sizes, remarks)
+    return Batch(stacked, positions, digests, perceptual, tuple(failures), sizes, remarks)
+
+
+def _rows(parts: Sequence[bytes], width: int) -> Tensor:
+    return torch.from_numpy(np.frombuffer(b"".join(parts), dtype=np.uint8).reshape(-1, width).copy())
 
 
 def _start_worker(_number: int) -> None:

@@ -43,6 +43,17 @@ class ImageSet:
     warnings: tuple[ReportWarning, ...] = ()
     columns: tuple[str, str] | None = None
 
+    def where(self, place: int) -> str:
+        """Say where an image comes from.
+
+        Args:
+            place: of the image, in 0..N-1.
+
+        Returns:
+            As its reader says.
+        """
+        return self.reader.where(int(self.index[place]))
+
     @property
     def counts(self) -> Tensor:
         """(K,) images of each class."""

@@ -111,8 +111,7 @@ def check_finite(images: ImageSet, values: Tensor, what: str, places: Tensor) ->
         return
     bad = (~torch.isfinite(values)).flatten(1).any(1).nonzero()
     if len(bad):
-        row = int(images.index[places[int(bad[0])]])
         raise AuditError(
-            f"expected a finite {what}, found NaN or inf for {images.reader.where(row)}; "
+            f"expected a finite {what}, found NaN or inf for {images.where(int(places[int(bad[0])]))}; "
             "try --precision float64, or check the weights"
         )

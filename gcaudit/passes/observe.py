@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gcaudit.data import DIGEST_BYTES, Batch, ImageSet, fingerprint, stream_batches
+from gcaudit.data import DIGEST_BYTES, PERCEPTUAL_BYTES, Batch, ImageSet, fingerprint, stream_batches
 from gcaudit.encoders import picture_transform
 from gcaudit.errors import AuditError, DataError, RequestError, one_line, shorten
 from gcaudit.geometry import ClassMoments, Evidence, balanced_order, derive_seed, look_counts, relative_error, vectors_per_image
@@ -76,6 +76,7 @@ class Observation:
     Attributes:
         evidence: for the metrics.
         digests: (N, 16) uint8 digests of the encoded images, to find images that two data sets share.
+        perceptual: (N, 32) uint8 hashes of what they look like, to find images that are nearly the same.
         warnings: what the report should say.
         seconds: wall time of the pass.
         device: where it ran.
@@ -85,6 +86,7 @@ class Observation:
 
     evidence: Evidence
     digests: Tensor
+    perceptual: Tensor
     warnings: tuple[ReportWarning, ...]
     seconds: float
     device: str
@@ -149,6 +151,7 @@ class _Pass:
         predictions, self.reason = _predictions(runner, images)
         self.collector = OutputCollector(runner, images, predictions, settings.logits)
         self.digests = torch.zeros(size, DIGEST_BYTES, dtype=torch.uint8)
+        self.perceptual = torch.zeros(size, PERCEPTUAL_BYTES, dtype=torch.uint8)
         self.remarks = Remarks(images, runner.encoder.preprocessing)
         self.halvings = 0
         self.handled = 0
@@ -169,6 +172,7 @@ class _Pass:
                 raise DataError(f"{reason}; mend or remove it, or pass --skip-bad-images")
             self.remarks.failures.append(reason)
         self.digests[batch.positions] = batch.digests
+        self.perceptual[batch.positions] = batch.perceptual
         self.remarks.update(batch)
         count = len(batch.positions)
         start = 0
@@ -318,6 +322,7 @@ def observe(runner: Runner, images: ImageSet, settings: PassSettings, progress: 
     return Observation(
         evidence=evidence,
         digests=state.digests[state.seen],
+        perceptual=state.perceptual[state.seen],
         warnings=_warnings(state),
         seconds=seconds,
         device=str(device),

@@ -103,7 +103,7 @@ class Remarks:
     def _warn(self, kind: str, line: str, group: str) -> ReportWarning:
         """Make a warning of a group of images."""
         found = self._groups[group]
-        where = [self._images.reader.where(int(self._images.index[place])) for place in found.places]
+        where = [self._images.where(place) for place in found.places]
         return warn(kind, line, where, found.count)
 
     def _size_warnings(self) -> list[ReportWarning]:

@@ -20,6 +20,9 @@ from gcaudit.metrics import Role
 from gcaudit.report import SCHEMA, ModelBlock, ReportWarning
 from gcaudit.store.results import content_hash
 
+OBSERVATION = "gcaudit.observation/2"
+"""Version of what a pass keeps."""
+
 
 @final
 @dataclass(frozen=True)
@@ -145,7 +148,7 @@ def observation_key(identity: ModelIdentity, spec: AuditSpec, role: Role, data: 
     arch = model.arch.rpartition(":")[2] if identity.code else model.arch
     how = [{key: repr(value) for key, value in asked.arch_args.items()}, asked.ema, asked.allow_missing]
     weights = [model.sha256, model.container, arch, identity.code, how]
-    return content_hash([SCHEMA, weights, model.layer, model.embedding, preprocessing, data, energies, settings])
+    return content_hash([SCHEMA, OBSERVATION, weights, model.layer, model.embedding, preprocessing, data, energies, settings])
 
 
 def block_key(observation: str, spec: AuditSpec, role: Role) -> str:

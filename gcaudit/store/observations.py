@@ -17,8 +17,8 @@ from gcaudit.errors import AuditError, one_line
 from gcaudit.geometry import ClassMoments, Evidence, Rows
 from gcaudit.passes import Observation
 from gcaudit.report import ReportWarning
+from gcaudit.store.identity import OBSERVATION
 
-_FORMAT = "gcaudit.observation/1"
 _OPTIONAL = ("energies", "energy_rows", "predictions", "logits", "head_weight")
 _WORDS = ("fingerprint", "estimator", "vectors", "predictions_reason", "logits_reason", "head_reason")
 
@@ -44,6 +44,7 @@ def save_observation(path: Path, observation: Observation, used: Mapping[str, An
         "embeddings": _whole(evidence.embeddings),
         "labels": evidence.labels,
         "digests": observation.digests,
+        "perceptual": observation.perceptual,
         "moments.counts": evidence.moments.counts,
         "moments.means": evidence.moments.means,
         "moments.squares": evidence.moments.squares,
@@ -60,7 +61,7 @@ def save_observation(path: Path, observation: Observation, used: Mapping[str, An
         os.close(handle)
         temporary = Path(name)
         save_file(
-            tensors, temporary, metadata={"format": _FORMAT, "observation": json.dumps(words), "used": json.dumps(dict(used))}
+            tensors, temporary, metadata={"format": OBSERVATION, "observation": json.dumps(words), "used": json.dumps(dict(used))}
         )
         temporary.chmod(0o644)
         temporary.replace(path)
@@ -82,7 +83,7 @@ def load_observation(path: Path) -> tuple[Observation, dict[str, Any]] | None:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != _FORMAT:
+            if metadata.get("format") != OBSERVATION:
                 return None
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
         words = json.loads(metadata["observation"])
@@ -99,6 +100,7 @@ def load_observation(path: Path) -> tuple[Observation, dict[str, Any]] | None:
         observation = Observation(
             evidence=evidence,
             digests=tensors["digests"],
+            perceptual=tensors["perceptual"],
             warnings=tuple(ReportWarning.model_validate(entry) for entry in words["warnings"]),
             seconds=words["seconds"],
             device=words["device"],

@@ -160,7 +160,7 @@ class Store:
         }
         arrays = {f"influence/{name}": values.astype(np.float32) for name, values in block.evidence.influences.items()}
         buffer = io.BytesIO()
-        np.savez(buffer, digests=block.digests, **arrays)  # type: ignore[arg-type]
+        np.savez(buffer, digests=block.digests, perceptual=block.perceptual, **arrays)  # type: ignore[arg-type]
         row = (key, observation, block.role, block.seconds, json.dumps(content), buffer.getvalue())
         with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO blocks VALUES (?, ?, ?, ?, ?, ?)", row)
@@ -173,13 +173,29 @@ class Store:
         """
         return self._db.execute("SELECT 1 FROM blocks WHERE key = ?", (key,)).fetchone() is not None
 
-    def has_report(self, key: str) -> bool:
-        """Tell whether a report is there.
+    def get_warnings(self, key: str) -> tuple[ReportWarning, ...] | None:
+        """Look up what a report says, without reading the rest of it.
 
         Args:
             key: of the cell.
+
+        Returns:
+            Its warnings; None when it is not there.
         """
-        return self._db.execute("SELECT 1 FROM cells WHERE key = ?", (key,)).fetchone() is not None
+        row = self._db.execute("SELECT json_extract(report, '$.warnings') FROM cells WHERE key = ?", (key,)).fetchone()
+        return None if row is None else _warnings(row[0])
+
+    def get_block_warnings(self, key: str) -> tuple[ReportWarning, ...]:
+        """Look up what a block says, without reading the rest of it.
+
+        Args:
+            key: of its content.
+
+        Returns:
+            Its warnings; none when it is not there.
+        """
+        row = self._db.execute("SELECT json_extract(content, '$.warnings') FROM blocks WHERE key = ?", (key,)).fetchone()
+        return () if row is None else _warnings(row[0])
 
     def get_block(self, key: str, influences: Collection[str] | None = None) -> Block | None:
         """Look a block up.
@@ -197,8 +213,8 @@ class Store:
         role, seconds, text, raw = row
         content = json.loads(text)
         with np.load(io.BytesIO(raw), allow_pickle=False) as file:
-            digests = file["digests"]
-            names = [name.removeprefix("influence/") for name in file.files if name != "digests"]
+            digests, perceptual = file["digests"], file["perceptual"]
+            names = [name.removeprefix("influence/") for name in file.files if name.startswith("influence/")]
             wanted = [name for name in names if influences is None or name in influences]
             found = {name: file[f"influence/{name}"].astype(np.float64) for name in wanted}
         return Block(
@@ -206,6 +222,7 @@ class Store:
             data=DataBlock.model_validate(content["data"]),
             evidence=ReportEvidence(found, {}),
             digests=digests,
+            perceptual=perceptual,
             family=content["family"],
             warnings=tuple(ReportWarning.model_validate(entry) for entry in content["warnings"]),
             used=content["used"],
@@ -372,6 +389,10 @@ class Store:
             if path.stem not in needed:
                 path.unlink(missing_ok=True)
         return removed
+
+
+def _warnings(text: str) -> tuple[ReportWarning, ...]:
+    return tuple(ReportWarning.model_validate(entry) for entry in json.loads(text))
 
 
 def observations_folder(store: Path) -> Path:

@@ -6,13 +6,13 @@ new target costs no second look at the source.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
-from gcaudit.audit import AuditSpec, Block, assemble_report, check_target
+from gcaudit.audit import AuditSpec, Block, assemble_report, check_target, refuse_warnings
 from gcaudit.data import DataRequest, ImageSet, content_key, open_data
-from gcaudit.errors import GcauditError, printable
+from gcaudit.errors import GcauditError, RequestError, printable
 from gcaudit.metrics import Role
 from gcaudit.report import Report, ReportWarning
 from gcaudit.store import (
@@ -87,10 +87,18 @@ class _Plan:
     request: CellRequest
     identity: ModelIdentity | None = None
     keys: dict[Role, str] | None = None
+    target_images: ImageSet | None = None
     warnings: tuple[ReportWarning, ...] = ()
     reason: str | None = None
     fresh: bool = False
     done: bool = False
+
+    def refuse(self, warnings: Sequence[ReportWarning]) -> None:
+        """Take warnings as a reason for which the cell cannot be done."""
+        try:
+            refuse_warnings(warnings)
+        except RequestError as error:
+            self.reason = str(error)
 
 
 Note = Callable[[CellResult, int, int], None]
@@ -134,6 +142,7 @@ class Scheduler:
         *,
         refresh: bool = False,
         keep: bool = False,
+        strict: bool = False,
         influences: Collection[str] | None = None,
     ) -> None:
         """Make ready.
@@ -143,10 +152,11 @@ class Scheduler:
             engine: that does the work.
             refresh: measure again what is there.
             keep: keep embeddings.
+            strict: let cells fail whose reports would have warnings.
             influences: which the reports are given, as `ROLE.METRIC`; None for all, which takes much memory where cells are many.
         """
         self._store, self._engine = store, engine
-        self._refresh, self._keep, self._influences = refresh, keep, influences
+        self._refresh, self._keep, self._strict, self._influences = refresh, keep, strict, influences
         self._fresh: set[str] = set()
         self._observations: dict[str, str] = {}
 
@@ -231,7 +241,11 @@ class Scheduler:
                     plan.warnings += tuple(warning.about(role) for warning in images.warnings)
                     if role == "target":
                         plan.warnings += check_target(spec, images)
+                        plan.target_images = images
+                plan.warnings += plan.identity.warnings
                 plan.keys = keys
+                if self._strict:
+                    plan.refuse(plan.warnings)
             except GcauditError as error:
                 plan.reason = str(error)
 
@@ -287,21 +301,39 @@ class Scheduler:
         if not ready:
             return False
         plan.fresh = any(key in self._fresh for key in keys.values())
-        if plan.fresh or not self._store.has_report(cell_key(keys["source"], keys.get("target"))):
-            found = {role: self._store.get_block(key) for role, key in keys.items()}
-            source, target = found["source"], found.get("target")
-            if source is None:
-                return False
-            model = plan.identity.model.model_copy(update={"spec": printable(str(request.spec.model.spec))})
-            preprocessing = model.preprocessing.model_copy(update={"input_space": request.spec.run.input_space})
-            model = model.model_copy(update={"preprocessing": preprocessing})
-            seconds = sum(block.seconds for block in (source, target) if block is not None)
-            warnings = (*plan.warnings, *plan.identity.warnings)
-            report = assemble_report(request.spec, model, source, target, warnings=warnings, seconds=seconds)
-            self._store.put_report(report, keys["source"], keys.get("target"))
+        if plan.fresh or not self._is_current(plan, keys):
+            self._assemble(plan, plan.identity, keys)
+        if self._strict:
+            plan.refuse(self._store.get_warnings(cell_key(keys["source"], keys.get("target"))) or ())
+            if plan.reason is not None:
+                return self._settle(plan)
         self._store.drop_failure(request.key)
         plan.done = True
         return True
+
+    def _is_current(self, plan: _Plan, keys: Mapping[Role, str]) -> bool:
+        """Tell whether the cell's report is there and says what it would say today: data sets may have more left out than before."""
+        said = self._store.get_warnings(cell_key(keys["source"], keys.get("target")))
+        if said is None:
+            return False
+        blocks = [warning for key in keys.values() for warning in self._store.get_block_warnings(key)]
+        expected = tuple(dict.fromkeys((*plan.warnings, *blocks)))
+        return said[: len(expected)] == expected and all(warning.kind == "shared" for warning in said[len(expected) :])
+
+    def _assemble(self, plan: _Plan, identity: ModelIdentity, keys: Mapping[Role, str]) -> None:
+        spec = plan.request.spec
+        blocks = [block for key in keys.values() if (block := self._store.get_block(key)) is not None]
+        preprocessing = identity.model.preprocessing.model_copy(update={"input_space": spec.run.input_space})
+        names = {"spec": printable(str(spec.model.spec)), "preprocessing": preprocessing}
+        report = assemble_report(
+            spec,
+            identity.model.model_copy(update=names),
+            *blocks,
+            warnings=plan.warnings,
+            seconds=sum(block.seconds for block in blocks),
+            target_images=plan.target_images,
+        )
+        self._store.put_report(report, keys["source"], keys.get("target"))
 
     def _result(self, plan: _Plan) -> CellResult:
         if plan.reason is not None or plan.keys is None:

@@ -41,6 +41,7 @@ class CompareRequest:
         store: path of the store.
         refresh: measure again what is there.
         keep: keep embeddings.
+        strict: let cells fail whose reports would have warnings.
         engine: `local` or `ray`.
         address: of a Ray cluster, or None.
         gpus: that a task of Ray takes, or None.
@@ -55,6 +56,7 @@ class CompareRequest:
     store: Path = DEFAULT_STORE
     refresh: bool = False
     keep: bool = False
+    strict: bool = False
     engine: str = "local"
     address: str | None = None
     gpus: float | None = None
@@ -239,7 +241,9 @@ def run_comparison(plan: ComparePlan, progress: ProgressBar = no_bar, note: Note
 
     try:
         store = Store(request.store)
-        scheduler = Scheduler(store, engine, refresh=request.refresh, keep=request.keep, influences=(plan.sort.name,))
+        scheduler = Scheduler(
+            store, engine, refresh=request.refresh, keep=request.keep, strict=request.strict, influences=(plan.sort.name,)
+        )
         with progress("cells", len(plan.cells)) as advance:
             results = scheduler.run(plan.cells, advancing)
     except KeyboardInterrupt:
@@ -270,6 +274,7 @@ def compare(
     sort: str | None = None,
     truth: str | Path | None = None,
     store: str | Path | None = None,
+    strict: bool = False,
     **options: Any,
 ) -> Comparison:
     """Rank models on data, as `gcaudit compare` does; what is in the store is not measured again.
@@ -281,6 +286,7 @@ def compare(
         sort: the metric to rank by, such as `source.cdnv`; None takes the probe's accuracy on the target.
         truth: CSV of `model,accuracy[,target]`, or a metric, to compare all metrics with.
         store: path of the store; None takes `gcaudit.db` in the working folder.
+        strict: let cells fail whose reports would have warnings.
         options: named as on the command line (`metrics="all"`, `n_shot=(1, 5)`, ...).
 
     Returns:
@@ -301,6 +307,7 @@ def compare(
         sort=sort,
         truth=None if truth is None else str(truth),
         store=DEFAULT_STORE if store is None else Path(store),
+        strict=strict,
     )
     return run_comparison(plan_comparison(request))
 

@@ -61,8 +61,8 @@ def decoded(pixels):
     def stream(_reader, _index, order, _transform, **_options):
         for places in order:
             chosen = torch.tensor(places)
-            digests = torch.zeros(len(places), 16, dtype=torch.uint8)
-            yield Batch(pixels[chosen], chosen, digests, ())
+            digests, perceptual = (torch.zeros(len(places), width, dtype=torch.uint8) for width in (16, 32))
+            yield Batch(pixels[chosen], chosen, digests, perceptual, ())
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys.modules[observe.__module__], "stream_batches", stream)

@@ -21,8 +21,8 @@ def said(sizes, *, assumed=(), shape=(3, 32, 32), remarks=()):
     images = open_data(DataRequest((torch.zeros(count, *shape), torch.arange(count) % 2), "source"))
     found = Remarks(images, Preprocessing((3, 32, 32), HALF, HALF, assumed=assumed))
     place = torch.arange(count)
-    digests = torch.zeros(count, 16, dtype=torch.uint8)
-    found.update(Batch(torch.zeros(count, *shape), place, digests, (), torch.tensor(sizes), remarks))
+    digests, perceptual = (torch.zeros(count, width, dtype=torch.uint8) for width in (16, 32))
+    found.update(Batch(torch.zeros(count, *shape), place, digests, perceptual, (), torch.tensor(sizes), remarks))
     return found
 
 

@@ -36,8 +36,10 @@ LINE = warn("left-out", "{n} files were left out ({names})", ["a", "b"])
 
 def block_of(report, role="source"):
     influences = {name: values for name, values in report.evidence.influences.items() if name.startswith(role)}
-    digests = np.arange(160, dtype=np.uint8).reshape(10, 16)
-    return Block(role, report.blocks()[role], ReportEvidence(influences, {}), digests, "demo", (LINE,), {"device": "cpu"}, 1.5)
+    digests, perceptual = (np.arange(10 * width, dtype=np.uint8).reshape(10, width) for width in (16, 32))
+    return Block(
+        role, report.blocks()[role], ReportEvidence(influences, {}), digests, perceptual, "demo", (LINE,), {"device": "cpu"}, 1.5
+    )
 
 
 def test_blocks_come_back_as_they_were(store, report):
@@ -53,6 +55,7 @@ def test_blocks_come_back_as_they_were(store, report):
         1.5,
     )
     np.testing.assert_array_equal(found.digests, block.digests)
+    np.testing.assert_array_equal(found.perceptual, block.perceptual)
     assert set(found.evidence.influences) == set(block.evidence.influences) != set()
     for name, values in block.evidence.influences.items():
         np.testing.assert_allclose(found.evidence.influences[name], values, rtol=1e-6)
@@ -99,7 +102,7 @@ def test_removing_cells_takes_blocks_and_embeddings_that_nothing_needs(store, re
     assert store.remove([cell_key("s", "t")]) == 1
     assert [store.has_block(key) for key in ("s", "t", "u")] == [True, False, True]
     assert sorted(path.stem for path in folder.iterdir()) == ["pass-s", "pass-u"]
-    assert store.has_report(cell_key("s", "u"))
+    assert store.get_report(cell_key("s", "u")) is not None
 
 
 def test_choosing_cells_to_remove(store, report):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from processes import GUARD_SECONDS, started
 from safetensors.torch import load_file, save_file
 
@@ -243,6 +244,7 @@ def test_observations_come_back_as_they_were(tmp_path, model):
     assert torch.equal(again.evidence.moments.means, found.evidence.moments.means)
     assert torch.equal(again.evidence.energies, found.evidence.energies)
     np.testing.assert_array_equal(again.digests, found.digests)
+    np.testing.assert_array_equal(again.perceptual, found.perceptual)
     assert (again.evidence.fingerprint, again.seconds, again.warnings) == (
         found.evidence.fingerprint,
         found.seconds,
@@ -285,3 +287,50 @@ def test_two_processes_share_the_work(tmp_path):
         counts = [int(process.communicate(timeout=GUARD_SECONDS)[0]) for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert sum(counts) == 8, counts
+
+
+def folder_with_a_note(tmp_path, model):
+    """Class folders, and a cell that reads them."""
+    data = tmp_path / "photos"
+    for number in range(40):
+        place = data / "ab"[number % 2] / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (28, 28), dtype=np.uint8)
+        Image.fromarray(pixels).save(place)
+    return data, cell(model, source=str(data), target=None, target_max_images=None)
+
+
+def test_what_a_stored_report_says_is_what_is_so_today(store, model, tmp_path, spy):
+    data, request = folder_with_a_note(tmp_path, model)
+    (before,) = fill(store, request)
+    (data / "a" / "notes.txt").write_text("not a picture")
+    (after,) = fill(store, request)
+    assert (len(spy.passes), after.fresh) == (1, False)
+    assert metrics(after.report) == metrics(before.report)
+    (added,) = set(after.report.warnings) - set(before.report.warnings)
+    assert (added.kind, added.count) == ("left-out", 1)
+    (data / "a" / "notes.txt").unlink()
+    assert fill(store, request)[0].report.warnings == before.report.warnings
+    assert len(store.cells()) == 1
+
+
+def test_strict_lets_cells_fail_that_would_warn(store, model, tmp_path, spy):
+    data, request = folder_with_a_note(tmp_path, model)
+    (data / "a" / "notes.txt").write_text("not a picture")
+    (failed,) = fill(store, request, strict=True)
+    assert failed.report is None
+    assert "leave --strict out to go on" in failed.reason
+    assert spy.passes == []
+    (done,) = fill(store, request)
+    assert done.report is not None
+    (again,) = fill(store, request, strict=True)
+    assert (again.report, again.reason) == (None, failed.reason)
+
+
+def test_strict_knows_what_comes_up_in_a_pass(store, model, spy):
+    options = {"target": str(bundled_path("demo-test.parquet"))}
+    (failed,) = fill(store, cell(model, source="demo", source_split="test", **options), strict=True)
+    assert "leave --strict out" in failed.reason
+    assert len(spy.passes) == 2
+    assert fill(store, cell(model, **options, source_split="test"))[0].report is not None
+    assert len(spy.passes) == 2

@@ -1,0 +1,62 @@
+"""What source and target share, which makes few-shot accuracy no measure of transfer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gcaudit.audit.block import Block
+from gcaudit.data import near_rows
+from gcaudit.report import ReportWarning, warn
+
+_NAMED = 3
+
+
+def shared_warnings(source: Block, target: Block, where: Callable[[int], str] | None = None) -> list[ReportWarning]:
+    """Tell of classes and images that source and target share: few-shot accuracy on them is not transfer.
+
+    Args:
+        source: measured on the source.
+        target: measured on the target.
+        where: names an image of the target by its row; None leaves images without names.
+
+    Returns:
+        A warning for classes, one for equal images, and one for images that only look the same.
+    """
+    found = []
+    names = _shared_names(source, target)
+    if names:
+        line = (
+            "source and target share {n} classes ({names}): few-shot accuracy on classes the model was trained on is not transfer"
+        )
+        found.append(warn("shared", line, names))
+    equal = np.isin(_as_values(target.digests), _as_values(source.digests))
+    alike = near_rows(target.perceptual, source.perceptual)
+    rows = {
+        "source and target share {n} images": np.flatnonzero(equal),
+        "{n} images of the target look like images of the source": alike[~equal[alike]],
+    }
+    for what, chosen in rows.items():
+        if len(chosen):
+            first = None if where is None else [where(int(row)) for row in chosen[:_NAMED]]
+            line = f"{what}{'' if first is None else ' ({names})'}: accuracy on images the model was trained on is not transfer"
+            found.append(warn("shared", line, first, len(chosen)))
+    return found
+
+
+def _shared_names(source: Block, target: Block) -> Sequence[str]:
+    known = {_plain_name(name) for name in source.data.class_names}
+    shared = [name for name in target.data.class_names if _plain_name(name) in known]
+    # numbers as names say nothing across data sets
+    return [name for name in shared if source.family == target.family or not name.isdecimal()]
+
+
+def _plain_name(name: str) -> str:
+    return name.casefold().replace("_", " ").replace("-", " ").strip()
+
+
+def _as_values(table: NDArray[np.uint8]) -> NDArray[np.void]:
+    """View each row as one value."""
+    return np.ascontiguousarray(table).view(f"V{table.shape[1]}").ravel()

@@ -6,6 +6,8 @@ the message alone and exits with `exit_code`; anything that is not a `GcauditErr
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class GcauditError(Exception):
     """A request that cannot be carried out; exit code 2."""
@@ -53,6 +55,51 @@ def shorten(names: list[str] | tuple[str, ...], limit: int = 5) -> str:
     """
     shown = ", ".join(names[:limit])
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+_FOREIGN = {
+    b"version https://git-lfs": "a Git LFS pointer in place of the file; run git lfs pull",
+    b"<!DO": "an HTML page; the download went wrong",
+    b"<!do": "an HTML page; the download went wrong",
+    b"<htm": "an HTML page; the download went wrong",
+    b"\x89HDF": "an HDF5 (Keras) file",
+    b"GGUF": "a GGUF file",
+    b"PK\x03\x04": "a zip archive; unpack it first",
+    b"\x1f\x8b": "a gzip archive; unpack it first",
+    b"7z\xbc\xaf": "a 7-Zip archive; unpack it first",
+}
+
+
+def foreign_content(start: bytes) -> str | None:
+    """Say what the bytes of a file are that is not what was expected.
+
+    Args:
+        start: its first bytes, some 64 of them.
+
+    Returns:
+        What it is and what to do, such as `a Git LFS pointer in place of the file; run git lfs pull`; None when that is not known.
+    """
+    if not start:
+        return "an empty file; fetch or save it again"
+    return next((what for magic, what in _FOREIGN.items() if start.startswith(magic)), None)
+
+
+def foreign_file(path: Path, expected: bytes = b"\0") -> str | None:
+    """Say what a file is that is not what was expected.
+
+    Args:
+        path: of the file.
+        expected: the first bytes of what was expected; a file that has them is damaged, and nothing else.
+
+    Returns:
+        As `foreign_content` says; None also for a file that cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(64)
+            return None if start.startswith(expected) else foreign_content(start)
+    except OSError:
+        return None
 
 
 def printable(text: str) -> str:

@@ -19,19 +19,9 @@ from torch import Tensor
 from gcaudit.checkpoints.contents import Hints, check_finite, choose_container, hints_of, plain_dict, preprocessing_in
 from gcaudit.checkpoints.safetensors_file import read_safetensors
 from gcaudit.checkpoints.torch_file import LEGACY_MAGIC, imports_of, needs_code, read_torch_legacy, read_torch_zip
-from gcaudit.errors import CheckpointError, one_line, shorten
+from gcaudit.errors import CheckpointError, foreign_content, one_line, shorten
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".th", ".tar")
-
-_FOREIGN = {
-    b"\x89HDF": "an HDF5 (Keras) file",
-    b"GGUF": "a GGUF file",
-    b"version https://git-lfs": "a Git LFS pointer, not the weights; run git lfs pull",
-    b"<!DO": "an HTML page; the download went wrong",
-    b"<htm": "an HTML page; the download went wrong",
-    b"\x1f\x8b": "a gzip archive; unpack it first",
-    b"7z\xbc\xaf": "a 7-Zip archive; unpack it first",
-}
 
 
 @final
@@ -92,8 +82,6 @@ def _read_file(path: Path) -> tuple[Mapping[str, Any], str]:
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(64)
-    if not size:
-        raise CheckpointError(f"{path}: expected a checkpoint, found an empty file; fetch or save it again")
     if start[:4] == b"PK\x03\x04":
         return read_torch_zip(path), "torch.save (zip)"
     if start.startswith(LEGACY_MAGIC):
@@ -102,9 +90,8 @@ def _read_file(path: Path) -> tuple[Mapping[str, Any], str]:
         return read_safetensors(path, size), "safetensors"
     if start[:1] == b"\x80":
         raise needs_code(path, imports_of(path), "a bare pickle")
-    for magic, what in _FOREIGN.items():
-        if start.startswith(magic):
-            raise CheckpointError(f"{path}: expected safetensors or a torch.save file, found {what}")
+    if (what := foreign_content(start)) is not None:
+        raise CheckpointError(f"{path}: expected safetensors or a torch.save file, found {what}")
     raise CheckpointError(
         f"{path}: expected safetensors or a torch.save file, found bytes {start[:8].hex(' ')} of neither; "
         "convert it with safetensors.torch.save_file(model.state_dict(), ...)"

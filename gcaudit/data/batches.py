@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from gcaudit.data.perceptual import PERCEPTUAL_BYTES, perceptual_hash
 from gcaudit.data.pictures import open_picture
 from gcaudit.data.readers import ItemReader, Reader
-from gcaudit.errors import AuditError, GcauditError, one_line
+from gcaudit.errors import AuditError, GcauditError, foreign_content, one_line
 
 Transform = Callable[[Image.Image], Tensor]
 DIGEST_BYTES = 16
@@ -106,6 +106,7 @@ class _Items(Dataset[_Item]):
         self.reader, self.index, self.transform = reader, index, transform
         self.kind: str | None = None
         self.turn: bool = getattr(reader, "turns", False)
+        self.grey: bool = getattr(transform, "grey", False)
 
     def expect_kind(self, places: Iterable[int]) -> None:
         """Hold all images to the size and type of the first good one; those of pictures are the transform's."""
@@ -114,6 +115,7 @@ class _Items(Dataset[_Item]):
     def __getitem__(self, position: int) -> _Item:
         row = int(self.index[position])
         digest = b""
+        raw: Any = None
         try:
             raw = self.reader.read(row)
             digest = image_digest(raw)
@@ -123,7 +125,7 @@ class _Items(Dataset[_Item]):
                 pixels = _check_pixels(raw)
                 perceptual = perceptual_hash(pixels)
             else:
-                picture, remarks = open_picture(raw, turn=self.turn)
+                picture, remarks = open_picture(raw, turn=self.turn, grey=self.grey)
                 pixels, size = self.transform(picture), picture.size
                 perceptual = perceptual_hash(picture)
             if self.kind not in (None, _kind(pixels)):
@@ -133,8 +135,9 @@ class _Items(Dataset[_Item]):
             return _Item(position, None, digest, failure=str(error))
         except Exception as error:  # decoders raise many kinds on damaged files
             text = one_line(error)
-            # PIL's message for unknown bytes names an object in memory, which tells nobody anything
-            text = "these bytes are no picture" if text.startswith("cannot identify image file") else text
+            if text.startswith("cannot identify image file"):  # the rest names an object in memory, which tells nobody anything
+                what = foreign_content(bytes(raw[:64])) if isinstance(raw, bytes | bytearray | memoryview) else None
+                text = "these bytes are no picture" + (f" but {what}" if what else "")
             return _Item(position, None, digest, failure=f"{self.reader.where(row)}: {text}")
 
 

@@ -15,8 +15,9 @@ from typing import IO, Any
 import numpy as np
 
 from gcaudit.data.columns import number_labels
+from gcaudit.data.idx import GZIP
 from gcaudit.data.readers import ArrayReader, RawData
-from gcaudit.errors import DataError, one_line, shorten
+from gcaudit.errors import DataError, foreign_file, one_line, shorten
 
 
 def _latin1(text: str, encoding: str = "latin1") -> bytes:
@@ -92,7 +93,9 @@ def _cifar_members(place: Path, names: Sequence[str]) -> dict[str, dict[str, Any
                 if content is not None:
                     found[name] = unpickle_arrays(content, f"{place}, {member.name}")
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{place}: expected CIFAR's archive: {one_line(error)}; fetch it again") from None
+        raise DataError(
+            f"{place}: expected CIFAR's archive, found {foreign_file(place, GZIP) or one_line(error)}; fetch it again"
+        ) from None
     absent = [name for name in names if name not in found]
     if absent:
         raise DataError(f"{place}: expected {shorten(absent)} in CIFAR's archive, found none; fetch it again")

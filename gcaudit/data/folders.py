@@ -34,17 +34,20 @@ def read_folder(folder: Path, split: str | None) -> RawData:
             found = shorten([path.name for path in sorted(folder.iterdir()) if path.is_dir()])
             raise DataError(f"{folder}: expected a folder for split {split!r}, found {found or 'no folders'}")
         folder = folder / split
-    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    inside = sorted(folder.iterdir())
+    classes = [path for path in inside if path.is_dir() and not path.name.startswith(".")]
     splits = [path.name for path in classes if path.name.lower() in SPLIT_NAMES and any(inner.is_dir() for inner in path.iterdir())]
     if splits or (classes and all(path.name.lower() in SPLIT_NAMES for path in classes)):
         told = ", ".join(splits or [path.name for path in classes])
         raise DataError(
             f"{folder}: expected class folders, found the splits {told}; name one with --source-split or --target-split"
         )
-    paths, labels, others = [], [], []
+    paths, labels, others, hidden = [], [], [], []
     for number, place in enumerate(classes):
         for path in _files(place):
-            if _is_picture(path):
+            if _is_hidden(path, folder):
+                hidden.append(path)
+            elif _is_picture(path):
                 paths.append(path)
                 labels.append(number)
             else:
@@ -54,12 +57,20 @@ def read_folder(folder: Path, split: str | None) -> RawData:
         seen = f"files ending in {shorten(odd)}" if odd else "no files" if classes else "no class folders"
         raise DataError(f"{folder}: expected one folder a class with pictures (.jpg, .png, ...) in it, found {seen}")
     names = tuple(path.name for path in classes)
-    warnings = []
-    if others:
-        inside = [str(path.relative_to(folder)) for path in others[:3]]
-        warnings.append(
-            warn("left-out", "{n} files in class folders that are no pictures were left out ({names})", inside, len(others))
+    hidden += [path for place in inside if place.is_dir() and place not in classes for path in _files(place)]
+    beside = [path for path in inside if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES]
+    groups = {
+        "files in class folders that are no pictures": others,
+        "pictures whose names or folders begin with a dot": [path for path in hidden if path.suffix.lower() in IMAGE_SUFFIXES],
+        "pictures beside the class folders": beside,
+    }
+    warnings = [
+        warn(
+            "left-out", f"{{n}} {what} were left out ({{names}})", [str(path.relative_to(folder)) for path in found[:3]], len(found)
         )
+        for what, found in groups.items()
+        if found
+    ]
     if all(name.isdecimal() for name in names) and list(names) != sorted(names, key=int):
         line = f"class folders are in the order of text ({shorten(names, 4)}); a head that was trained in the order of numbers has others"
         warnings.append(warn("class-order", line))
@@ -67,7 +78,7 @@ def read_folder(folder: Path, split: str | None) -> RawData:
 
 
 def _files(place: Path) -> list[Path]:
-    """List the files below a class folder, also in linked folders, each folder once; names that begin with a dot are left out."""
+    """List the files below a class folder, also in linked folders, each folder once."""
     found: list[Path] = []
     seen: set[str] = set()
     for folder, folders, files in os.walk(place, followlinks=True):
@@ -76,9 +87,12 @@ def _files(place: Path) -> list[Path]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(folder, name) for name in files if not name.startswith(".")]
+        found += [Path(folder, name) for name in files]
     return sorted(path for path in found if path.is_file() or (path.is_symlink() and not path.exists()))
+
+
+def _is_hidden(path: Path, root: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
 def _is_picture(path: Path) -> bool:

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from gcaudit.data.columns import number_labels
 from gcaudit.data.readers import ArrayReader, RawData
-from gcaudit.errors import DataError, one_line
+from gcaudit.errors import DataError, foreign_content, foreign_file, one_line
+
+GZIP = b"\x1f\x8b"
 
 
 def _read_idx(path: Path, dims: int) -> NDArray[np.uint8]:
@@ -22,13 +24,15 @@ def _read_idx(path: Path, dims: int) -> NDArray[np.uint8]:
         with opener(path, "rb") as file:
             header = file.read(4 + 4 * dims)
             if header[:4] != bytes((0, 0, 8, dims)) or len(header) != 4 + 4 * dims:
-                found = header.hex(" ") or "of no bytes"
-                raise DataError(f"{path}: expected an idx file of {dims} dimensions, found header {found}")
+                found = foreign_content(header) or f"header {header.hex(' ')}"
+                raise DataError(f"{path}: expected an idx file of {dims} dimensions, found {found}")
             shape = tuple(int(n) for n in np.frombuffer(header[4:], dtype=">u4"))
             size = math.prod(shape)
             body = file.read(size + 1)
     except (OSError, EOFError, zlib.error, MemoryError, OverflowError) as error:
-        raise DataError(f"{path}: expected a readable idx file, found {one_line(error)}; fetch it again") from None
+        raise DataError(
+            f"{path}: expected a readable idx file, found {foreign_file(path, GZIP) or f'{one_line(error)}; fetch it again'}"
+        ) from None
     if len(body) != size:
         raise DataError(f"{path}: expected {size} bytes after the header, found {len(body)}; fetch it again")
     return np.frombuffer(body, dtype=np.uint8).reshape(shape)

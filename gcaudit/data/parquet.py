@@ -15,7 +15,7 @@ import numpy as np
 from gcaudit.data.columns import IMAGE_COLUMNS, LABEL_COLUMNS, column_warnings, encoded, number_labels, pick_column
 from gcaudit.data.folders import SPLIT_NAMES
 from gcaudit.data.readers import RawData
-from gcaudit.errors import DataError, one_line
+from gcaudit.errors import DataError, foreign_file, one_line
 from gcaudit.report import ReportWarning, warn
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class ParquetReader:
                 with pq.ParquetFile(self.files[file], memory_map=True) as parquet:
                     table = parquet.read_row_group(group, columns=[self.column], use_threads=False)
             except (pa.ArrowException, OSError) as error:
-                raise DataError(f"{self.files[file]}: expected readable parquet, found {error}") from None
+                raise DataError(f"{self.files[file]}: expected readable parquet, found {one_line(error)}") from None
             while len(self._held) > 1:
                 del self._held[next(iter(self._held))]
             self._held[number] = table.column(0)
@@ -148,7 +148,7 @@ def read_parquet(files: Sequence[Path]) -> RawData:
                     groups.append((number, group, rows))
                     rows += parquet.metadata.row_group(group).num_rows
         except (pa.ArrowException, OSError) as error:
-            text = one_line(error)
+            text = foreign_file(path) or one_line(error)
             raise DataError(f"{path}: expected a readable parquet file, found {text}") from None
     if not rows:
         raise DataError(f"{files[0]}: expected images, found no rows")

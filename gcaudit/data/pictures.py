@@ -14,6 +14,7 @@ REMARKS: Mapping[str, tuple[str, str]] = {
     "pages": ("converted", "of {n} pictures with several pages or frames the first was taken ({names})"),
     "alpha": ("converted", "{n} pictures lost their transparency ({names})"),
     "colours": ("converted", "{n} pictures in colours other than RGB were converted ({names})"),
+    "grey": ("converted", "{n} colour pictures were made grey for a network of one channel ({names})"),
     "profile": ("converted", "{n} pictures have a colour profile other than sRGB, which was not applied ({names})"),
     "turned": ("orientation", "{n} pictures were turned as their EXIF orientation says, as the datasets library does ({names})"),
     "not turned": (
@@ -23,15 +24,17 @@ REMARKS: Mapping[str, tuple[str, str]] = {
 }
 """Kind and message of the warning that each remark becomes."""
 _ORIENTATION = 0x0112
+_GREY_MODES = ("1", "L", "LA", "La")
 _PLAIN_MODES = ("1", "L", "P", "RGB", "LA", "PA", "La", "RGBA", "RGBa", "RGBX")
 
 
-def open_picture(raw: Any, *, turn: bool) -> tuple[Image.Image, tuple[str, ...]]:
+def open_picture(raw: Any, *, turn: bool, grey: bool = False) -> tuple[Image.Image, tuple[str, ...]]:
     """Make a picture of what a reader gives; its pixels may still be encoded.
 
     Args:
         raw: encoded bytes, a uint8 or uint16 (H, W) or (H, W, C) array, or a PIL picture.
         turn: as the EXIF orientation says. Class folders are not turned, as torchvision and timm do not; tables are, as `datasets` does.
+        grey: it will be brought to one channel.
 
     Returns:
         The picture, and keys of `REMARKS`.
@@ -56,6 +59,8 @@ def open_picture(raw: Any, *, turn: bool) -> tuple[Image.Image, tuple[str, ...]]
         remarks.append("colours")
     elif _foreign_profile(picture.info.get("icc_profile")):
         remarks.append("profile")
+    if grey and picture.mode not in _GREY_MODES:
+        remarks.append("grey")
     return picture, tuple(remarks)
 
 

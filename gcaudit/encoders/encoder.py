@@ -79,5 +79,5 @@ class Encoder:
         if self.head_outputs is None or not self.linear_head:
             return None
         head = self.module.get_submodule(self.tap.layer)
-        assert isinstance(head, nn.Linear)
-        return head.weight.detach().to("cpu", torch.float64)
+        assert isinstance(head, nn.Linear | nn.Conv2d)
+        return head.weight.detach().flatten(1).to("cpu", torch.float64)

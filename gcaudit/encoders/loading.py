@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from torch.nn.parameter import is_lazy
 from gcaudit.bundled import bundled_path
 from gcaudit.checkpoints import EMA_CONTAINERS, WEIGHT_SUFFIXES, Checkpoint, read_checkpoint
 from gcaudit.encoders.architectures import Architecture, build_architecture, default_config, describe_module, known_names
+from gcaudit.encoders.causes import image_cause
 from gcaudit.encoders.encoder import Encoder
 from gcaudit.encoders.preprocessing import PARTS, Preprocessing, override, preprocessing_from
 from gcaudit.encoders.request import ModelRequest
-from gcaudit.encoders.taps import Tap, classifier_tap, dry_input, head_modules, layer_tap, pre_logits_tap
+from gcaudit.encoders.taps import Tap, captured, classifier_tap, dry_input, head_modules, layer_tap, pre_logits_tap
 from gcaudit.encoders.weights import load_weights, state_digest
 from gcaudit.errors import ArchitectureError, CheckpointError, GcauditError, RequestError, one_line, printable
 from gcaudit.report import ReportWarning, warn
@@ -192,15 +194,17 @@ def _finish(
                 warnings, head_fits = [*warnings, *notes], fit.head != "absent"
                 module.requires_grad_(False).eval()
             noise = torch.rand(blank.shape, generator=torch.Generator().manual_seed(0)).to(blank)
-            embedding, logits = tap(module, preprocessing.normalize(noise), logits=head_fits and bool(head))
+            embedding, logits, tap = _try_tap(module, tap, preprocessing.normalize(noise), bool(head))
+            logits = logits if head_fits else None
             linear = tap.side != "output" and _is_linear_head(module, tap, embedding, logits)
     except GcauditError:
         raise
     except Exception as error:  # a network given another input than it was made for may raise anything
         size = "x".join(str(n) for n in preprocessing.input_size)
         text = one_line(error)
+        cause = image_cause(preprocessing.input_size, error, keys.get("input_size"), lambda other: _takes(module, other))
         raise ArchitectureError(
-            f"expected {architecture.name} to take one {size} image: {type(error).__name__}: {text}; see --input-size and --arch-arg"
+            f"expected {architecture.name} to take one {size} image, found {type(error).__name__}: {text}; {cause}"
         ) from error
     classifies = isinstance(logits, Tensor) and logits.ndim == 2 and getattr(module, "num_classes", 1) != 0
     return Encoder(
@@ -219,12 +223,34 @@ def _finish(
     )
 
 
+def _takes(module: nn.Module, size: tuple[int, int, int]) -> bool:
+    try:
+        with torch.no_grad():
+            module(dry_input(size, module))
+    except Exception:  # it may refuse in any way
+        return False
+    return True
+
+
+def _try_tap(module: nn.Module, tap: Tap, inputs: Tensor, head: bool) -> tuple[Tensor, Tensor | None, Tap]:
+    """Run a network, and see whether timm's pre-logits are what goes into the classifier."""
+    if not head or tap.side != "pre_logits" or tap.layer not in dict(module.named_modules()):
+        return *tap(module, inputs, logits=head), tap
+    with captured(module, tap.layer, "input") as given:
+        embedding, logits = tap(module, inputs, logits=True)
+    meets = bool(given) and given[-1].numel() == embedding.numel() and torch.allclose(given[-1].flatten(1), embedding, rtol=1e-3)
+    return embedding, logits, replace(tap, meets_layer=meets)
+
+
 def _is_linear_head(module: nn.Module, tap: Tap, embedding: Tensor, logits: Tensor | None) -> bool:
     """Tell whether logits = W z + b: a norm or a second head may stand between embedding and logits."""
     head = dict(module.named_modules()).get(tap.layer)
-    if not isinstance(head, nn.Linear) or logits is None or head.weight.shape != (logits.shape[-1], embedding.shape[1]):
+    if not isinstance(head, nn.Linear | nn.Conv2d) or logits is None:
         return False
-    return bool(torch.allclose(head(embedding), logits, rtol=1e-3, atol=1e-4))
+    weight = head.weight.flatten(1)
+    if weight.shape != (logits.shape[-1], embedding.shape[1]):
+        return False
+    return bool(torch.allclose(nn.functional.linear(embedding, weight, head.bias), logits, rtol=1e-3, atol=1e-4))
 
 
 def _head_of(architecture: Architecture, tap: Tap, blank: Tensor) -> tuple[str, ...]:

@@ -128,6 +128,11 @@ class PictureTransform:
     preprocessing: Preprocessing
     pipeline: Any
 
+    @property
+    def grey(self) -> bool:
+        """Whether colours are lost."""
+        return self.preprocessing.image_mode == "L"
+
     def __call__(self, picture: Image.Image) -> Tensor:
         """Convert, resize and crop; a picture of the input's size is neither resized nor cropped unless a crop has been asked for.
 

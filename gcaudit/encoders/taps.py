@@ -26,17 +26,19 @@ class Tap:
         side: `pre_logits` (timm's own), `input` or `output` of the module.
         pooling: what was done to maps, for the report.
         channels_last: maps are (N, H, W, C).
+        meets_layer: the embedding is what goes into the layer; with timm's pre-logits, a norm or a second head may stand between them.
     """
 
     layer: str
     side: Literal["pre_logits", "input", "output"]
     pooling: str = ""
     channels_last: bool = False
+    meets_layer: bool = True
 
     def describe(self) -> str:
         """Say in words what the embedding is."""
         if self.side == "pre_logits":
-            return f"forward_head(..., pre_logits=True), input of {self.layer or 'the head'}"
+            return f"forward_head(..., pre_logits=True), {'input of' if self.meets_layer else 'before what leads to'} {self.layer}"
         return f"{self.side} of {self.layer}" + (f", {self.pooling}" if self.pooling else "")
 
     def __call__(self, module: nn.Module, inputs: Tensor, *, logits: bool = False) -> tuple[Tensor, Tensor | None]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import final
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from gcaudit.encoders.causes import spare_cause, weights_cause
+from gcaudit.encoders.fit import Fit
 from gcaudit.errors import ArchitectureError, shorten
 from gcaudit.report import ReportWarning, warn
 
@@ -17,33 +18,6 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.")
 _MAX_NESTING = 6
 _MOST_MISSING = 0.05
 """A backbone that lacks more of its numbers than this is no longer the one that was trained."""
-
-
-@final
-@dataclass(frozen=True)
-class Fit:
-    """How tensors match a module.
-
-    Attributes:
-        prefix: what was stripped from the checkpoint's keys.
-        tensors: the module's key to tensor, for all that match.
-        missing: the module's keys without a tensor, those of the head apart.
-        unexpected: the checkpoint's keys without a place, those of the head apart.
-        misshapen: lines naming tensors of another shape, those of the head apart.
-        head: `fits`, `resized` (another number of classes) or `absent`.
-    """
-
-    prefix: str
-    tensors: Mapping[str, Tensor]
-    missing: tuple[str, ...]
-    unexpected: tuple[str, ...]
-    misshapen: tuple[str, ...]
-    head: str
-
-    @property
-    def complete(self) -> bool:
-        """Whether every tensor has its place."""
-        return not (self.missing or self.unexpected or self.misshapen)
 
 
 def best_prefix(names: Iterable[str], expected: Iterable[str]) -> str:
@@ -79,7 +53,8 @@ def fit_weights(module: nn.Module, tensors: Mapping[str, Tensor], head: tuple[st
     prefix = best_prefix(tensors, expected)
     of_head = tuple(f"{name}." for name in head)
     matched: dict[str, Tensor] = {}
-    unexpected, misshapen = [], []
+    unexpected = []
+    misshapen: dict[str, tuple[Tensor, Tensor]] = {}
     resized = False
     for full, tensor in tensors.items():
         name = full.removeprefix(prefix) if full.startswith(prefix) else None
@@ -92,14 +67,14 @@ def fit_weights(module: nn.Module, tensors: Mapping[str, Tensor], head: tuple[st
         elif of_head and name.startswith(of_head):
             resized = resized or tensor.shape[1:] == target.shape[1:]
         else:
-            misshapen.append(f"{full} {tuple(tensor.shape)}, expected {tuple(target.shape)}")
+            misshapen[full] = tensor, target
     ignorable = tuple(name for name in expected if name.endswith("num_batches_tracked"))
     absent = [name for name in expected if name not in matched and name not in ignorable]
-    bad = {line.split(" ", 1)[0].removeprefix(prefix) for line in misshapen}
+    bad = {name.removeprefix(prefix) for name in misshapen}
     missing = [name for name in absent if not name.startswith(of_head or ("\0",)) and name not in bad]
     head_absent = of_head and any(name.startswith(of_head) for name in absent)
     state = "resized" if resized else "absent" if head_absent else "fits"
-    return Fit(prefix, matched, tuple(missing), tuple(unexpected), tuple(misshapen), state)
+    return Fit(prefix, matched, tuple(missing), tuple(unexpected), misshapen, state)
 
 
 def resize_head(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str, head: tuple[str, ...]) -> None:
@@ -143,18 +118,24 @@ def load_weights(
         fit = fit_weights(module, tensors, head)
         fit = replace(fit, head="absent") if fit.head == "resized" else fit  # not a Linear: the embedding alone is there
     _check_numbers(module, fit)
-    problems = [
-        f"{kind}: {shorten(names)}"
-        for kind, names in (("wrong shape", fit.misshapen), ("missing", fit.missing), ("unexpected", fit.unexpected))
-        if names
-    ]
     lost = _share(module, fit.missing)
     hopeless = bool(fit.misshapen) or lost > _MOST_MISSING
-    if problems and (hopeless or not allow_missing):
-        hint = _hint(fit, lost) if hopeless else "pass --allow-missing to go on, or another --arch"
-        raise ArchitectureError(f"expected weights that fit the architecture, found {'; '.join(problems)}; {hint}")
+    if not fit.complete and (hopeless or not allow_missing):
+        shapes = [f"{name} {tuple(found.shape)}, expected {tuple(own.shape)}" for name, (found, own) in fit.misshapen.items()]
+        problems = [
+            f"{kind}: {shorten(names)}"
+            for kind, names in (("wrong shape", shapes), ("missing", fit.missing), ("unexpected", fit.unexpected))
+            if names
+        ]
+        cause = weights_cause(fit, lost) if hopeless else spare_cause(fit)
+        raise ArchitectureError(f"expected weights that fit the architecture, found {'; '.join(problems)}; {cause}")
     module.load_state_dict(dict(fit.tensors), strict=False)
-    return fit, [warn("weights", f"weights fitted with --allow-missing: {line}") for line in problems]
+    found = []
+    if fit.missing:
+        found.append(warn("weights", "tensors that are not in the file are left at random: {names}", fit.missing))
+    if fit.unexpected:
+        found.append(warn("weights", "tensors of the file that have no place in the network are left out: {names}", fit.unexpected))
+    return fit, found
 
 
 def _check_numbers(module: nn.Module, fit: Fit) -> None:
@@ -178,19 +159,6 @@ def _share(module: nn.Module, names: Iterable[str]) -> float:
     expected = module.state_dict()
     whole = sum(int(tensor.numel()) for tensor in expected.values())
     return sum(int(expected[name].numel()) for name in names) / max(1, whole)
-
-
-def _hint(fit: Fit, lost: float) -> str:
-    """Say what is the likeliest cause of weights that do not fit."""
-    if not fit.tensors and not fit.misshapen:
-        return "is --arch right? no name fits"
-    if fit.misshapen and not fit.missing and not fit.unexpected:
-        return "is --arch right? the names fit and the shapes do not: another variant may be meant, see --arch and --arch-arg"
-    if not fit.misshapen and not fit.unexpected:
-        return (
-            f"{100 * lost:.0f}% of the weights are not in the file, which may hold a part of the network only; fetch the whole file"
-        )
-    return "is --arch right?"
 
 
 def state_digest(module: nn.Module) -> str:

@@ -167,10 +167,9 @@ class _Pass:
             places: its positions, on the device.
             progress: told of each image.
         """
-        for _, reason in batch.failures:
-            if not self.settings.skip_bad_images:
-                raise DataError(f"{reason}; mend or remove it, or pass --skip-bad-images")
-            self.remarks.failures.append(reason)
+        if batch.failures and not self.settings.skip_bad_images:
+            raise DataError(f"{batch.failures[0][1]}; {_failure_advice(batch)}")
+        self.remarks.failures += [reason for _, reason in batch.failures]
         self.digests[batch.positions] = batch.digests
         self.perceptual[batch.positions] = batch.perceptual
         self.remarks.update(batch)
@@ -229,6 +228,14 @@ class _Pass:
         energies = self.energies.cpu()[rows]
         check_finite(self.images, energies[:, None], "Jacobian", rows)
         return rows, energies
+
+
+def _failure_advice(batch: Batch) -> str:
+    """Say what to do about images that cannot be used: where every one fails, none of them is at fault."""
+    count = len(batch.failures)
+    if count > 1 and not len(batch.positions):
+        return f"so do all {count} images that were looked at: the data set, its column or its transform is at fault, not an image"
+    return "mend or remove it, or pass --skip-bad-images"
 
 
 def _on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[tuple[Batch, Tensor, Tensor]]:
@@ -337,7 +344,10 @@ def _evidence(state: _Pass) -> Evidence:
     lost = torch.bincount(labels, minlength=len(images.class_names)) == 0
     if bool(lost.any()):
         names = [images.class_names[n] for n in lost.nonzero().flatten().tolist()]
-        raise DataError(f"{images.spec}: expected images of every class, found none that could be decoded of {shorten(names)}")
+        raise DataError(
+            f"{images.spec}: expected images of every class, found none that could be decoded of {shorten(names)}; "
+            f"the first: {state.remarks.failures[0]}"
+        )
     estimator, vectors = vectors_per_image(settings.estimator, settings.vectors, state.runner.encoder.dim)
     rows, energies = state.measured_energies()
     weight, head_reason = _head_weight(state.runner, images)

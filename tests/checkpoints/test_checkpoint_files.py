@@ -165,7 +165,7 @@ def test_other_zip_is_refused(tmp_path):
         (b"<html><body>404</body></html>", "an HTML page; the download went wrong"),
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
-            "a Git LFS pointer, not the weights; run git lfs pull",
+            "a Git LFS pointer in place of the file; run git lfs pull",
         ),
         (b"\x89HDF\r\n\x1a\n" + b"\0" * 80, r"an HDF5 \(Keras\) file"),
         (b"GGUF" + b"\0" * 80, "a GGUF file"),

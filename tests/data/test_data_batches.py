@@ -211,7 +211,12 @@ def jpeg():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "these bytes are no picture"),
+        (b"", "these bytes are no picture but an empty file; fetch or save it again"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0",
+            "no picture but a Git LFS pointer in place of the file; run git",
+        ),
+        (b"<!DOCTYPE html><html></html>", "these bytes are no picture but an HTML page; the download went wrong"),
         (bytes(1000), "these bytes are no picture"),
         (b"words", "these bytes are no picture"),
         (jpeg()[: len(jpeg()) // 2], "truncated"),

@@ -73,6 +73,22 @@ def test_what_begins_with_a_dot_is_left_out(tmp_path):
     images = open_data(DataRequest(root, "source"))
     assert images.class_names == ("cat", "dog")
     assert files_of(images, root) == ["cat/0.png", "dog/1.png"]
+    (warning,) = images.warnings
+    assert (warning.kind, warning.count) == ("left-out", 3)
+    assert warning.first == ("cat/._0.png", "cat/.ipynb_checkpoints/0-checkpoint.png", ".git/0.png")
+
+
+def test_hidden_files_that_are_no_pictures_are_nobodys_loss(tmp_path):
+    root = lay(tmp_path, "cat/0.png", "dog/1.png")
+    for name in ("cat/.DS_Store", ".git/config", ".gitattributes"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text("no picture")
+    assert open_data(DataRequest(root, "source")).warnings == ()
+
+
+def test_pictures_beside_the_class_folders_are_told(tmp_path):
+    (warning,) = open_data(DataRequest(lay(tmp_path, "cat/0.png", "dog/1.png", "2.png", "3.JPG"), "source")).warnings
+    assert (warning.kind, warning.count, warning.first) == ("left-out", 2, ("2.png", "3.JPG"))
 
 
 def test_a_folder_below_a_hidden_one_is_read(tmp_path):

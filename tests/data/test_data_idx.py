@@ -96,12 +96,15 @@ def test_where_names_row_and_file(tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "found"),
     [
-        (lambda b: b"", "expected an idx file of 3 dimensions, found header of no bytes"),
+        (lambda b: b"", "expected an idx file of 3 dimensions, found an empty file; fetch or save it again"),
         (lambda b: b[:6], "expected an idx file of 3 dimensions, found header 00 00 08 03 00 00"),
         (lambda b: b[:15], "expected an idx file of 3 dimensions, found header 00 00 08 03 00 00 00 03 00 00 00 1c 00 00 00"),
         (lambda b: bytes((0, 0, 8, 1)) + b[4:], "expected an idx file of 3 dimensions, found header 00 00 08 01"),
         (lambda b: bytes((0, 0, 13, 3)) + b[4:], "expected an idx file of 3 dimensions, found header 00 00 0d 03"),
-        (lambda b: b"<html><body>gone</body></html>", "expected an idx file of 3 dimensions, found header 3c 68 74 6d"),
+        (
+            lambda b: b"<html><body>gone</body></html>",
+            "expected an idx file of 3 dimensions, found an HTML page; the download went wrong",
+        ),
         (lambda b: b[:-1], "expected 2352 bytes after the header, found 2351"),
         (lambda b: b[:16], "expected 2352 bytes after the header, found 0"),
         (lambda b: b + b"\0", "expected 2352 bytes after the header, found 2353"),

@@ -256,6 +256,20 @@ class Noisy(Items):
         return image.roll(len(self.reads), -1), label
 
 
+class Flipped(Items):
+    """Mirrors one image of two, by a coin."""
+
+    def __getitem__(self, row):
+        image, label = super().__getitem__(row)
+        return image.flip(-1) if torch.rand(()) < 0.5 else image, label
+
+
+def test_items_that_change_now_and_then_are_told():
+    torch.manual_seed(0)
+    told = [len(opened(Flipped(PIXELS, LABELS.tolist())).warnings) for _ in range(100)]
+    assert sum(told) >= 97
+
+
 def test_items_that_change_are_told():
     assert [warning.kind for warning in opened(Noisy(PIXELS, LABELS.tolist())).warnings] == ["items"]
     assert opened(Items(PIXELS, LABELS.tolist())).warnings == ()

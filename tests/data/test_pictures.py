@@ -92,3 +92,10 @@ def test_every_remark_becomes_a_warning():
         assert found.message.endswith("(a, b\\n, c and 4 more)")
         assert (found.count, found.first) == (7, ("a", "b\\n", "c"))
         assert "{" not in found.message
+
+
+@pytest.mark.parametrize(("mode", "told"), [("L", ()), ("1", ()), ("RGB", ("grey",)), ("P", ("grey",))])
+def test_colours_that_are_lost_are_told(mode, told):
+    raw = encoded(Image.fromarray(PIXELS).convert(mode))
+    assert open_picture(raw, turn=False, grey=True)[1] == told
+    assert open_picture(raw, turn=False)[1] == ()

@@ -107,9 +107,10 @@ def test_averaged_weights_reach_the_encoder(tmp_path):
 
 
 def test_input_of_the_wrong_size_is_told():
-    with pytest.raises(
-        ArchitectureError, match=r"expected cases\.TinyNet to take one 3x9x20 image: RuntimeError: .*; see --input-size"
-    ) as e:
+    message = (
+        r"expected cases\.TinyNet to take one 3x9x20 image, found RuntimeError: .*; it takes one of 3x8x8; pass --input-size 8x8"
+    )
+    with pytest.raises(ArchitectureError, match=message) as e:
         load_encoder(ModelRequest(TinyNet(), changes={"input_size": (9, 20)}))
     assert "\n" not in str(e.value)
 

@@ -216,8 +216,17 @@ def test_bad_images_stop_the_pass_or_are_counted(encoder, tmp_path):
     assert found.warnings[0].message.startswith("1 images could not be decoded and were left out; the first: ")
     for number in range(3):
         (tmp_path / "b" / f"{number}.png").write_text("no picture")
-    with pytest.raises(DataError, match="none that could be decoded of b"):
+    with pytest.raises(DataError, match=r"none that could be decoded of b; the first: .*a/1\.png: these bytes are no picture"):
         look(encoder, images, skip_bad_images=True)
+
+
+def test_where_every_image_fails_none_is_at_fault(encoder):
+    images, labels = tiny_images()
+    with pytest.raises(
+        DataError, match=r"leave Normalize out; so do all [0-9]+ images that were looked at: the data set"
+    ) as caught:
+        look(encoder, image_set(images * 4 - 2, labels))
+    assert "--skip-bad-images" not in str(caught.value)
 
 
 def test_the_fingerprint_is_of_content_and_classes(encoder):

@@ -1,0 +1,36 @@
+"""How the tensors of a checkpoint match a module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+from torch import Tensor
+
+
+@final
+@dataclass(frozen=True)
+class Fit:
+    """How tensors match a module.
+
+    Attributes:
+        prefix: what was stripped from the checkpoint's keys.
+        tensors: the module's key to tensor, for all that match.
+        missing: the module's keys without a tensor, those of the head apart.
+        unexpected: the checkpoint's keys without a place, those of the head apart.
+        misshapen: the checkpoint's keys of tensors of another shape, those of the head apart, each with its tensor and the module's.
+        head: `fits`, `resized` (another number of classes) or `absent`.
+    """
+
+    prefix: str
+    tensors: Mapping[str, Tensor]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    misshapen: Mapping[str, tuple[Tensor, Tensor]]
+    head: str
+
+    @property
+    def complete(self) -> bool:
+        """Whether every tensor has its place."""
+        return not (self.missing or self.unexpected or self.misshapen)

@@ -1,0 +1,122 @@
+"""Errors name the likeliest cause for the evidence at hand."""
+
+import pytest
+import timm
+import torch
+from cases import TinyNet
+from torch import nn
+
+from gcaudit.encoders.loading import load_encoder
+from gcaudit.encoders.request import ModelRequest
+from gcaudit.encoders.weights import load_weights
+from gcaudit.errors import ArchitectureError
+
+
+def renamed(state):
+    return {f"vit.encoder.{number}": tensor for number, tensor in enumerate(state.values())}
+
+
+def part(state):
+    return {name: tensor for name, tensor in state.items() if name.startswith(("conv", "bn"))}
+
+
+def widened(state):
+    return state | {"mix.weight": torch.ones(7, 80), "mix.bias": torch.ones(7)}
+
+
+def deeper(state):
+    return widened(state) | {f"blocks.{number}.weight": torch.ones(3) for number in range(9)}
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        (renamed, "no name in the file is one of the network's: it holds another architecture, or names of another library"),
+        (part, "[0-9]+% of the weights are not in the file, which may hold a part of the network only"),
+        (widened, "the names fit and the shapes do not: another variant of the architecture is meant"),
+        (deeper, "10 names fit, 8 of them with their shapes: another variant of the architecture may be meant"),
+        (
+            lambda _: TinyNet(channels=1).state_dict(),
+            r"training used images of 1 channels; build it so \(timm: --arch-arg in_chans=1\)",
+        ),
+    ],
+)
+@pytest.mark.parametrize("allowed", [False, True])
+def test_weights_that_do_not_fit(change, cause, allowed):
+    state = {name: tensor for name, tensor in TinyNet().state_dict().items() if "num_batches" not in name}
+    with pytest.raises(ArchitectureError, match=cause) as caught:
+        load_weights(TinyNet(seed=1), change(state), ("head",), allowed)
+    assert "--allow-missing" not in str(caught.value)
+
+
+def test_position_embeddings_of_another_input_size():
+    state = timm.create_model("test_vit", img_size=96).state_dict()
+    with pytest.raises(ArchitectureError, match=r"only position embeddings differ: .*--arch-arg img_size=N"):
+        load_weights(timm.create_model("test_vit"), state, ("head",), False)
+
+
+@pytest.mark.parametrize(
+    ("lost", "spare", "advice"),
+    [
+        (True, False, "--allow-missing leaves what is missing at random$"),
+        (False, True, "--allow-missing leaves out what is unexpected$"),
+        (True, True, "--allow-missing leaves what is missing at random and leaves out what is unexpected$"),
+    ],
+)
+def test_a_little_less_or_more_than_the_network(lost, spare, advice):
+    state = TinyNet().state_dict()
+    if lost:
+        del state["mix.bias"]
+    if spare:
+        state["extra"] = torch.ones(1)
+    with pytest.raises(ArchitectureError, match=advice):
+        load_weights(TinyNet(seed=1), state, ("head",), False)
+
+
+class Picky(nn.Module):
+    """A network that refuses images in its own way."""
+
+    def __init__(self, refuse):
+        super().__init__()
+        self.refuse, self.head = refuse, nn.Linear(4, 2)
+
+    def forward(self, x):
+        self.refuse(x)
+        return self.head(torch.ones(len(x), 4) * x.mean())
+
+
+def only(*shape):
+    def refuse(x):
+        if tuple(x.shape[1:]) != shape:
+            raise ValueError(f"not {shape}")
+
+    return refuse
+
+
+def broken(_x):
+    raise KeyError("tokens")
+
+
+def full(_x):
+    raise RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+    )
+
+
+@pytest.mark.parametrize(
+    ("refuse", "cause"),
+    [
+        (only(3, 96, 96), r"found ValueError: not \(3, 96, 96\); it takes one of 3x96x96; pass --input-size 96x96$"),
+        (only(1, 224, 224), r"it takes 1 channels; give the module an attribute pretrained_cfg with input_size=\(1, 224, 224\)$"),
+        (broken, "found KeyError: 'tokens'; it takes none of the customary sizes either, so that its own code is at fault"),
+        (full, "memory ran out; pass a smaller --input-size$"),
+    ],
+)
+def test_images_that_are_not_taken(refuse, cause):
+    with pytest.raises(ArchitectureError, match=cause):
+        load_encoder(ModelRequest(Picky(refuse)))
+
+
+def test_the_architectures_own_size_is_tried_first():
+    with pytest.raises(ArchitectureError, match=r"it takes one of 3x160x160; pass --input-size 160x160$"):
+        load_encoder(ModelRequest(timm.create_model("test_vit"), changes={"input_size": (100, 100)}))

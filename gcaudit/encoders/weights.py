@@ -16,6 +16,7 @@ from gcaudit.report import ReportWarning, warn
 
 PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.")
 _MAX_NESTING = 6
+_COUNTERS = ("n_averaged", "num_batches_tracked")
 _MOST_MISSING = 0.05
 """A backbone that lacks more of its numbers than this is no longer the one that was trained."""
 
@@ -60,7 +61,7 @@ def fit_weights(module: nn.Module, tensors: Mapping[str, Tensor], head: tuple[st
         name = full.removeprefix(prefix) if full.startswith(prefix) else None
         target = expected.get(name) if name is not None else None
         if name is None or target is None:
-            if not (name or full).startswith(of_head or ("\0",)):
+            if not (name or full).startswith(of_head or ("\0",)) and not _is_counter(full, tensor):
                 unexpected.append(full)
         elif target.shape == tensor.shape:
             matched[name] = tensor
@@ -68,13 +69,18 @@ def fit_weights(module: nn.Module, tensors: Mapping[str, Tensor], head: tuple[st
             resized = resized or tensor.shape[1:] == target.shape[1:]
         else:
             misshapen[full] = tensor, target
-    ignorable = tuple(name for name in expected if name.endswith("num_batches_tracked"))
+    ignorable = tuple(name for name in expected if name.rpartition(".")[2] in _COUNTERS)
     absent = [name for name in expected if name not in matched and name not in ignorable]
     bad = {name.removeprefix(prefix) for name in misshapen}
     missing = [name for name in absent if not name.startswith(of_head or ("\0",)) and name not in bad]
     head_absent = of_head and any(name.startswith(of_head) for name in absent)
     state = "resized" if resized else "absent" if head_absent else "fits"
     return Fit(prefix, matched, tuple(missing), tuple(unexpected), misshapen, state)
+
+
+def _is_counter(name: str, tensor: Tensor) -> bool:
+    """Tell a count of steps, such as torch's AveragedModel keeps beside the weights."""
+    return tensor.ndim == 0 and name.rpartition(".")[2] in _COUNTERS
 
 
 def resize_head(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str, head: tuple[str, ...]) -> None:

@@ -135,6 +135,13 @@ def test_long_lists_are_counted():
         load_weights(blank(), state, ("head",), False)
 
 
+def test_averaged_models_of_torch_fit():
+    averaged = torch.optim.swa_utils.AveragedModel(TinyNet())
+    averaged.update_parameters(TinyNet())
+    fit, notes = load_weights(blank(), averaged.state_dict(), ("head",), False)
+    assert (fit.complete, fit.prefix, notes) == (True, "module.", [])
+
+
 def test_keys_outside_the_prefix_are_unexpected():
     state = prefixed(TinyNet().state_dict(), "module.") | {"teacher.conv.weight": torch.ones(1)}
     with pytest.raises(ArchitectureError, match=r"found unexpected: teacher\.conv\.weight;"):

@@ -58,6 +58,8 @@ def open_data(request: DataRequest) -> ImageSet:
     if request.classes is not None and _ambiguous(request.classes, raw.class_names):
         line = f"--{request.role}-classes {request.classes} was read as places, of classes whose names are numbers ({shorten(raw.class_names, 3)})"
         warnings.append(warn("class-choice", line))
+    if empty:
+        warnings.append(warn("left-out", "{n} classes have no images and were left out ({names})", empty))
     escaped = [name for name, n in zip(names, numbers, strict=True) if name != raw.class_names[n]]
     if escaped:
         warnings.append(warn("renamed", "{n} names of classes that cannot be printed were escaped ({names})", escaped))

@@ -44,6 +44,12 @@ def _tensors_in(content: Any) -> dict[str, Tensor]:
     return {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
 
 
+def _is_like(tensors: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> bool:
+    """Tell whether most names are the same, wrappers' prefixes apart: these are weights of the same network."""
+    names, known = ({name.removeprefix("module.") for name in some} for some in (tensors, others))
+    return len(names & known) * 2 > len(known)
+
+
 def choose_container(content: Mapping[str, Any], path: Path, ema: bool) -> tuple[str | None, dict[str, Tensor], tuple[str, ...]]:
     """Find the weights in a checkpoint.
 
@@ -64,11 +70,10 @@ def choose_container(content: Mapping[str, Any], path: Path, ema: bool) -> tuple
     if ema and not any(name in found for name in EMA_CONTAINERS):
         raise CheckpointError(f"{path}: expected averaged weights under {', '.join(EMA_CONTAINERS)}, found none; drop --ema")
     chosen = next((name for name in order if name in found), None)
-    if chosen is not None:
-        return chosen, found[chosen], tuple(name for name in found if name != chosen)
-    tensors = _tensors_in(content)
+    tensors = found[chosen] if chosen is not None else _tensors_in(content)
     if tensors:
-        return None, tensors, tuple(found)
+        alike = [name for name, value in content.items() if name not in found and _is_like(_tensors_in(value), tensors)]
+        return chosen, tensors, tuple(str(name) for name in (*found, *alike) if name != chosen)
     if found:
         raise CheckpointError(f"{path}: expected plain weights, found only averaged ones under {next(iter(found))}; add --ema")
     keys = shorten([ascii(key)[:40] for key in content]) or "nothing"

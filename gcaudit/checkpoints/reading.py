@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -35,6 +36,7 @@ class Checkpoint:
         tensors: name to tensor, all finite.
         container: the key the tensors lay under, None for the dict itself.
         other_containers: further keys that hold weights and were not taken.
+        other_files: further files of a folder that hold weights and were not taken, but for other formats of the customary names.
         hints: architecture and preprocessing, as far as the file tells.
         sha256: of the file's bytes; of a folder, of its weight files' digests in order.
         bytes: size of the weight files.
@@ -48,6 +50,7 @@ class Checkpoint:
     hints: Hints
     sha256: str
     bytes: int
+    other_files: tuple[str, ...] = ()
 
 
 def read_checkpoint(path: str | Path, *, ema: bool = False) -> Checkpoint:
@@ -147,6 +150,14 @@ def _weight_files(folder: Path) -> list[Path]:
     raise CheckpointError(f"{folder}: expected model.safetensors or pytorch_model.bin, found no weights; name a weight file")
 
 
+def _other_files(folder: Path, taken: Sequence[Path]) -> tuple[str, ...]:
+    """Name the weight files that were not taken; hubs keep the same weights in several formats under customary names."""
+    customary = {*_SINGLE, *(name.removesuffix(".index.json") for name in _INDEX), *(path.name for path in taken)}
+    shards = re.compile(r"(model|pytorch_model)-\d+-of-\d+\.(safetensors|bin)")
+    found = sorted(path.name for path in folder.iterdir() if path.is_file() and path.suffix in WEIGHT_SUFFIXES)
+    return tuple(name for name in found if name not in customary and not shards.fullmatch(name))
+
+
 def _config_hints(folder: Path) -> Hints:
     path = folder / "config.json"
     if not path.is_file():
@@ -176,4 +187,5 @@ def _read_folder(folder: Path, ema: bool) -> Checkpoint:
     digests = [_sha256(path) for path in files]
     sha256 = digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
     kind = f"folder of {len(files)} {' and '.join(sorted(kinds))} file{'s' if len(files) > 1 else ''}"
-    return Checkpoint(folder, kind, tensors, container, others, hints, sha256, sum(path.stat().st_size for path in files))
+    size = sum(path.stat().st_size for path in files)
+    return Checkpoint(folder, kind, tensors, container, others, hints, sha256, size, _other_files(folder, files))

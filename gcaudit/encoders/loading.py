@@ -149,17 +149,21 @@ def _assemble(request: ModelRequest, checkpoint: Checkpoint, arch: str, warnings
 
 
 def _sets_of_weights(checkpoint: Checkpoint) -> list[ReportWarning]:
+    files = []
+    if checkpoint.other_files:
+        files.append(warn("weights", "further weight files of the folder were not taken: {names}", checkpoint.other_files))
     if not checkpoint.other_containers:
-        return []
+        return files
     taken = f"under {checkpoint.container!r}" if checkpoint.container else "of the file itself"
     averaged = [name for name in checkpoint.other_containers if name in EMA_CONTAINERS]
     hint = "; --ema takes the averaged ones" if averaged else ""
     return [
+        *files,
         warn(
             "averaged-weights",
             f"the weights {taken} were taken, of {{n}} more sets there ({{names}}){hint}",
             checkpoint.other_containers,
-        )
+        ),
     ]
 
 

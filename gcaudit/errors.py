@@ -84,7 +84,7 @@ def foreign_content(start: bytes) -> str | None:
     return next((what for magic, what in _FOREIGN.items() if start.startswith(magic)), None)
 
 
-def foreign_file(path: Path, expected: bytes = b"\0") -> str | None:
+def foreign_file(path: Path, expected: bytes) -> str | None:
     """Say what a file is that is not what was expected.
 
     Args:

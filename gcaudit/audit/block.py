@@ -23,7 +23,7 @@ class Block:
         data: its part of the report.
         evidence: arrays behind the numbers.
         digests: (N, 16) uint8 digests of the images, to find those that two data sets share.
-        perceptual: (N, 32) uint8 hashes of what they look like, to find those that are nearly the same.
+        perceptual: (N, 64) uint8 hashes of what they look like, to find those that are nearly the same.
         family: what the class names belong to; equal names of one family are the same class.
         warnings: what the report should say.
         used: how the pass was run: device, batch size, versions.

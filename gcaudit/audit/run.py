@@ -95,6 +95,8 @@ def run_audit(spec: AuditSpec, progress: ProgressBar = no_bar, *, strict: bool =
         refuse_warnings((*encoder.warnings, *warnings))
     runner = Runner(encoder, spec.run)
     on_source = observe_block(spec, "source", source, runner, progress)
+    if strict:
+        refuse_warnings(on_source.warnings)
     on_target = None if target is None else observe_block(spec, "target", target, runner, progress)
     model = model_block(encoder, spec.run.input_space)
     seconds = time.perf_counter() - began

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,9 @@ from torch import Tensor
 from gcaudit.checkpoints.torch_file import RESAVE
 from gcaudit.errors import CheckpointError, shorten
 
+WRAPPERS = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.")
+"""Prefixes that wrappers around a network put before its names."""
+_WRAPPED = re.compile(f"^({'|'.join(map(re.escape, WRAPPERS))})+")
 PLAIN_CONTAINERS = ("state_dict", "model", "net", "network", "module")
 EMA_CONTAINERS = ("state_dict_ema", "model_ema", "ema_state_dict")
 _EXPANDED_LIMIT = 2**28
@@ -46,7 +50,7 @@ def _tensors_in(content: Any) -> dict[str, Tensor]:
 
 def _is_like(tensors: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> bool:
     """Tell whether most names are the same, wrappers' prefixes apart: these are weights of the same network."""
-    names, known = ({name.removeprefix("module.") for name in some} for some in (tensors, others))
+    names, known = ({_WRAPPED.sub("", name) for name in some} for some in (tensors, others))
     return len(names & known) * 2 > len(known)
 
 

@@ -110,6 +110,10 @@ _SINGLE = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensor
 _INDEX = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
+_TRAINING_STATE = re.compile(r"(optimizer|scheduler|training_args|rng_state|random_states|scaler|trainer_state)\b|random_states_")
+"""What training scripts save beside the weights."""
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -155,7 +159,7 @@ def _other_files(folder: Path, taken: Sequence[Path]) -> tuple[str, ...]:
     customary = {*_SINGLE, *(name.removesuffix(".index.json") for name in _INDEX), *(path.name for path in taken)}
     shards = re.compile(r"(model|pytorch_model)-\d+-of-\d+\.(safetensors|bin)")
     found = sorted(path.name for path in folder.iterdir() if path.is_file() and path.suffix in WEIGHT_SUFFIXES)
-    return tuple(name for name in found if name not in customary and not shards.fullmatch(name))
+    return tuple(name for name in found if name not in customary and not shards.fullmatch(name) and not _TRAINING_STATE.match(name))
 
 
 def _config_hints(folder: Path) -> Hints:

@@ -33,7 +33,7 @@ class Batch:
         pixels: (N, C, H, W), uint8 or floating point in [0, 1].
         positions: (N,) int64 places in the image set.
         digests: (N, 16) uint8 digests of the encoded images.
-        perceptual: (N, 32) uint8 hashes of what the images look like.
+        perceptual: (N, 64) uint8 hashes of what the images look like.
         failures: places and reasons of images that could not be decoded.
         sizes: (N, 2) int64 width and height of pictures before they were resized; 0 of tensors.
         remarks: places and keys of `REMARKS`: what else happened to pictures.

@@ -93,9 +93,8 @@ def _cifar_members(place: Path, names: Sequence[str]) -> dict[str, dict[str, Any
                 if content is not None:
                     found[name] = unpickle_arrays(content, f"{place}, {member.name}")
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise DataError(
-            f"{place}: expected CIFAR's archive, found {foreign_file(place, GZIP) or one_line(error)}; fetch it again"
-        ) from None
+        what = foreign_file(place, GZIP) or f"{one_line(error)}; fetch it again"
+        raise DataError(f"{place}: expected CIFAR's archive, found {what}") from None
     absent = [name for name in names if name not in found]
     if absent:
         raise DataError(f"{place}: expected {shorten(absent)} in CIFAR's archive, found none; fetch it again")

@@ -57,11 +57,11 @@ def read_folder(folder: Path, split: str | None) -> RawData:
         seen = f"files ending in {shorten(odd)}" if odd else "no files" if classes else "no class folders"
         raise DataError(f"{folder}: expected one folder a class with pictures (.jpg, .png, ...) in it, found {seen}")
     names = tuple(path.name for path in classes)
-    hidden += [path for place in inside if place.is_dir() and place not in classes for path in _files(place)]
     beside = [path for path in inside if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES]
     groups = {
         "files in class folders that are no pictures": others,
-        "pictures whose names or folders begin with a dot": [path for path in hidden if path.suffix.lower() in IMAGE_SUFFIXES],
+        "pictures whose names or folders begin with a dot": [path for path in hidden if _is_hidden_picture(path)],
+        "folders whose names begin with a dot": [path for path in inside if path.name.startswith(".") and _has_pictures(path)],
         "pictures beside the class folders": beside,
     }
     warnings = [
@@ -93,6 +93,16 @@ def _files(place: Path) -> list[Path]:
 
 def _is_hidden(path: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(root).parts)
+
+
+def _is_hidden_picture(path: Path) -> bool:
+    """Tell a picture by its suffix; macOS leaves a file of attributes beside each in archives, which is none."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("._")
+
+
+def _has_pictures(folder: Path) -> bool:
+    """Tell whether pictures lie right in a folder, as in one of a class."""
+    return folder.is_dir() and any(_is_hidden_picture(path) for path in folder.iterdir())
 
 
 def _is_picture(path: Path) -> bool:

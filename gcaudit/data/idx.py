@@ -24,7 +24,7 @@ def _read_idx(path: Path, dims: int) -> NDArray[np.uint8]:
         with opener(path, "rb") as file:
             header = file.read(4 + 4 * dims)
             if header[:4] != bytes((0, 0, 8, dims)) or len(header) != 4 + 4 * dims:
-                found = foreign_content(header) or f"header {header.hex(' ')}"
+                found = foreign_content(header + file.read(64)) or f"header {header.hex(' ')}"
                 raise DataError(f"{path}: expected an idx file of {dims} dimensions, found {found}")
             shape = tuple(int(n) for n in np.frombuffer(header[4:], dtype=">u4"))
             size = math.prod(shape)

@@ -58,7 +58,7 @@ def open_data(request: DataRequest) -> ImageSet:
     if request.classes is not None and _ambiguous(request.classes, raw.class_names):
         line = f"--{request.role}-classes {request.classes} was read as places, of classes whose names are numbers ({shorten(raw.class_names, 3)})"
         warnings.append(warn("class-choice", line))
-    if empty:
+    if empty and not all(name.isdecimal() for name in empty):
         warnings.append(warn("left-out", "{n} classes have no images and were left out ({names})", empty))
     escaped = [name for name, n in zip(names, numbers, strict=True) if name != raw.class_names[n]]
     if escaped:

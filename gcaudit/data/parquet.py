@@ -148,7 +148,7 @@ def read_parquet(files: Sequence[Path]) -> RawData:
                     groups.append((number, group, rows))
                     rows += parquet.metadata.row_group(group).num_rows
         except (pa.ArrowException, OSError) as error:
-            text = foreign_file(path) or one_line(error)
+            text = foreign_file(path, b"PAR1") or one_line(error)
             raise DataError(f"{path}: expected a readable parquet file, found {text}") from None
     if not rows:
         raise DataError(f"{files[0]}: expected images, found no rows")

@@ -24,6 +24,8 @@ REMARKS: Mapping[str, tuple[str, str]] = {
 }
 """Kind and message of the warning that each remark becomes."""
 _ORIENTATION = 0x0112
+_COLOUR = 12
+"""Levels by which channels differ in a picture of colour; encoders leave a few."""
 _GREY_MODES = ("1", "L", "LA", "La")
 _PLAIN_MODES = ("1", "L", "P", "RGB", "LA", "PA", "La", "RGBA", "RGBa", "RGBX")
 
@@ -59,7 +61,7 @@ def open_picture(raw: Any, *, turn: bool, grey: bool = False) -> tuple[Image.Ima
         remarks.append("colours")
     elif _foreign_profile(picture.info.get("icc_profile")):
         remarks.append("profile")
-    if grey and picture.mode not in _GREY_MODES:
+    if grey and picture.mode not in _GREY_MODES and _has_colour(picture):
         remarks.append("grey")
     return picture, tuple(remarks)
 
@@ -80,6 +82,12 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
         what = "floating point" if picture.mode == "F" else "32-bit integer"
         raise ValueError(f"expected a picture of 8 or 16 bits, found {what} numbers, whose scale is not known; convert it first")
     return Image.fromarray((np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+
+
+def _has_colour(picture: Image.Image) -> bool:
+    """Tell pictures of colour from grey ones that are kept in three channels, by a thumbnail."""
+    small = np.asarray(picture.convert("RGB").resize((16, 16), Image.Resampling.BOX), dtype=np.int16)
+    return bool((small.max(2) - small.min(2)).max() > _COLOUR)
 
 
 def _foreign_profile(profile: bytes | None) -> bool:

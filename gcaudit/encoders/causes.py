@@ -8,7 +8,7 @@ from gcaudit.encoders.fit import Fit
 
 Size = tuple[int, int, int]
 _POSITIONS = ("pos_embed", "position_embedding", "pos_embedding", "relative_position", "rel_pos")
-_CUSTOMARY_EDGES = (224, 256, 384, 32, 28, 64, 96, 128, 160, 192, 240, 288, 299, 336, 448, 512)
+_CUSTOMARY_EDGES = (224, 32, 28, 64, 96, 128, 160, 256, 384)
 _MEMORY_SIGNS = ("allocate memory", "out of memory", "ALLOC_FAILED")
 
 
@@ -78,6 +78,8 @@ def image_cause(size: Size, error: Exception, default: Size | None, takes: Calla
     """
     if isinstance(error, MemoryError) or any(sign in str(error) for sign in _MEMORY_SIGNS):
         return "memory ran out; pass a smaller --input-size"
+    if takes(size):
+        return "its embedding cannot be taken of it, though it takes the image; name another --layer"
     for other in _other_sizes(size, default):
         if takes(other):
             if other[0] != size[0]:

@@ -206,7 +206,8 @@ def _finish(
     except Exception as error:  # a network given another input than it was made for may raise anything
         size = "x".join(str(n) for n in preprocessing.input_size)
         text = one_line(error)
-        cause = image_cause(preprocessing.input_size, error, keys.get("input_size"), lambda other: _takes(module, other))
+        default = preprocessing_from(keys, origin, architecture.channels, said).input_size
+        cause = image_cause(preprocessing.input_size, error, default, lambda other: _takes(module, other))
         raise ArchitectureError(
             f"expected {architecture.name} to take one {size} image, found {type(error).__name__}: {text}; {cause}"
         ) from error
@@ -230,7 +231,7 @@ def _finish(
 def _takes(module: nn.Module, size: tuple[int, int, int]) -> bool:
     try:
         with torch.no_grad():
-            module(dry_input(size, module))
+            module(torch.rand(1, *size).to(dry_input((1, 1, 1), module)))
     except Exception:  # it may refuse in any way
         return False
     return True

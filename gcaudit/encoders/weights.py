@@ -9,12 +9,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from gcaudit.checkpoints import WRAPPERS
 from gcaudit.encoders.causes import spare_cause, weights_cause
 from gcaudit.encoders.fit import Fit
 from gcaudit.errors import ArchitectureError, shorten
 from gcaudit.report import ReportWarning, warn
 
-PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.")
 _MAX_NESTING = 6
 _COUNTERS = ("n_averaged", "num_batches_tracked")
 _MOST_MISSING = 0.05
@@ -29,12 +29,12 @@ def best_prefix(names: Iterable[str], expected: Iterable[str]) -> str:
         expected: the module's keys.
 
     Returns:
-        A chain of `PREFIXES`, the shortest among equally good ones, often empty.
+        A chain of `WRAPPERS`, the shortest among equally good ones, often empty.
     """
     given, wanted = set(names), set(expected)
     chains, frontier = [""], [""]
     for _ in range(_MAX_NESTING):
-        frontier = [c + p for c in frontier for p in PREFIXES if any(name.startswith(c + p) for name in given)]
+        frontier = [c + p for c in frontier for p in WRAPPERS if any(name.startswith(c + p) for name in given)]
         chains += frontier
     return max(chains, key=lambda chain: (sum(chain + name in given for name in wanted), -len(chain)))
 

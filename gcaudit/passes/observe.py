@@ -76,7 +76,7 @@ class Observation:
     Attributes:
         evidence: for the metrics.
         digests: (N, 16) uint8 digests of the encoded images, to find images that two data sets share.
-        perceptual: (N, 32) uint8 hashes of what they look like, to find images that are nearly the same.
+        perceptual: (N, 64) uint8 hashes of what they look like, to find images that are nearly the same.
         warnings: what the report should say.
         seconds: wall time of the pass.
         device: where it ran.
@@ -168,7 +168,7 @@ class _Pass:
             progress: told of each image.
         """
         if batch.failures and not self.settings.skip_bad_images:
-            raise DataError(f"{batch.failures[0][1]}; {_failure_advice(batch)}")
+            raise DataError(f"{batch.failures[0][1]}; {_failure_advice(batch, first=self.handled == 0)}")
         self.remarks.failures += [reason for _, reason in batch.failures]
         self.digests[batch.positions] = batch.digests
         self.perceptual[batch.positions] = batch.perceptual
@@ -230,10 +230,10 @@ class _Pass:
         return rows, energies
 
 
-def _failure_advice(batch: Batch) -> str:
+def _failure_advice(batch: Batch, *, first: bool) -> str:
     """Say what to do about images that cannot be used: where every one fails, none of them is at fault."""
     count = len(batch.failures)
-    if count > 1 and not len(batch.positions):
+    if first and count > 1 and not len(batch.positions):
         return f"so do all {count} images that were looked at: the data set, its column or its transform is at fault, not an image"
     return "mend or remove it, or pass --skip-bad-images"
 

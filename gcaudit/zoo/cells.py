@@ -89,6 +89,7 @@ class _Plan:
     keys: dict[Role, str] | None = None
     target_images: ImageSet | None = None
     warnings: tuple[ReportWarning, ...] = ()
+    said: tuple[ReportWarning, ...] = ()
     reason: str | None = None
     fresh: bool = False
     done: bool = False
@@ -245,7 +246,12 @@ class Scheduler:
                 plan.warnings += plan.identity.warnings
                 plan.keys = keys
                 if self._strict:
-                    plan.refuse(plan.warnings)
+                    known = (
+                        []
+                        if self._refresh
+                        else [warning for key in keys.values() for warning in self._store.get_block_warnings(key)]
+                    )
+                    plan.refuse((*plan.warnings, *known))
             except GcauditError as error:
                 plan.reason = str(error)
 
@@ -301,31 +307,33 @@ class Scheduler:
         if not ready:
             return False
         plan.fresh = any(key in self._fresh for key in keys.values())
-        if plan.fresh or not self._is_current(plan, keys):
-            self._assemble(plan, plan.identity, keys)
-        if self._strict:
-            plan.refuse(self._store.get_warnings(cell_key(keys["source"], keys.get("target"))) or ())
-            if plan.reason is not None:
-                return self._settle(plan)
+        key = cell_key(keys["source"], keys.get("target"))
+        stored = None if plan.fresh else self._store.get_warnings(key)
+        report = self._assemble(plan, plan.identity, keys) if stored is None else None
+        plan.said = self._said(plan, keys, stored or ()) if report is None else report.warnings
+        if self._strict and plan.said:
+            plan.refuse(plan.said)
+            return self._settle(plan)
+        if report is None and plan.said != stored and (before := self._store.get_report(key, ())) is not None:
+            report = before.model_copy(update={"warnings": plan.said})
+        if report is not None:
+            self._store.put_report(report, keys["source"], keys.get("target"))
         self._store.drop_failure(request.key)
         plan.done = True
         return True
 
-    def _is_current(self, plan: _Plan, keys: Mapping[Role, str]) -> bool:
-        """Tell whether the cell's report is there and says what it would say today: data sets may have more left out than before."""
-        said = self._store.get_warnings(cell_key(keys["source"], keys.get("target")))
-        if said is None:
-            return False
+    def _said(self, plan: _Plan, keys: Mapping[Role, str], stored: Sequence[ReportWarning]) -> tuple[ReportWarning, ...]:
+        """Say of a stored report what it would say today: more may be left out than before, and data of other names have the same content."""
         blocks = [warning for key in keys.values() for warning in self._store.get_block_warnings(key)]
-        expected = tuple(dict.fromkeys((*plan.warnings, *blocks)))
-        return said[: len(expected)] == expected and all(warning.kind == "shared" for warning in said[len(expected) :])
+        shared = [warning for warning in stored if warning.kind == "shared"]
+        return tuple(dict.fromkeys((*plan.warnings, *blocks, *shared)))
 
-    def _assemble(self, plan: _Plan, identity: ModelIdentity, keys: Mapping[Role, str]) -> None:
+    def _assemble(self, plan: _Plan, identity: ModelIdentity, keys: Mapping[Role, str]) -> Report:
         spec = plan.request.spec
         blocks = [block for key in keys.values() if (block := self._store.get_block(key)) is not None]
         preprocessing = identity.model.preprocessing.model_copy(update={"input_space": spec.run.input_space})
         names = {"spec": printable(str(spec.model.spec)), "preprocessing": preprocessing}
-        report = assemble_report(
+        return assemble_report(
             spec,
             identity.model.model_copy(update=names),
             *blocks,
@@ -333,10 +341,10 @@ class Scheduler:
             seconds=sum(block.seconds for block in blocks),
             target_images=plan.target_images,
         )
-        self._store.put_report(report, keys["source"], keys.get("target"))
 
     def _result(self, plan: _Plan) -> CellResult:
         if plan.reason is not None or plan.keys is None:
             return CellResult(plan.request, None, plan.reason or "it was not reached", fresh=False)
         report = self._store.get_report(cell_key(plan.keys["source"], plan.keys.get("target")), self._influences)
+        report = report and report.model_copy(update={"warnings": plan.said})  # cells of equal content share what is stored
         return CellResult(plan.request, report, None if report else "it was not reached", fresh=plan.fresh)

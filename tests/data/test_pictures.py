@@ -94,8 +94,16 @@ def test_every_remark_becomes_a_warning():
         assert "{" not in found.message
 
 
-@pytest.mark.parametrize(("mode", "told"), [("L", ()), ("1", ()), ("RGB", ("grey",)), ("P", ("grey",))])
-def test_colours_that_are_lost_are_told(mode, told):
-    raw = encoded(Image.fromarray(PIXELS).convert(mode))
-    assert open_picture(raw, turn=False, grey=True)[1] == told
-    assert open_picture(raw, turn=False)[1] == ()
+@pytest.mark.parametrize("mode", ["L", "1", "RGB", "P", "CMYK"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
+@pytest.mark.parametrize("colour", [False, True])
+def test_colours_that_are_lost_are_told(mode, kind, colour):
+    if (kind == "PNG" and mode == "CMYK") or (kind == "JPEG" and mode in ("P", "1")):
+        pytest.skip(f"{kind} has no {mode}")
+    picture = Image.fromarray(PIXELS).convert("RGB").resize((20, 20))
+    if colour:
+        picture.paste((200, 30, 0), (4, 4, 14, 14))
+    raw = encoded(picture.quantize(32) if mode == "P" else picture.convert(mode), kind)
+    told = colour and mode not in ("L", "1")
+    assert ("grey" in open_picture(raw, turn=False, grey=True)[1]) == told
+    assert "grey" not in open_picture(raw, turn=False)[1]

@@ -104,9 +104,9 @@ def test_averaged_weights_beside_others_are_told(tmp_path, factory):
     assert "under 'state_dict_ema' were taken" in load_encoder(ModelRequest(path, arch=factory, ema=True)).warnings[0].message
 
 
-@pytest.mark.parametrize("name", ["teacher", "best", "swa_state_dict"])
-def test_further_weights_of_the_same_network_are_told(tmp_path, factory, name):
-    others = {f"module.{key}": tensor for key, tensor in TinyNet(seed=1).state_dict().items()}
+@pytest.mark.parametrize(("name", "prefix"), [("teacher", "module."), ("best", ""), ("swa_state_dict", "_orig_mod.module.")])
+def test_further_weights_of_the_same_network_are_told(tmp_path, factory, name, prefix):
+    others = {f"{prefix}{key}": tensor for key, tensor in TinyNet(seed=1).state_dict().items()}
     content = {"state_dict": TinyNet().state_dict(), name: others, "scaler": {"scale": torch.ones(1)}, "optimizer": {"state": {}}}
     (warning,) = load_encoder(ModelRequest(saved(tmp_path / "m.pt", content), arch=factory)).warnings
     assert (warning.kind, warning.first) == ("averaged-weights", (name,))
@@ -115,6 +115,8 @@ def test_further_weights_of_the_same_network_are_told(tmp_path, factory, name):
 def test_further_weight_files_of_a_folder_are_told(tmp_path, factory):
     folder = tmp_path / "model"
     folder.mkdir()
+    for name in ("optimizer.pt", "scheduler.pt", "training_args.bin", "rng_state.pth", "random_states_0.pth"):
+        (folder / name).write_bytes(b"of a trainer")
     for name in ("pytorch_model.bin", "model.safetensors", "last.ckpt", "best.pth"):
         saved(folder / name, TinyNet().state_dict())
     (warning,) = load_encoder(ModelRequest(str(folder), arch=factory)).warnings

@@ -1,11 +1,14 @@
 """Errors name the likeliest cause for the evidence at hand."""
 
+import argparse
+
 import pytest
 import timm
 import torch
 from cases import TinyNet
 from torch import nn
 
+from gcaudit.encoders.causes import image_cause
 from gcaudit.encoders.loading import load_encoder
 from gcaudit.encoders.request import ModelRequest
 from gcaudit.encoders.weights import load_weights
@@ -115,6 +118,18 @@ def full(_x):
 def test_images_that_are_not_taken(refuse, cause):
     with pytest.raises(ArchitectureError, match=cause):
         load_encoder(ModelRequest(Picky(refuse)))
+
+
+def test_the_size_is_not_blamed_where_it_is_taken():
+    cause = image_cause((3, 8, 8), ValueError("no"), (3, 16, 16), lambda _size: True)
+    assert cause == "its embedding cannot be taken of it, though it takes the image; name another --layer"
+
+
+def test_a_size_that_the_checkpoint_says_is_tried_first(tmp_path):
+    options = argparse.Namespace(model="test_vit", input_size=[3, 160, 160])
+    torch.save({"state_dict": timm.create_model("test_vit").state_dict(), "args": options}, tmp_path / "m.pt")
+    with pytest.raises(ArchitectureError, match=r"it takes one of 3x160x160; pass --input-size 160x160$"):
+        load_encoder(ModelRequest(str(tmp_path / "m.pt"), changes={"input_size": (100, 100)}))
 
 
 def test_the_architectures_own_size_is_tried_first():

@@ -5,9 +5,10 @@ import torch
 from cases import TinyNet
 from torch import nn
 
+from gcaudit.checkpoints.contents import WRAPPERS
 from gcaudit.encoders.loading import load_encoder
 from gcaudit.encoders.request import ModelRequest
-from gcaudit.encoders.weights import PREFIXES, best_prefix, fit_weights, load_weights, resize_head, state_digest
+from gcaudit.encoders.weights import best_prefix, fit_weights, load_weights, resize_head, state_digest
 from gcaudit.errors import ArchitectureError
 
 
@@ -33,7 +34,7 @@ def prefixed(state, prefix):
 
 
 @pytest.mark.parametrize(
-    "chain", ["", *PREFIXES, "module._orig_mod.", "_orig_mod.module.", "model.backbone.encoder.", "module." * 6]
+    "chain", ["", *WRAPPERS, "module._orig_mod.", "_orig_mod.module.", "model.backbone.encoder.", "module." * 6]
 )
 def test_wrapper_prefixes_are_stripped(chain):
     module = blank()

@@ -220,6 +220,19 @@ def test_bad_images_stop_the_pass_or_are_counted(encoder, tmp_path):
         look(encoder, images, skip_bad_images=True)
 
 
+def test_a_bad_tail_is_not_the_whole_data_set(encoder, tmp_path):
+    from PIL import Image
+
+    for number in range(40):
+        place = tmp_path / "ab"[number // 20] / f"{number:02}.png"
+        place.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (9, 9), (number, 90, 0)).save(place)
+        if number > 35:
+            place.write_bytes(place.read_bytes()[:40])
+    with pytest.raises(DataError, match="mend or remove it, or pass --skip-bad-images"):
+        look(encoder, open_data(DataRequest(str(tmp_path), "source")), gc_images=0, batch_size=4)
+
+
 def test_where_every_image_fails_none_is_at_fault(encoder):
     images, labels = tiny_images()
     with pytest.raises(

@@ -21,6 +21,7 @@ class Fit:
         unexpected: the checkpoint's keys without a place, those of the head apart.
         misshapen: the checkpoint's keys of tensors of another shape, those of the head apart, each with its tensor and the module's.
         head: `fits`, `resized` (another number of classes) or `absent`.
+        head_left: the checkpoint's keys of a head that has no place in the network.
     """
 
     prefix: str
@@ -29,6 +30,7 @@ class Fit:
     unexpected: tuple[str, ...]
     misshapen: Mapping[str, tuple[Tensor, Tensor]]
     head: str
+    head_left: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:

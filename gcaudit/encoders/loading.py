@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 from gcaudit.bundled import bundled_path
 from gcaudit.checkpoints import EMA_CONTAINERS, WEIGHT_SUFFIXES, Checkpoint, read_checkpoint
 from gcaudit.encoders.architectures import Architecture, build_architecture, default_config, describe_module, known_names
+from gcaudit.encoders.behaviour import behaviour_warnings, check_module
 from gcaudit.encoders.causes import image_cause
 from gcaudit.encoders.encoder import Encoder
 from gcaudit.encoders.preprocessing import PARTS, Preprocessing, override, preprocessing_from
@@ -40,6 +41,10 @@ def load_encoder(request: ModelRequest) -> Encoder:
     Raises:
         GcauditError: the file, the architecture or their match is wrong.
     """
+    if isinstance(request.spec, torch.jit.ScriptModule):
+        raise RequestError(
+            "expected a module of torch.nn, found a TorchScript program, whose layers cannot be looked into; pass its source"
+        )
     if isinstance(request.spec, nn.Module):
         name = f"{type(request.spec).__module__}.{type(request.spec).__qualname__}"
         try:
@@ -80,7 +85,7 @@ def _check_is_path(spec: str) -> None:
 def _from_checkpoint(request: ModelRequest, checkpoint: Checkpoint) -> Encoder:
     hints = checkpoint.hints
     if request.arch is not None:
-        return _assemble(request, checkpoint, request.arch)
+        return _assemble(request, checkpoint, request.arch, _contradiction(request.arch, hints.arch))
     if hints.arch is None:
         raise ArchitectureError(
             f"{checkpoint.path}: expected the checkpoint to name its architecture, found {len(checkpoint.tensors)} tensors and no "
@@ -101,6 +106,23 @@ def _from_checkpoint(request: ModelRequest, checkpoint: Checkpoint) -> Encoder:
             problem = problem or error
     assert problem is not None
     raise problem
+
+
+def _contradiction(asked: str, said: str | None) -> list[ReportWarning]:
+    """Tell that the checkpoint names another architecture than the one that was asked for."""
+    if said is None or _base_name(asked) == _base_name(said):
+        return []
+    return [
+        warn(
+            "architecture",
+            f"{asked} was asked for and the checkpoint names {printable(said[:80])}; leave --arch out to take that one",
+        )
+    ]
+
+
+def _base_name(name: str) -> str:
+    """Drop the library and the tag of the weights."""
+    return name.rpartition(":")[2].partition(".")[0].rpartition("/")[2]
 
 
 def _two_families(checkpoint: Checkpoint, names: Sequence[str]) -> list[ReportWarning]:
@@ -201,6 +223,8 @@ def _finish(
             embedding, logits, tap = _try_tap(module, tap, preprocessing.normalize(noise), bool(head))
             logits = logits if head_fits else None
             linear = tap.side != "output" and _is_linear_head(module, tap, embedding, logits)
+        check_module(module, architecture.name)
+        warnings = [*warnings, *behaviour_warnings(module, tap, preprocessing.normalize(noise), embedding)]
     except GcauditError:
         raise
     except Exception as error:  # a network given another input than it was made for may raise anything

@@ -54,19 +54,21 @@ def fit_weights(module: nn.Module, tensors: Mapping[str, Tensor], head: tuple[st
     prefix = best_prefix(tensors, expected)
     of_head = tuple(f"{name}." for name in head)
     matched: dict[str, Tensor] = {}
-    unexpected = []
+    unexpected: list[str] = []
+    head_left: list[str] = []
     misshapen: dict[str, tuple[Tensor, Tensor]] = {}
     resized = False
     for full, tensor in tensors.items():
         name = full.removeprefix(prefix) if full.startswith(prefix) else None
         target = expected.get(name) if name is not None else None
         if name is None or target is None:
-            if not (name or full).startswith(of_head or ("\0",)) and not _is_counter(full, tensor):
-                unexpected.append(full)
+            if not _is_counter(full, tensor):
+                (head_left if (name or full).startswith(of_head or ("\0",)) else unexpected).append(full)
         elif target.shape == tensor.shape:
             matched[name] = tensor
         elif of_head and name.startswith(of_head):
             resized = resized or tensor.shape[1:] == target.shape[1:]
+            head_left.append(full)
         else:
             misshapen[full] = tensor, target
     ignorable = tuple(name for name in expected if name.rpartition(".")[2] in _COUNTERS)
@@ -75,7 +77,7 @@ def fit_weights(module: nn.Module, tensors: Mapping[str, Tensor], head: tuple[st
     missing = [name for name in absent if not name.startswith(of_head or ("\0",)) and name not in bad]
     head_absent = of_head and any(name.startswith(of_head) for name in absent)
     state = "resized" if resized else "absent" if head_absent else "fits"
-    return Fit(prefix, matched, tuple(missing), tuple(unexpected), misshapen, state)
+    return Fit(prefix, matched, tuple(missing), tuple(unexpected), misshapen, state, tuple(head_left))
 
 
 def _is_counter(name: str, tensor: Tensor) -> bool:
@@ -137,6 +139,10 @@ def load_weights(
         raise ArchitectureError(f"expected weights that fit the architecture, found {'; '.join(problems)}; {cause}")
     module.load_state_dict(dict(fit.tensors), strict=False)
     found = []
+    if fit.head_left:
+        found.append(
+            warn("weights", "tensors of the head that have no place in the network's are left out: {names}", fit.head_left)
+        )
     if fit.missing:
         found.append(warn("weights", "tensors that are not in the file are left at random: {names}", fit.missing))
     if fit.unexpected:

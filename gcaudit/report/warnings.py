@@ -12,7 +12,8 @@ from gcaudit.errors import printable
 WARNINGS: Mapping[str, str] = {
     "preprocessing": "input size, resize, crop, mean or std come from neither the checkpoint nor the user",
     "picture-size": "pictures are much smaller or larger than the input that they are resized to",
-    "architecture": "the architecture was chosen among several that a name may mean",
+    "architecture": "the architecture was chosen among several that a name may mean, or is not the one that the checkpoint names",
+    "network": "an embedding depends on more than its image, or is of one of several outputs",
     "unused-options": "options of the script that trained the checkpoint were not used",
     "averaged-weights": "the file holds several sets of weights, of which one was taken",
     "weights": "weights were missing or left over, or further weight files were not taken",

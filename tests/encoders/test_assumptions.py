@@ -1,6 +1,7 @@
 """What is assumed, chosen or left unused on the way from a file to an encoder is a warning, or is refused."""
 
 import argparse
+import warnings
 
 import pytest
 import timm
@@ -11,7 +12,7 @@ from torch import nn
 
 from gcaudit.encoders.loading import load_encoder
 from gcaudit.encoders.request import ModelRequest
-from gcaudit.errors import ArchitectureError
+from gcaudit.errors import ArchitectureError, RequestError
 
 
 def kinds(encoder):
@@ -173,5 +174,84 @@ def test_a_mean_of_pixels_from_0_to_255_is_told():
 def test_options_that_cannot_be_used_are_told(tmp_path, factory):
     options = argparse.Namespace(model="test_resnet", gp="max", bn_eps=0.1)
     path = saved(tmp_path / "m.pt", {"state_dict": TinyNet().state_dict(), "args": options})
+    named, warning = load_encoder(ModelRequest(path, arch=factory)).warnings
+    assert (named.kind, warning.kind, warning.first) == ("architecture", "unused-options", ("global_pool", "bn_eps"))
+
+
+class Dropping(TinyNet):
+    def features(self, x):
+        return nn.functional.dropout(super().features(x), 0.3)
+
+
+class Counting(TinyNet):
+    calls = 0
+
+    def features(self, x):
+        self.calls += 1
+        return super().features(x) * self.calls
+
+
+class Centred(TinyNet):
+    def forward(self, x):
+        found = self.features(x)
+        return self.head(found - found.mean(0) if len(found) > 1 else found)
+
+
+class Paired(TinyNet):
+    def forward(self, x):
+        found = self.features(x)
+        return self.head(found), found
+
+
+def unnormed():
+    module = TinyNet()
+    module.bn = nn.BatchNorm2d(5, track_running_stats=False)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("module", "told"),
+    [
+        (Dropping(), "another embedding each time"),
+        (Counting(), "another embedding each time"),
+        (Centred(), "depends on the images beside it"),
+        (unnormed(), "depends on the images beside it"),
+        (Paired(), "has 2 outputs, of which the first was taken"),
+    ],
+)
+def test_networks_that_are_no_function_of_an_image_are_told(module, told):
+    torch.manual_seed(0)
+    (warning,) = [warning for warning in load_encoder(ModelRequest(module)).warnings if warning.kind == "network"]
+    assert told in warning.message
+
+
+def test_weights_of_a_module_that_are_not_finite_are_refused():
+    module = TinyNet()
+    module.head.bias.data[1] = float("nan")
+    with pytest.raises(ArchitectureError, match=r"expected finite weights of cases\.TinyNet, found NaN or inf in head\.bias"):
+        load_encoder(ModelRequest(module))
+
+
+def test_a_program_of_torchscript_is_refused():
+    with warnings.catch_warnings(action="ignore"):  # that it is old
+        program = torch.jit.trace(TinyNet(), torch.zeros(1, 3, 8, 8))
+    with pytest.raises(RequestError, match="found a TorchScript program"):
+        load_encoder(ModelRequest(program))
+
+
+def test_an_architecture_that_the_checkpoint_contradicts_is_told(tmp_path, factory):
+    content = {"state_dict": TinyNet().state_dict(), "arch": "resnet18"}
+    path = saved(tmp_path / "m.pt", content)
     (warning,) = load_encoder(ModelRequest(path, arch=factory)).warnings
-    assert (warning.kind, warning.first) == ("unused-options", ("global_pool", "bn_eps"))
+    assert (warning.kind, "the checkpoint names resnet18" in warning.message) == ("architecture", True)
+    state = {"state_dict": timm.create_model("test_resnet").state_dict(), "arch": "test_resnet"}
+    path = saved(tmp_path / "same.pt", state)
+    assert "architecture" not in kinds(load_encoder(ModelRequest(path, arch="timm:test_resnet.r160_in1k")))
+
+
+@pytest.mark.parametrize("names", [("head.0.weight", "head.2.weight"), ("head.weight_orig", "head.weight_mask"), ("head.scale",)])
+def test_a_head_that_is_left_out_is_told(tmp_path, factory, names):
+    state = {name: tensor for name, tensor in TinyNet().state_dict().items() if not name.startswith("head")}
+    state |= {name: torch.ones(4, 6) for name in names}
+    (warning,) = load_encoder(ModelRequest(saved(tmp_path / "m.pt", state), arch=factory)).warnings
+    assert (warning.kind, warning.first) == ("weights", names)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
@@ -21,6 +21,7 @@ WRAPPERS = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.")
 _WRAPPED = re.compile(f"^({'|'.join(map(re.escape, WRAPPERS))})+")
 PLAIN_CONTAINERS = ("state_dict", "model", "net", "network", "module")
 EMA_CONTAINERS = ("state_dict_ema", "model_ema", "ema_state_dict")
+_DEEPEST = 3
 _EXPANDED_LIMIT = 2**28
 
 
@@ -34,12 +35,16 @@ class Hints:
         arch_args: arguments of the architecture (in_chans, img_size, ...).
         preprocessing: input_size, mean, std, interpolation, crop_pct, as far as they are given.
         source: where that was found.
+        unread: options that change the network or the labels, and are not used.
+        disagreeing: preprocessing that two places in the file say differently; the first was taken.
     """
 
     arch: str | None = None
     arch_args: Mapping[str, Any] = field(default_factory=dict)
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     source: str | None = None
+    unread: tuple[str, ...] = ()
+    disagreeing: tuple[str, ...] = ()
 
 
 def _tensors_in(content: Any) -> dict[str, Tensor]:
@@ -52,6 +57,24 @@ def _is_like(tensors: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> boo
     """Tell whether most names are the same, wrappers' prefixes apart: these are weights of the same network."""
     names, known = ({_WRAPPED.sub("", name) for name in some} for some in (tensors, others))
     return len(names & known) * 2 > len(known)
+
+
+def _further_weights(content: Mapping[str, Any], tensors: Mapping[str, Tensor], depth: int = _DEEPEST) -> list[str]:
+    """Name the keys, such as `ema.shadow`, under which other weights of the same network lie: by name, or as a list of as many tensors."""
+    found = []
+    for name, value in content.items():
+        if not isinstance(name, str) or value is content:
+            continue
+        if _is_like(_tensors_in(value), tensors) or _is_list_like(value, tensors):
+            found.append(name)
+        elif isinstance(value, Mapping) and depth > 1:
+            found += [f"{name}.{inner}" for inner in _further_weights(value, tensors, depth - 1)]
+    return found
+
+
+def _is_list_like(value: Any, tensors: Mapping[str, Tensor]) -> bool:
+    count = len(value) if isinstance(value, list | tuple) and all(isinstance(item, Tensor) for item in value) else 0
+    return 2 * count > len(tensors) and count > 1
 
 
 def choose_container(content: Mapping[str, Any], path: Path, ema: bool) -> tuple[str | None, dict[str, Tensor], tuple[str, ...]]:
@@ -76,7 +99,7 @@ def choose_container(content: Mapping[str, Any], path: Path, ema: bool) -> tuple
     chosen = next((name for name in order if name in found), None)
     tensors = found[chosen] if chosen is not None else _tensors_in(content)
     if tensors:
-        alike = [name for name, value in content.items() if name not in found and _is_like(_tensors_in(value), tensors)]
+        alike = [name for name in _further_weights(content, tensors) if name not in found and name != chosen]
         return chosen, tensors, tuple(str(name) for name in (*found, *alike) if name != chosen)
     if found:
         raise CheckpointError(f"{path}: expected plain weights, found only averaged ones under {next(iter(found))}; add --ema")
@@ -138,6 +161,10 @@ _NETWORK_OPTIONS = {"in_chans": "in_chans", "gp": "global_pool", "bn_eps": "bn_e
 """Options of timm's training script that change the network, and the arguments of its architectures that they become."""
 _SCRIPTS = {"timm": {"gp", "model_kwargs", "drop_path"}, "torchvision": {"val_crop_size", "val_resize_size"}}
 """Options that only the training script of one library has: it says whose architecture `model` is."""
+_UNREAD_OPTIONS = ("class_map", "input_img_mode")
+"""Options of timm's training script that change labels or pixels, and are not followed."""
+_PLACES = ("args", "hyper_parameters", "config", "cfg", "opt", "pretrained_cfg")
+"""Keys under which training scripts save their options."""
 _PREPROCESSING = ("input_size", "img_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
 
 
@@ -183,6 +210,26 @@ def hints_of(content: Mapping[str, Any]) -> Hints:
         value = args.get(option)
         if isinstance(value, int | float | str) and not isinstance(value, bool) and value != "":
             arch_args.setdefault(name, value)
+    beside = {name: value for name, value in content.items() if not isinstance(value, Tensor)}  # a buffer may be called mean
+    preprocessing, disagreeing = agreed_preprocessing([plain_dict(content.get(place)) for place in _PLACES] + [beside])
+    unread = tuple(name for name in _UNREAD_OPTIONS if args.get(name) not in (None, "", "RGB"))
     if not isinstance(arch, str):
-        return Hints(None, arch_args, preprocessing_in(args))
-    return Hints(arch, arch_args, preprocessing_in(args), f"the checkpoint's {source}")
+        return Hints(None, arch_args, preprocessing, None, unread, disagreeing)
+    return Hints(arch, arch_args, preprocessing, f"the checkpoint's {source}", unread, disagreeing)
+
+
+def agreed_preprocessing(places: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Read preprocessing from several places.
+
+    Args:
+        places: options, the first win.
+
+    Returns:
+        The preprocessing, and the parts of it that two places say differently.
+    """
+    taken: dict[str, Any] = {}
+    disagreeing = []
+    for found in map(preprocessing_in, places):
+        disagreeing += [name for name, value in found.items() if name in taken and taken[name] != value]
+        taken = found | taken
+    return taken, tuple(dict.fromkeys(disagreeing))

@@ -17,7 +17,7 @@ from typing import Any, final
 
 from torch import Tensor
 
-from gcaudit.checkpoints.contents import Hints, check_finite, choose_container, hints_of, plain_dict, preprocessing_in
+from gcaudit.checkpoints.contents import Hints, agreed_preprocessing, check_finite, choose_container, hints_of, plain_dict
 from gcaudit.checkpoints.safetensors_file import read_safetensors
 from gcaudit.checkpoints.torch_file import LEGACY_MAGIC, imports_of, needs_code, read_torch_legacy, read_torch_zip
 from gcaudit.errors import CheckpointError, foreign_content, one_line, shorten
@@ -169,11 +169,11 @@ def _config_hints(folder: Path) -> Hints:
     config = _read_json(path)
     arch = config.get("architecture")
     nested = config.get("pretrained_cfg")
-    preprocessing = preprocessing_in({**config, **(nested if isinstance(nested, dict) else {})})
+    preprocessing, disagreeing = agreed_preprocessing([plain_dict(nested), config])
     arch_args = plain_dict(config.get("model_args"))
     if not isinstance(arch, str):
-        return Hints(None, arch_args, preprocessing)
-    return Hints(arch, arch_args, preprocessing, "config.json")
+        return Hints(None, arch_args, preprocessing, disagreeing=disagreeing)
+    return Hints(arch, arch_args, preprocessing, "config.json", disagreeing=disagreeing)
 
 
 def _read_folder(folder: Path, ema: bool) -> Checkpoint:

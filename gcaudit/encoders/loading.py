@@ -162,6 +162,13 @@ def _assemble(request: ModelRequest, checkpoint: Checkpoint, arch: str, warnings
     if unused:
         line = "{n} options of the script that trained it change the network and were not used ({names}); see --arch-arg"
         warnings.append(warn("unused-options", line, unused))
+    hints = checkpoint.hints
+    if hints.unread:
+        line = "{n} options of the script that trained it change labels or pixels and were not used ({names})"
+        warnings.append(warn("unused-options", line, hints.unread))
+    if hints.disagreeing:
+        told = ", ".join(f"{name} {printable(str(hints.preprocessing[name])[:80])}" for name in hints.disagreeing)
+        warnings.append(warn("preprocessing", f"the checkpoint says its preprocessing twice and differently; taken was {told}"))
     config, origin, said = dict(architecture.config), "architecture", set(architecture.said)
     if checkpoint.hints.preprocessing:
         config |= checkpoint.hints.preprocessing

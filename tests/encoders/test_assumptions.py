@@ -255,3 +255,46 @@ def test_a_head_that_is_left_out_is_told(tmp_path, factory, names):
     state |= {name: torch.ones(4, 6) for name in names}
     (warning,) = load_encoder(ModelRequest(saved(tmp_path / "m.pt", state), arch=factory)).warnings
     assert (warning.kind, warning.first) == ("weights", names)
+
+
+def with_options(**content):
+    return {"state_dict": TinyNet().state_dict()} | content
+
+
+SIZED = {"mean": [0.1] * 3, "std": [0.2] * 3, "input_size": [3, 8, 8]}
+
+
+@pytest.mark.parametrize("place", [None, "args", "hyper_parameters", "config", "cfg", "opt", "pretrained_cfg"])
+def test_preprocessing_is_read_wherever_scripts_leave_it(tmp_path, factory, place):
+    content = with_options(**(SIZED if place is None else {place: SIZED}))
+    found = load_encoder(ModelRequest(saved(tmp_path / "m.pt", content), arch=factory))
+    assert (found.preprocessing.mean, found.preprocessing.std) == ((0.1,) * 3, (0.2,) * 3)
+
+
+def test_preprocessing_that_a_file_says_twice_is_told_where_it_differs(tmp_path, factory):
+    content = with_options(args=SIZED, config=SIZED | {"mean": [0.3] * 3})
+    found = load_encoder(ModelRequest(saved(tmp_path / "m.pt", content), arch=factory))
+    assert found.preprocessing.mean == (0.1,) * 3
+    assert "differently; taken was mean [0.1, 0.1, 0.1]" in found.warnings[0].message
+    assert load_encoder(ModelRequest(saved(tmp_path / "m.pt", with_options(args=SIZED, config=SIZED)), arch=factory)).warnings == ()
+
+
+def test_options_that_change_labels_or_pixels_are_told(tmp_path, factory):
+    options = SIZED | {"class_map": "map.txt", "input_img_mode": "L", "epochs": 3}
+    (warning,) = load_encoder(ModelRequest(saved(tmp_path / "m.pt", with_options(args=options)), arch=factory)).warnings
+    assert (warning.kind, warning.first) == ("unused-options", ("class_map", "input_img_mode"))
+
+
+@pytest.mark.parametrize(
+    ("name", "wrap"),
+    [
+        ("ema.shadow", lambda state: {"ema": {"shadow": state}}),
+        ("model_ema.state_dict", lambda state: {"model_ema": {"state_dict": state, "decay": 0.9}}),
+        ("callbacks.EMA.ema_weights", lambda state: {"callbacks": {"EMA": {"ema_weights": list(state.values())}}}),
+        ("average_model", lambda state: {"average_model": {f"_orig_mod.{key}": tensor for key, tensor in state.items()}}),
+    ],
+)
+def test_further_weights_at_any_depth_are_told(tmp_path, factory, name, wrap):
+    content = with_options(**wrap(TinyNet(seed=1).state_dict()), optimizer={"state": {0: {"exp_avg": torch.ones(2)}}})
+    (warning,) = load_encoder(ModelRequest(saved(tmp_path / "m.pt", content), arch=factory)).warnings
+    assert (warning.kind, warning.first) == ("averaged-weights", (name,))

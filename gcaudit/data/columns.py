@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gcaudit.errors import DataError, shorten
+from gcaudit.errors import DataError, printable, shorten
 from gcaudit.report import ReportWarning, warn
 
 LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "class", "class_label")
 IMAGE_COLUMNS = ("image", "img", "images", "picture", "pixels", "jpg", "png")
+SPLIT_COLUMNS = ("split", "subset", "fold", "partition")
 MOST_CLASSES = 1_000_000
 
 
@@ -54,6 +56,21 @@ def column_warnings(taken: Mapping[str, Sequence[str]]) -> list[ReportWarning]:
     ]
 
 
+def split_column_warnings(values: Collection[str]) -> list[ReportWarning]:
+    """Tell of a column that names splits, which is not followed.
+
+    Args:
+        values: that are in it.
+
+    Returns:
+        A warning where there are several.
+    """
+    told = shorten([printable(value[:40]) for value in sorted(values)], 4)
+    return (
+        [warn("split", f"a column names several splits ({told}), and rows of all were taken together")] if len(values) > 1 else []
+    )
+
+
 def number_labels(values: Sequence[Any], names: Sequence[str] | None, where: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Turn a column of labels into numbers and names.
 
@@ -73,6 +90,7 @@ def number_labels(values: Sequence[Any], names: Sequence[str] | None, where: str
     kinds = {type(value) for value in values}
     if kinds and all(issubclass(kind, str) for kind in kinds):
         known = tuple(sorted(set(values)))
+        _check_names(known, values, where)
         number = {name: place for place, name in enumerate(known)}
         return np.array([number[value] for value in values], dtype=np.int64), known
     if not all(issubclass(kind, int | np.integer) and kind is not bool for kind in kinds):
@@ -91,6 +109,25 @@ def number_labels(values: Sequence[Any], names: Sequence[str] | None, where: str
         raise DataError(f"{where}: expected labels below {MOST_CLASSES}, found {high} (ids in place of classes?)")
     labels = np.array(values, dtype=np.int64)
     return labels, tuple(names) if names is not None else tuple(str(n) for n in range(int(high) + 1))
+
+
+def _check_names(known: tuple[str, ...], values: Sequence[str], where: str) -> None:
+    """Refuse names that stand for no class, and those that a hand has mistyped."""
+    blank = [name for name in known if not name.strip()]
+    if blank:
+        raise DataError(
+            f"{where}: expected a label for every image, found {sum(value in blank for value in values)} that are empty text"
+        )
+    alike: dict[str, str] = {}
+    for name in known:
+        other = alike.setdefault(name.strip(), name)
+        if other != name:
+            raise DataError(f"{where}: expected class names that differ in more than blanks, found {other!r} and {name!r}")
+    numbers = [name for name in known if re.fullmatch(r"-?\d+", name)]
+    if len(numbers) == len(known) and any(name.startswith("-") for name in known):
+        raise DataError(
+            f"{where}: expected labels >= 0, found {known[0]!r} (an unlabelled split?); leave these rows out, or name another split"
+        )
 
 
 def encoded(cell: Any, where: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,11 @@ from gcaudit.data.readers import FileReader, RawData
 from gcaudit.errors import DataError, shorten
 from gcaudit.report import warn
 
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif"))
+IMAGE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif", ".jfif", ".jpe", ".avif")
+)
+_SPLIT = re.compile(r"(?<![a-z])(train|training|val|valid|validation|test|testing)(?![a-z])")
+_OTHERS = re.compile(rf"{_SPLIT.pattern}|(?<![a-z])(set|data|seg|images|img|split)(?![a-z])|[^a-z]")
 SPLIT_NAMES = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
 
 
@@ -36,8 +41,8 @@ def read_folder(folder: Path, split: str | None) -> RawData:
         folder = folder / split
     inside = sorted(folder.iterdir())
     classes = [path for path in inside if path.is_dir() and not path.name.startswith(".")]
-    splits = [path.name for path in classes if path.name.lower() in SPLIT_NAMES and any(inner.is_dir() for inner in path.iterdir())]
-    if splits or (classes and all(path.name.lower() in SPLIT_NAMES for path in classes)):
+    splits = [path.name for path in classes if _is_split(path.name) and any(inner.is_dir() for inner in path.iterdir())]
+    if splits or (classes and all(_is_split(path.name) for path in classes)):
         told = ", ".join(splits or [path.name for path in classes])
         raise DataError(
             f"{folder}: expected class folders, found the splits {told}; name one with --source-split or --target-split"
@@ -47,7 +52,7 @@ def read_folder(folder: Path, split: str | None) -> RawData:
         for path in _files(place):
             if _is_hidden(path, folder):
                 hidden.append(path)
-            elif _is_picture(path):
+            elif is_picture(path):
                 paths.append(path)
                 labels.append(number)
             else:
@@ -71,10 +76,22 @@ def read_folder(folder: Path, split: str | None) -> RawData:
         for what, found in groups.items()
         if found
     ]
-    if all(name.isdecimal() for name in names) and list(names) != sorted(names, key=int):
-        line = f"class folders are in the order of text ({shorten(names, 4)}); a head that was trained in the order of numbers has others"
-        warnings.append(warn("class-order", line))
+    if (inner := _common_folders(classes)) is not None:
+        line = f"the folders {shorten(names, 3)} were taken for classes, and all hold the same folders ({shorten(inner, 3)}): are these the classes?"
+        warnings.append(warn("split", line))
     return RawData(FileReader(paths), np.array(labels, dtype=np.int64), names, tuple(warnings))
+
+
+def _is_split(name: str) -> bool:
+    """Tell names of splits: train, test_set, seg_train, val2017."""
+    lowered = name.lower()
+    return lowered in SPLIT_NAMES or (_SPLIT.search(lowered) is not None and _OTHERS.sub("", lowered) == "")
+
+
+def _common_folders(classes: list[Path]) -> list[str] | None:
+    """Return the folders that lie in every class folder, where they are several and the same: then these may be the classes."""
+    inside = [sorted(path.name for path in place.iterdir() if path.is_dir() and not path.name.startswith(".")) for place in classes]
+    return inside[0] if len(inside) > 1 and len(inside[0]) > 1 and all(names == inside[0] for names in inside) else None
 
 
 def _files(place: Path) -> list[Path]:
@@ -105,8 +122,12 @@ def _has_pictures(folder: Path) -> bool:
     return folder.is_dir() and any(_is_hidden_picture(path) for path in folder.iterdir())
 
 
-def _is_picture(path: Path) -> bool:
-    """Tell a picture by its suffix, else by its content; a link that leads nowhere is one that cannot be read, not one that is not there."""
+def is_picture(path: Path) -> bool:
+    """Tell a picture by its suffix, else by its content; a link that leads nowhere is one that cannot be read, not one that is not there.
+
+    Args:
+        path: of a file.
+    """
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return True
     try:

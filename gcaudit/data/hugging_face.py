@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, final
 
-from gcaudit.data.columns import IMAGE_COLUMNS, LABEL_COLUMNS, column_warnings, encoded, number_labels, pick_column
+from gcaudit.data.columns import (
+    IMAGE_COLUMNS,
+    LABEL_COLUMNS,
+    SPLIT_COLUMNS,
+    column_warnings,
+    encoded,
+    number_labels,
+    pick_column,
+    split_column_warnings,
+)
+from gcaudit.data.folders import is_picture
 from gcaudit.data.hub import prepare_hub
 from gcaudit.data.readers import RawData
 from gcaudit.errors import DataError, one_line
+from gcaudit.report import ReportWarning, warn
 
 
 @final
@@ -68,7 +79,35 @@ def read_hugging_face(spec: str, split: str | None, preferred: Sequence[str]) ->
             f"{spec}: expected a data set, found {type(error).__name__}: {text}; with no network, pass a local path"
         ) from None
     table, taken = _choose_split(found, split, preferred, spec)
-    return _table_data(datasets, table, spec), taken
+    raw = _table_data(datasets, table, spec)
+    return replace(raw, warnings=(*raw.warnings, *_left_out(rest, found))), taken
+
+
+def _picture_mode(feature: Any) -> list[ReportWarning]:
+    """Tell of a mode that the data set asks for and that is not followed."""
+    mode = getattr(feature, "mode", None)
+    return (
+        []
+        if mode in (None, "RGB")
+        else [warn("converted", f"the data set asks for pictures of mode {mode}, which was not followed")]
+    )
+
+
+def _split_column(table: Any, columns: Sequence[str], label: str) -> list[ReportWarning]:
+    name = next((name for name in SPLIT_COLUMNS if name in columns and name != label), None)
+    return [] if name is None else split_column_warnings({str(value) for value in table.unique(name)})
+
+
+def _left_out(place: str, found: Any) -> list[ReportWarning]:
+    """Count the pictures of a local folder that the library has not taken: it goes by suffixes."""
+    tables = list(found.values()) if isinstance(found, dict) else [found]
+    folder = Path(place)
+    if not folder.is_dir() or any(table.info.builder_name != "imagefolder" for table in tables):
+        return []
+    there = [path for path in folder.rglob("*") if path.is_file() and is_picture(path)]
+    absent = len(there) - sum(len(table) for table in tables)
+    line = "the datasets library has left out {n} pictures of the folder; pass the folder itself, without hf:"
+    return [warn("left-out", line, count=absent)] if absent > 0 else []
 
 
 def _import_datasets(spec: str) -> Any:
@@ -107,7 +146,8 @@ def _table_data(datasets: Any, table: Any, spec: str) -> RawData:
     label = label or pick_column(columns, LABEL_COLUMNS, "labels", spec)
     names = table.features[label].names if label in classes else None
     labels, class_names = number_labels(list(table[label]), names, spec)
+    warnings = [*_picture_mode(table.features.get(image)), *_split_column(table, columns, label)]
     if pictures:
         table = table.cast_column(image, datasets.Image(decode=False))
-    warnings = column_warnings({image: pictures, label: [name for name in columns if name in classes or name in LABEL_COLUMNS]})
+    warnings += column_warnings({image: pictures, label: [name for name in columns if name in classes or name in LABEL_COLUMNS]})
     return RawData(TableReader(table.select_columns([image]), image, spec), labels, class_names, tuple(warnings), (image, label))

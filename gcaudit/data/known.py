@@ -141,7 +141,7 @@ def _find_mini_imagenet(root: Path, split: str) -> RawData | None:
     keep = [row for row, label in enumerate(data.labels) if data.class_names[label] in set(wanted)]
     number = {name: place for place, name in enumerate(wanted)}
     labels = np.array([number[data.class_names[data.labels[row]]] for row in keep], dtype=np.int64)
-    return RawData(FileReader([reader.paths[row] for row in keep]), labels, wanted)
+    return RawData(FileReader([reader.paths[row] for row in keep]), labels, wanted, data.warnings)
 
 
 def _find_mnist_like(folders: Sequence[str], names: Sequence[str]) -> Finder:

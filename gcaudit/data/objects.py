@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,17 +18,22 @@ from torch.utils.data import (
     IterableDataset,
     RandomSampler,
     SequentialSampler,
+    Subset,
     default_collate,
     default_convert,
 )
 
 from gcaudit.data.batches import image_digest
 from gcaudit.data.columns import number_labels
+from gcaudit.data.folders import read_folder
 from gcaudit.data.readers import ItemReader, RawData, TensorReader
 from gcaudit.data.request import DataRequest
 from gcaudit.errors import DataError, one_line, shorten
 from gcaudit.report import ReportWarning, warn
 
+_RANDOM = re.compile(
+    r"\b(Random(?!State)\w+|AutoAugment|TrivialAugmentWide|AugMix|RandAugment|ColorJitter|MixUp|CutMix|Dropout\w*)"
+)
 _READS = 4
 """A flip of every second image is missed at three items with a chance of 1 in 500."""
 
@@ -66,6 +72,10 @@ def _dataset_of(loader: Any) -> Any:
         f"the sampler {type(sampler).__name__}": not whole,
         f"the batch sampler {type(batches).__name__}": batches is not None and type(batches) is not BatchSampler,
         "a collate_fn of its own": loader.collate_fn not in (default_collate, default_convert),
+        "drop_last, which leaves images out": loader.drop_last
+        and not isinstance(loader.dataset, IterableDataset)
+        and _drops(loader),
+        f"a way of its own to give batches ({type(loader).__name__})": type(loader).__iter__ is not DataLoader.__iter__,
     }
     found = [what for what, is_odd in odd.items() if is_odd and not isinstance(loader.dataset, IterableDataset)]
     if found:
@@ -74,6 +84,10 @@ def _dataset_of(loader: Any) -> Any:
             "pass the Dataset that you mean, such as torch.utils.data.Subset(dataset, indices)"
         )
     return loader.dataset
+
+
+def _drops(loader: Any) -> bool:
+    return len(loader.dataset) % (loader.batch_size or 1) != 0
 
 
 def _open_tensors(images: Any, labels: Any) -> RawData:
@@ -140,7 +154,10 @@ def _open_dataset(dataset: Any, name: str) -> RawData:
                     f"{name}: expected labels that agree with the items, found {given[row]!r} held for item {row}, whose own is {label!r}; "
                     "pass (images, labels), or a Dataset without the attribute"
                 )
-    known = getattr(dataset, "classes", None) if getattr(dataset, "target_transform", None) is None else None
+    whole = dataset
+    while isinstance(whole, Subset):
+        whole = whole.dataset
+    known = getattr(whole, "classes", None) if getattr(whole, "target_transform", None) is None else None
     names = [str(entry) for entry in known] if isinstance(known, list | tuple) else None
     numbers, class_names = number_labels(given, names, name)
     reader = ItemReader(dataset, name)
@@ -149,6 +166,13 @@ def _open_dataset(dataset: Any, name: str) -> RawData:
 
 def _random_items(reader: ItemReader) -> tuple[ReportWarning, ...]:
     """Read items several times: a random transform gives another image each time, and numbers that no second run has."""
+    given: Any = reader.items
+    while isinstance(given, Subset):
+        given = given.dataset
+    transform = " ".join(repr(getattr(given, "transform", None)).split())
+    if (random := _RANDOM.search(transform)) is not None:
+        line = f"{reader.name} has a transform with {random[0]}: items are not the same each time they are read; leave random transforms out"
+        return (warn("items", line),)
     for row in _some_rows(len(reader.items)):
         seen = set()
         with suppress(Exception):  # what ails an item is told when the images are read
@@ -191,6 +215,10 @@ def open_torchvision(spec: str, request: DataRequest) -> tuple[RawData, str | No
             f"{spec}: expected a data set that lies in a folder, found {name}, which does not; pass the object from Python"
         )
     root = str(Path(request.root or "data").expanduser())
+    if kind is torchvision.datasets.ImageFolder:  # whose loader converts pictures without a word
+        if request.split is not None:
+            raise DataError(f"{spec}: expected no split, since {name} has none, found {request.split!r}; leave it out")
+        return read_folder(Path(root), None), None
     options: dict[str, Any] = {"download": False} if "download" in takes else {}
     split = request.split or ("train" if request.role == "source" else "test")
     if "train" in takes:
@@ -203,6 +231,11 @@ def open_torchvision(spec: str, request: DataRequest) -> tuple[RawData, str | No
         raise DataError(f"{spec}: expected no split, since {name} has none, found {split!r}; leave it out")
     try:
         return _open_dataset(kind(root, **options), spec), split if {"train", "split"} & set(takes) else None
-    except (RuntimeError, OSError, ValueError, TypeError, ImportError) as error:
+    except (RuntimeError, OSError) as error:
         text = one_line(error)
         raise DataError(f"{spec}: expected it under {root}: {text}; set --data-root, or fetch it with download=True") from None
+    except (ValueError, TypeError, ImportError) as error:
+        text = one_line(error)
+        raise DataError(
+            f"{spec}: expected a data set that root and split are enough for, found {text}; pass the object from Python"
+        ) from None

@@ -20,7 +20,7 @@ from gcaudit.data.readers import RawData
 from gcaudit.data.request import DataRequest
 from gcaudit.errors import DataError, RequestError, printable, shorten
 from gcaudit.geometry import balanced_order, derive_seed
-from gcaudit.report import warn
+from gcaudit.report import ReportWarning, warn
 
 
 def open_data(request: DataRequest) -> ImageSet:
@@ -54,9 +54,9 @@ def open_data(request: DataRequest) -> ImageSet:
     if request.max_images is not None:
         index, classes = _draw(index, classes, request, len(numbers), spec)
     names = tuple(printable(raw.class_names[n]) for n in numbers)
-    warnings = [*raw.warnings]
+    warnings = [*raw.warnings, *_order_warning(raw.class_names)]
     if request.classes is not None and _ambiguous(request.classes, raw.class_names):
-        line = f"--{request.role}-classes {request.classes} was read as places, of classes whose names are numbers ({shorten(raw.class_names, 3)})"
+        line = f"--{request.role}-classes {request.classes} was read as places, of classes whose names hold numbers ({shorten(raw.class_names, 3)})"
         warnings.append(warn("class-choice", line))
     if empty and not all(name.isdecimal() for name in empty):
         warnings.append(warn("left-out", "{n} classes have no images and were left out ({names})", empty))
@@ -97,6 +97,10 @@ def _choose(text: str, raw: RawData, spec: str) -> np.ndarray[Any, np.dtype[np.i
     for part in parts:
         span = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
         if part in place:
+            if raw.class_names.count(part) > 1:
+                raise RequestError(
+                    f"{spec}: expected names of single classes, found {part!r}, which several have; choose by numbers"
+                )
             found.append(place[part])
         elif span is not None:
             first = int(span[1])
@@ -112,10 +116,40 @@ def _choose(text: str, raw: RawData, spec: str) -> np.ndarray[Any, np.dtype[np.i
 
 
 def _ambiguous(text: str, names: tuple[str, ...]) -> bool:
-    """Tell whether a range might mean names as well: `0-2` of classes that are called 6 to 12."""
+    """Tell whether a range might mean names as well: `0-2` of classes that are called 6 to 12, or class1 to class10."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     spans = [part for part in parts if part not in names and re.fullmatch(r"\d+(-\d+)?", part)]
-    return bool(spans) and all(name.isdecimal() for name in names) and [int(name) for name in names] != list(range(len(names)))
+    numbers = {number: int(found[-1]) for number, name in enumerate(names) if (found := re.findall(r"\d+", name))}
+    if not spans or 2 * len(numbers) < len(names):
+        return False
+    return any(numbers.get(place) != place for place in _places(spans))
+
+
+def _places(spans: list[str]) -> list[int]:
+    found: list[int] = []
+    for span in spans:
+        first, _, last = span.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return found
+
+
+def _order_warning(names: tuple[str, ...]) -> list[ReportWarning]:
+    """Tell of classes in the order of text where numbers in their names give another."""
+    natural = sorted(
+        names, key=lambda name: [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in _parts(name)]
+    )
+    if list(names) != sorted(names) or list(names) == natural:
+        return []
+    return [
+        warn(
+            "class-order",
+            f"classes are in the order of text ({shorten(names, 4)}); a head that was trained in the order of numbers has others",
+        )
+    ]
+
+
+def _parts(name: str) -> list[str]:
+    return [part for part in re.split(r"(\d+)", name) if part]
 
 
 def _open(request: DataRequest) -> tuple[RawData, str, str | None, str]:

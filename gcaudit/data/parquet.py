@@ -12,14 +12,26 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import numpy as np
 
-from gcaudit.data.columns import IMAGE_COLUMNS, LABEL_COLUMNS, column_warnings, encoded, number_labels, pick_column
-from gcaudit.data.folders import SPLIT_NAMES
+from gcaudit.data.columns import (
+    IMAGE_COLUMNS,
+    LABEL_COLUMNS,
+    SPLIT_COLUMNS,
+    column_warnings,
+    encoded,
+    number_labels,
+    pick_column,
+    split_column_warnings,
+)
+from gcaudit.data.folders import IMAGE_SUFFIXES, SPLIT_NAMES
 from gcaudit.data.readers import RawData
 from gcaudit.errors import DataError, foreign_file, one_line
 from gcaudit.report import ReportWarning, warn
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+MOST_SHARDS = 10_000
 
 
 @final
@@ -74,6 +86,18 @@ class ParquetReader:
         return f"{self.files[file]}, row {place + first - before}"
 
 
+def stem(file: Path) -> str:
+    """Return the name of a file without the number of its shard.
+
+    Args:
+        file: such as `train-00000-of-00005.parquet`.
+
+    Returns:
+        Such as `train`.
+    """
+    return re.sub(r"[-_.]?\d+(-of-\d+)?$", "", file.stem)
+
+
 def find_parquet(place: str, split: str | None) -> list[Path]:
     """List the parquet files that a path means.
 
@@ -92,7 +116,9 @@ def find_parquet(place: str, split: str | None) -> list[Path]:
     else:
         names = glob.glob(place, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute patterns
         found = sorted(Path(name) for name in names if name.endswith(".parquet"))
-    return found if split is None else [file for file in found if file.name.startswith(split)]
+    if split is None:
+        return found
+    return [file for file in found if stem(file) == split] or [file for file in found if file.name.startswith(split)]
 
 
 def _names_in_schema(schema: pa.Schema, column: str) -> Sequence[str] | None:
@@ -126,6 +152,7 @@ def read_parquet(files: Sequence[Path]) -> RawData:
     wanted_labels: Sequence[str] = LABEL_COLUMNS
     wanted_images: Sequence[str] = IMAGE_COLUMNS
     names: Sequence[str] | None = None
+    split_values: set[str] = set()
     rows = 0
     for number, path in enumerate(files):
         try:
@@ -138,6 +165,9 @@ def read_parquet(files: Sequence[Path]) -> RawData:
                     images = [name for name in schema.names if name == image_column or _holds_pictures(schema.field(name).type)]
                     labels_too = [name for name in schema.names if name in LABEL_COLUMNS]
                     warnings += column_warnings({image_column: images, label_column: labels_too})
+                split_column = next((name for name in SPLIT_COLUMNS if name in schema.names and name != label_column), None)
+                if split_column is not None:
+                    split_values |= {str(value) for value in parquet.read(columns=[split_column]).column(0).unique().to_pylist()}
                 wanted_labels, wanted_images = (label_column,), (image_column,)
                 found = _names_in_schema(schema, label_column)
                 if names is not None and found is not None and names != found:
@@ -152,6 +182,7 @@ def read_parquet(files: Sequence[Path]) -> RawData:
             raise DataError(f"{path}: expected a readable parquet file, found {text}") from None
     if not rows:
         raise DataError(f"{files[0]}: expected images, found no rows")
+    warnings += split_column_warnings(split_values)
     labels, class_names = number_labels(values, names, str(files[0]))
     reader = ParquetReader(tuple(files), wanted_images[0], tuple(groups))
     return RawData(reader, labels, class_names, tuple(warnings), (wanted_images[0], wanted_labels[0]))
@@ -186,13 +217,48 @@ def read_split(files: Sequence[Path], spec: str, split: str | None, *, whole: bo
     Raises:
         DataError: the files of a folder are of several splits, and none was named.
     """
+    shards = _absent_shards(files)
     splits = [name for name in SPLIT_NAMES if any(re.match(rf"{name}(?![a-z])", file.name, re.IGNORECASE) for file in files)]
     if split is not None or len(splits) < 2:
-        return read_parquet(files)
+        raw = read_parquet(files)
+        found = [*raw.warnings, *_beside(files, whole), *shards]
+        names = sorted({stem(file) for file in files})
+        if whole and len(names) > 1:
+            found.append(warn("split", f"files of several names are taken together: {', '.join(names[:5])}"))
+        return replace(raw, warnings=tuple(found))
     told = ", ".join(sorted(splits))
     if whole:
         raise DataError(
             f"{spec}: expected files of one split, found the splits {told}; name one with --source-split or --target-split"
         )
     raw = read_parquet(files)
-    return replace(raw, warnings=(*raw.warnings, warn("split", f"files of several splits are taken together: {told}")))
+    return replace(raw, warnings=(*raw.warnings, *shards, warn("split", f"files of several splits are taken together: {told}")))
+
+
+def _absent_shards(files: Sequence[Path]) -> list[ReportWarning]:
+    """Tell of files whose names say that there are more of them."""
+    found: dict[tuple[str, int], set[int]] = {}
+    for file in files:
+        if (shard := re.search(r"(\d+)-of-(\d+)$", file.stem)) is not None:
+            found.setdefault((stem(file), int(shard[2])), set()).add(int(shard[1]))
+    absent = [
+        f"{name} {number}"
+        for (name, total), there in found.items()
+        for number in range(min(total, MOST_SHARDS))
+        if number not in there
+    ]
+    return [warn("left-out", "{n} files of which the names of others tell are not there ({names})", absent)] if absent else []
+
+
+def _beside(files: Sequence[Path], whole: bool) -> list[ReportWarning]:
+    """Tell of folders beside the files of a folder, and of files whose suffix is written otherwise."""
+    if not whole:
+        return []
+    places = [path for path in files[0].parent.iterdir() if path not in files and not path.name.startswith(".")]
+    others = [path.name for path in sorted(places) if path.suffix.lower() == ".parquet" or _holds_data(path)]
+    return [warn("left-out", "{n} files and folders beside the parquet files were left out ({names})", others)] if others else []
+
+
+def _holds_data(path: Path) -> bool:
+    suffixes = {inner.suffix.lower() for inner in path.iterdir()} if path.is_dir() else set()
+    return bool(suffixes & {".parquet", *IMAGE_SUFFIXES})

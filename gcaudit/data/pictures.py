@@ -11,6 +11,10 @@ from PIL import Image, ImageCms, ImageOps
 
 REMARKS: Mapping[str, tuple[str, str]] = {
     "16-bit": ("converted", "{n} pictures of 16 bits were brought to 8 ({names})"),
+    "dark": (
+        "converted",
+        "{n} pictures of 16 bits have no level above 4095, and come out nearly black where they hold 12 bits ({names})",
+    ),
     "pages": ("converted", "of {n} pictures with several pages or frames the first was taken ({names})"),
     "alpha": ("converted", "{n} pictures lost their transparency ({names})"),
     "colours": ("converted", "{n} pictures in colours other than RGB were converted ({names})"),
@@ -24,6 +28,7 @@ REMARKS: Mapping[str, tuple[str, str]] = {
 }
 """Kind and message of the warning that each remark becomes."""
 _ORIENTATION = 0x0112
+_EIGHT_BITS, _TWELVE_BITS = 255, 4095
 _COLOUR = 12
 """Levels by which channels differ in a picture of colour; encoders leave a few."""
 _GREY_MODES = ("1", "L", "LA", "La")
@@ -50,10 +55,12 @@ def open_picture(raw: Any, *, turn: bool, grey: bool = False) -> tuple[Image.Ima
     if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":  # phones keep further views of one photo in MPO
         remarks.append("pages")
     if picture.getexif().get(_ORIENTATION, 1) not in (0, 1):
-        remarks.append("turned" if turn else "not turned")
+        remarks.append("turned" if turn or picture.format == "TIFF" else "not turned")  # Pillow itself turns TIFF
         picture = (ImageOps.exif_transpose(picture) or picture) if turn else picture
     if picture.mode.startswith("I") or picture.mode == "F":
-        picture = _eight_bits(picture)
+        picture, highest = _eight_bits(picture)
+        remarks += ["16-bit"] if highest > _TWELVE_BITS else ["16-bit", "dark"]
+    elif _is_deep(picture):
         remarks.append("16-bit")
     if picture.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in picture.info:
         remarks.append("alpha")
@@ -76,12 +83,23 @@ def _picture(raw: Any) -> Image.Image:
     raise TypeError(f"expected a picture, found a {type(raw).__name__}")
 
 
-def _eight_bits(picture: Image.Image) -> Image.Image:
-    """Bring 16-bit grey to 8 bits by its upper byte; Pillow would clip it, which makes most of it white."""
+def _is_deep(picture: Image.Image) -> bool:
+    """Tell pictures of colour with 16 bits, of which Pillow takes the upper byte on its own."""
+    for decoder, *_rest, how in getattr(picture, "tile", ()):
+        if ";16" in str(how) or (
+            decoder == "ppm" and isinstance(how, tuple) and isinstance(how[-1], int) and how[-1] > _EIGHT_BITS
+        ):
+            return True
+    return False
+
+
+def _eight_bits(picture: Image.Image) -> tuple[Image.Image, int]:
+    """Bring 16-bit grey to 8 bits by its upper byte, and find its highest level; Pillow would clip it, which makes most of it white."""
     if not (picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format in ("PNG", "PPM"))):
         what = "floating point" if picture.mode == "F" else "32-bit integer"
         raise ValueError(f"expected a picture of 8 or 16 bits, found {what} numbers, whose scale is not known; convert it first")
-    return Image.fromarray((np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    levels = np.asarray(picture).astype(np.int64)
+    return Image.fromarray((levels >> 8).clip(0, 255).astype(np.uint8)), int(levels.max(initial=0))
 
 
 def _has_colour(picture: Image.Image) -> bool:

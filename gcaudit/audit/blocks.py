@@ -11,7 +11,7 @@ import torch
 
 from gcaudit.audit.block import Block
 from gcaudit.audit.checks import head_warnings
-from gcaudit.audit.shared import shared_warnings
+from gcaudit.audit.shared import repeated_warnings, shared_warnings
 from gcaudit.audit.spec import AuditSpec
 from gcaudit.data import ImageSet
 from gcaudit.encoders import Encoder
@@ -117,14 +117,17 @@ def make_block(spec: AuditSpec, role: Role, images: ImageSet, observation: Obser
         metrics={name: metric_value(estimate) for name, estimate in estimates.items()},
     )
     head = head_warnings(evidence) if role == "source" else []  # the target's classes need not be the head's
+    digests = observation.digests.numpy()
+    whole = len(images.labels) == len(digests)  # none was left out
+    repeated = repeated_warnings(digests, evidence.labels.numpy(), images.where if whole else None)
     return Block(
         role=role,
         data=data,
         evidence=_role_evidence(role, observation, estimates),
-        digests=observation.digests.numpy(),
+        digests=digests,
         perceptual=observation.perceptual.numpy(),
         family=images.family,
-        warnings=tuple(warning.about(role) for warning in (*observation.warnings, *head)),
+        warnings=tuple(warning.about(role) for warning in (*observation.warnings, *repeated, *head)),
         used=used,
         seconds=observation.seconds,
     )

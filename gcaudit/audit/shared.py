@@ -46,6 +46,30 @@ def shared_warnings(source: Block, target: Block, where: Callable[[int], str] | 
     return found
 
 
+def repeated_warnings(
+    digests: NDArray[np.uint8], labels: NDArray[np.int64], where: Callable[[int], str] | None = None
+) -> list[ReportWarning]:
+    """Tell of images that a data set has more than once: their labels weigh more, and few-shot episodes have them on both sides.
+
+    Args:
+        digests: (N, 16) uint8 digests of the images.
+        labels: (N,) their classes.
+        where: names an image by its row; None leaves them without names.
+
+    Returns:
+        A warning, or none.
+    """
+    _, first, number = np.unique(_as_values(digests), return_index=True, return_inverse=True)
+    before = first[number.ravel()]
+    again = np.flatnonzero(before != np.arange(len(digests)))
+    if not len(again):
+        return []
+    other = int((labels[again] != labels[before[again]]).sum())
+    names = None if where is None else [where(int(row)) for row in again[:_NAMED]]
+    line = "{n} images are there more than once" + (f", {other} of them under another label" if other else "")
+    return [warn("repeated", f"{line}{'' if names is None else ' ({names})'}", names, len(again))]
+
+
 def _shared_names(source: Block, target: Block) -> Sequence[str]:
     known = {_plain_name(name) for name in source.data.class_names}
     shared = [name for name in target.data.class_names if _plain_name(name) in known]

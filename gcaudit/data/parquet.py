@@ -255,7 +255,7 @@ def _beside(files: Sequence[Path], whole: bool) -> list[ReportWarning]:
     if not whole:
         return []
     places = [path for path in files[0].parent.iterdir() if path not in files and not path.name.startswith(".")]
-    others = [path.name for path in sorted(places) if path.suffix.lower() == ".parquet" or _holds_data(path)]
+    others = [path.name for path in sorted(places) if _holds_data(path) or (path.suffix.lower() == ".parquet" != path.suffix)]
     return [warn("left-out", "{n} files and folders beside the parquet files were left out ({names})", others)] if others else []
 
 

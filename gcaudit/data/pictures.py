@@ -51,6 +51,7 @@ def open_picture(raw: Any, *, turn: bool, grey: bool = False) -> tuple[Image.Ima
         ValueError: its numbers have no scale that is known.
     """
     picture = _picture(raw)
+    deep = _is_deep(picture)  # which nothing tells once it is decoded
     remarks = []
     if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":  # phones keep further views of one photo in MPO
         remarks.append("pages")
@@ -60,7 +61,7 @@ def open_picture(raw: Any, *, turn: bool, grey: bool = False) -> tuple[Image.Ima
     if picture.mode.startswith("I") or picture.mode == "F":
         picture, highest = _eight_bits(picture)
         remarks += ["16-bit"] if highest > _TWELVE_BITS else ["16-bit", "dark"]
-    elif _is_deep(picture):
+    elif deep:
         remarks.append("16-bit")
     if picture.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in picture.info:
         remarks.append("alpha")

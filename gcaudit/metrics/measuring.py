@@ -17,7 +17,11 @@ from gcaudit.metrics.table import find_metrics, measure_evidence
 
 
 def _as_tensor(values: Any, what: str, ndim: int) -> Tensor:
-    tensor = torch.as_tensor(np.asarray(values) if not isinstance(values, Tensor) else values).detach().cpu()
+    array = values if isinstance(values, Tensor) else np.asarray(values)
+    if isinstance(array, np.ndarray) and array.dtype.kind not in "biufc":
+        hint = "; number text by numpy.unique(labels, return_inverse=True)[1]" if what == "labels" else ""
+        raise DataError(f"expected {what} that are numbers, found {array.dtype}{hint}")
+    tensor = torch.as_tensor(array).detach().cpu()
     if tensor.ndim != ndim:
         raise DataError(f"expected {what} of {ndim} dimensions, found shape {tuple(tensor.shape)}")
     return tensor

@@ -14,6 +14,7 @@ from gcaudit.encoders import Preprocessing
 from gcaudit.errors import DataError
 from gcaudit.report import ReportWarning, warn
 
+_LOWEST_LEVEL = 1 / 64
 _SMALLER, _LARGER = 2, 16
 """Pictures so many times smaller or larger than the input are hardly what the network was trained on."""
 
@@ -51,6 +52,7 @@ class Remarks:
         self._groups: defaultdict[str, _Group] = defaultdict(_Group)
         self._odd_sizes: dict[str, list[Tensor]] = {"smaller": [], "larger": []}
         self._shape: tuple[int, ...] | None = None
+        self._highest = 0.0
 
     def update(self, batch: Batch) -> None:
         """Take note of a batch.
@@ -68,6 +70,8 @@ class Remarks:
         if not len(batch.positions):
             return
         self._shape = tuple(batch.pixels.shape[1:])
+        if batch.sizes is None or not bool(batch.sizes.any()):  # tensors, which are taken as they are
+            self._highest = max(self._highest, float(batch.pixels.max()) / (1 if batch.pixels.is_floating_point() else 255))
         channels = self._preprocessing.input_size[0]
         if self._shape[0] != channels:
             found = " x ".join(str(n) for n in self._shape)
@@ -122,6 +126,9 @@ class Remarks:
             given = " x ".join(str(n) for n in reversed(self._shape[1:]))
             line = f"images come as tensors of {given} and are taken as they are, while the preprocessing says {width} x {height}"
             found.append(warn("picture-size", line))
+        if 0 < self._highest < _LOWEST_LEVEL:
+            line = f"no pixel is above {self._highest:.2g} of 1: were they divided by 255 twice?"
+            found.append(warn("preprocessing", line))
         return [*found, *self._assumed_crop()]
 
     def _assumed_crop(self) -> list[ReportWarning]:

@@ -28,6 +28,7 @@ WARNINGS: Mapping[str, str] = {
     "items": "a Python data set gives other items each time, or is not read through its loader",
     "class-choice": "chosen classes may be names or numbers",
     "shared": "source and target share classes, images, or images that look alike",
+    "repeated": "a data set has images more than once",
     "episodes": "a class is too short for as many queries as were asked for",
     "memory": "memory ran out, and batches were made smaller",
     "other": "said by an older version",

@@ -13,7 +13,7 @@ from gcaudit.audit.options import OPTIONS
 from gcaudit.audit.run import inspect_model, run_audit
 from gcaudit.audit.spec import AuditSpec
 from gcaudit.encoders.request import ModelRequest
-from gcaudit.errors import AuditError, DataError, RequestError
+from gcaudit.errors import ArchitectureError, DataError, RequestError
 from gcaudit.geometry.estimate import Estimate
 from gcaudit.metrics.measuring import evidence_of
 from gcaudit.metrics.table import METRICS
@@ -255,7 +255,7 @@ def test_splits_of_one_folder_are_one_data_set(tmp_path):
 def test_nan_weights_end_the_audit():
     net = TinyNet()
     net.mix.weight.data.fill_(math.nan)
-    with pytest.raises(AuditError, match="NaN or inf"):
+    with pytest.raises(ArchitectureError, match=r"found NaN or inf in mix\.weight"):
         gcaudit.score(net, tiny_images())
 
 

@@ -269,3 +269,62 @@ def test_links_to_pictures_and_class_folders_are_followed(tmp_path):
     images = open_data(DataRequest(root, "source"))
     assert files_of(images, root) == ["cat/0.png", "dog/y.png"]
     assert images.reader.read(1) == (store / "more" / "y.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("training_set", "test_set"),
+        ("seg_train", "seg_test"),
+        ("train2017", "val2017"),
+        ("Train_data", "Test-Data"),
+        ("train", "test_images"),
+    ],
+)
+def test_folders_named_after_splits_are_no_classes(tmp_path, names):
+    lay(tmp_path, *(f"{split}/{label}/{number}.png" for split in names for label in ("cat", "dog") for number in range(2)))
+    assert refused(tmp_path).startswith(f"{tmp_path}: expected class folders, found the splits ")
+
+
+@pytest.mark.parametrize("names", [("trainer", "tester"), ("test", "cat"), ("valley", "contest"), ("data", "images")])
+def test_other_names_are_classes(tmp_path, names):
+    assert open_data(DataRequest(lay(tmp_path, *(f"{name}/0.png" for name in names)), "source")).class_names == tuple(sorted(names))
+
+
+@pytest.mark.parametrize("names", [("fold1", "fold2"), ("images", "masks")])
+def test_class_folders_that_all_hold_the_same_folders_are_told(tmp_path, names):
+    lay(tmp_path, *(f"{part}/{label}/{number}.png" for part in names for label in ("cat", "dog") for number in range(2)))
+    (warning,) = open_data(DataRequest(tmp_path, "source")).warnings
+    assert (warning.kind, "all hold the same folders (cat, dog)" in warning.message) == ("split", True)
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ([f"class{n}" for n in range(12)], True),
+        (["0_background", *map(str, range(1, 12))], True),
+        ([f"{n:02}" for n in range(12)], False),
+        (["n01440764", "n01443537", "n9"], True),
+        (["cat", "dog 2", "dog 1"], False),
+        ([f"class{n}" for n in range(9)], False),
+    ],
+)
+def test_the_order_of_text_is_told_where_numbers_have_another(tmp_path, names, told):
+    root = lay(tmp_path, *(f"{name}/0.png" for name in names))
+    assert [warning.kind for warning in open_data(DataRequest(root, "source")).warnings] == ["class-order"] * told
+
+
+@pytest.mark.parametrize(
+    ("names", "classes", "told"),
+    [
+        ([*map(str, range(1, 10)), "background"], "1-3", True),
+        ([*map(str, range(1, 10)), "background"], "1,2,3", False),
+        ([f"class{n}" for n in range(1, 6)], "1-3", True),
+        ([f"class{n}" for n in range(6)], "1-3", False),
+        (["cat", "dog", "eel", "emu 2"], "1-3", False),
+    ],
+)
+def test_ranges_that_may_be_names_are_told(tmp_path, names, classes, told):
+    root = lay(tmp_path, *(f"{name}/0.png" for name in names))
+    kinds = [warning.kind for warning in open_data(DataRequest(root, "source", classes=classes)).warnings]
+    assert ("class-choice" in kinds) == told

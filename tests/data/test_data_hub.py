@@ -298,3 +298,17 @@ def test_torchvision_class_without_files():
 def test_no_torchvision_class(name):
     message = refused(f"torchvision:{name}")
     assert message == f"torchvision:{name}: expected the name of a class in torchvision.datasets, found {name!r}"
+
+
+def test_pictures_that_the_library_leaves_out_are_told(tmp_path):
+    for name in ("cat/0.png", "cat/1.png", "dog/2.png", "dog/3.image", "cat/.4.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(picture(1))
+    (warning,) = opened(f"hf:{tmp_path}").warnings
+    assert (warning.kind, warning.count) == ("left-out", 2)
+
+
+def test_a_mode_that_is_not_followed_is_told(tmp_path):
+    data = table([0, 1]).cast_column("image", datasets.Image(mode="L"))
+    (warning,) = opened(saved(tmp_path / "grey", data)).warnings
+    assert (warning.kind, "mode L" in warning.message) == ("converted", True)

@@ -13,6 +13,7 @@ from torch.utils.data import (
     TensorDataset,
     default_collate,
 )
+from torchvision import transforms
 
 from gcaudit.data.batches import stream_batches
 from gcaudit.data.opening import open_data
@@ -426,3 +427,37 @@ def test_a_first_item_that_cannot_be_read_decides_nothing():
 def test_equal_objects_are_not_one_family():
     first, second = TensorDataset(PIXELS, LABELS), TensorDataset(PIXELS, LABELS)
     assert opened(first).family == opened(first).family != opened(second).family
+
+
+class Backwards(DataLoader):
+    def __iter__(self):
+        return reversed(list(super().__iter__()))
+
+
+@pytest.mark.parametrize(
+    ("loader", "what"),
+    [
+        (lambda data: DataLoader(data, batch_size=4, drop_last=True), "drop_last, which leaves images out"),
+        (Backwards, r"a way of its own to give batches (Backwards)"),
+    ],
+)
+def test_loaders_that_leave_out_or_change_are_refused(loader, what):
+    assert what in refused(loader(TensorDataset(PIXELS, LABELS)))
+
+
+def test_drop_last_that_drops_nothing_is_no_matter():
+    assert len(opened(DataLoader(TensorDataset(PIXELS, LABELS), batch_size=3, drop_last=True)).labels) == 6
+
+
+@pytest.mark.parametrize("wrap", [lambda data: data, lambda data: Subset(data, range(6))])
+def test_random_transforms_are_told_by_their_names(wrap):
+    data = Items(PIXELS, LABELS.tolist())
+    data.transform = transforms.Compose([transforms.ToTensor(), transforms.RandomErasing(p=0.01)])
+    (warning,) = opened(wrap(data)).warnings
+    assert (warning.kind, "RandomErasing" in warning.message) == ("items", True)
+
+
+def test_parts_of_a_data_set_have_its_class_names():
+    data = Items(PIXELS, LABELS.tolist())
+    data.classes = ["cat", "dog", "eel"]
+    assert opened(Subset(data, range(6))).class_names == opened(data).class_names

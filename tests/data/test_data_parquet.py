@@ -13,7 +13,7 @@ from gcaudit.data.batches import stream_batches
 from gcaudit.data.columns import encoded
 from gcaudit.data.opening import open_data
 from gcaudit.data.request import DataRequest
-from gcaudit.errors import DataError
+from gcaudit.errors import DataError, RequestError
 
 
 def hugging_face(column, names):
@@ -311,3 +311,64 @@ def test_real_cifar10(shared):
     assert images.class_names[0] == "airplane"
     picture = Image.open(io.BytesIO(images.reader.read(9_999)))
     assert (picture.size, picture.mode) == ((32, 32), "RGB")
+
+
+def kinds(images):
+    return [warning.kind for warning in images.warnings]
+
+
+def test_absent_shards_are_told(tmp_path):
+    for number in (0, 2):
+        write(tmp_path / f"train-{number:05}-of-00005.parquet", [0, 1])
+    (warning,) = opened(tmp_path).warnings
+    assert (warning.kind, warning.count, warning.first) == ("left-out", 3, ("train 1", "train 3", "train 4"))
+    for number in (1, 3, 4):
+        write(tmp_path / f"train-{number:05}-of-00005.parquet", [0, 1])
+    assert opened(tmp_path).warnings == ()
+
+
+def test_files_of_several_names_are_told(tmp_path):
+    for name in ("test-0", "test-1", "test_unlabelled-0"):
+        write(tmp_path / f"{name}.parquet", [0, 1])
+    (warning,) = opened(tmp_path).warnings
+    assert (warning.kind, "test, test_unlabelled" in warning.message) == ("split", True)
+    assert read_all(opened(tmp_path, split="test")) == ["test-0 0", "test-0 1", "test-1 0", "test-1 1"]
+    assert kinds(opened(tmp_path, split="test")) == []
+
+
+@pytest.mark.parametrize("name", ["more/z.parquet", "cat/0.png", "z.PARQUET"])
+def test_what_lies_beside_the_files_of_a_folder_is_told(tmp_path, name):
+    write(tmp_path / "a.parquet", [0, 1])
+    write(tmp_path / name, [0, 1])
+    (warning,) = opened(tmp_path).warnings
+    assert (warning.kind, warning.first) == ("left-out", (name.partition("/")[0],))
+    assert opened(tmp_path / "a.parquet").warnings == ()
+
+
+def test_a_column_that_names_splits_is_told(tmp_path):
+    images = [b"0", b"1", b"2"]
+    table = pa.table({"image": images, "label": [0, 1, 0], "split": ["train", "train", "test"]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    (warning,) = opened(tmp_path / "a.parquet").warnings
+    assert (warning.kind, "(test, train)" in warning.message) == ("split", True)
+    pq.write_table(table.slice(0, 2), tmp_path / "a.parquet")
+    assert opened(tmp_path / "a.parquet").warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        (["cat", "", "dog"], "expected a label for every image, found 1 that are empty text"),
+        (["cat", "  ", ""], "found 2 that are empty text"),
+        (["cat", "dog", "cat "], "expected class names that differ in more than blanks, found 'cat' and 'cat '"),
+        (["1", "-1", "0"], "expected labels >= 0, found '-1' (an unlabelled split?)"),
+    ],
+)
+def test_text_that_names_no_class_is_refused(tmp_path, labels, told):
+    assert told in refused(write(tmp_path / "a.parquet", labels))
+
+
+def test_a_name_that_several_classes_have_chooses_none(tmp_path):
+    path = write(tmp_path / "a.parquet", [0, 1, 2], names=["crane", "crane", "cat"])
+    with pytest.raises(RequestError, match="expected names of single classes, found 'crane', which several have"):
+        opened(path, classes="crane,cat")

@@ -1,6 +1,8 @@
 """What conversion does to pictures: 16 bits, pages, orientation, transparency, colours, profiles."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -29,6 +31,40 @@ def test_16_bits_are_brought_to_8_by_their_upper_byte(kind):
     found, remarks = opened(encoded(Image.fromarray(values), kind))
     assert np.array_equal(found, PIXELS)
     assert remarks == ("16-bit",)
+
+
+@pytest.mark.parametrize("kind", ["PPM", "PNG"])
+def test_16_bits_of_colour_are_told(kind, tmp_path):
+    levels = np.random.default_rng(1).integers(0, 65536, (5, 4, 3), dtype=np.uint16)
+    levels[0, 0] = 65535
+    if kind == "PPM":
+        raw = b"P6 4 5 65535\n" + levels.astype(">u2").tobytes()
+    else:
+        rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in levels)
+
+        def chunk(name, body):
+            return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+        header = struct.pack(">IIBBBBB", 4, 5, 16, 2, 0, 0, 0)
+        raw = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    found, remarks = opened(raw)
+    assert remarks == ("16-bit",)
+    assert np.abs(found.astype(int) - (levels >> 8)).max() <= 1
+
+
+def test_12_bits_in_16_are_told():
+    found, remarks = opened(encoded(Image.fromarray(PIXELS.astype(np.uint16) * 16), "TIFF"))
+    assert found.max() < 16
+    assert remarks == ("16-bit", "dark")
+
+
+def test_tiff_is_turned_by_pillow_itself():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    raw = encoded(Image.fromarray(PIXELS), "TIFF", exif=exif)
+    for turn in (False, True):
+        found, remarks = opened(raw, turn=turn)
+        assert (found.shape, remarks) == (PIXELS.T.shape, ("turned",))
 
 
 def test_arrays_of_16_bits_are_too():

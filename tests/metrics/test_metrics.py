@@ -74,6 +74,11 @@ def test_half_precision_embeddings_are_widened():
         (lambda z, y: gcaudit.measure(z, y[:-1]), "as many labels as embeddings"),
         (lambda z, y: gcaudit.measure(z[:0], y[:0]), "at least one"),
         (lambda z, y: gcaudit.measure(z, y.astype(float)), "integer labels"),
+        (
+            lambda z, y: gcaudit.measure(z, [f"class {n}" for n in y]),
+            "labels that are numbers, found <U7; number text by numpy.unique",
+        ),
+        (lambda z, y: gcaudit.measure(z.astype(object), y), "embeddings that are numbers, found object"),
         (lambda z, y: gcaudit.measure(np.where(z == z[3, 2], np.nan, z), y), "NaN or inf in row 3"),
         (lambda z, y: gcaudit.measure(np.where(z == z[4, 0], np.inf, z), y), "NaN or inf in row 4"),
         (lambda z, y: gcaudit.measure(z, y, logits=np.zeros((2, 3))), "65 rows of logits"),

@@ -144,12 +144,25 @@ def random_items(tmp_path, monkeypatch):
 
 
 def chosen(tmp_path, monkeypatch):
-    return score(TinyNet(), pictures(tmp_path, names=("0", "1", "2", "4")), source_classes="0-2")
+    return score(TinyNet(), pictures(tmp_path, names=("1", "2", "3", "4")), source_classes="0-2")
 
 
 def the_same(tmp_path, monkeypatch):
     pictures(tmp_path)
     return score(TinyNet(), tmp_path, str(tmp_path))
+
+
+def twice(tmp_path, monkeypatch):
+    shutil.copy(pictures(tmp_path) / "a" / "0.png", tmp_path / "b" / "again.png")
+    return score(TinyNet(), tmp_path)
+
+
+def dropping(tmp_path, monkeypatch):
+    class Dropping(TinyNet):
+        def features(self, x):
+            return nn.functional.dropout(super().features(x), 0.3)
+
+    return score(Dropping(), tiny_images())
 
 
 def short(tmp_path, monkeypatch):
@@ -205,6 +218,8 @@ SAYING = {
     "items": random_items,
     "class-choice": chosen,
     "shared": the_same,
+    "repeated": twice,
+    "network": dropping,
     "episodes": short,
     "memory": crowded,
     "other": of_before,

@@ -26,6 +26,7 @@ FLOORS = (
     {"gate", "encoders"},
     {"metrics", "data"},
     {"geometry", "report", "checkpoints"},
+    {"files"},
     {"errors", "progress", "bundled"},
 )
 """From the roof to the ground."""
@@ -34,7 +35,7 @@ LIBRARIES = {
     "torchvision": {"encoders", "data"},
     "torchvision.models": {"encoders"},
     "torchvision.datasets": {"data"},
-    "safetensors": {"checkpoints", "store"},
+    "safetensors": {"store"},
     "datasets": {"data"},
     "pyarrow": {"data"},
     "huggingface_hub": {"data"},

@@ -65,6 +65,9 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("ema", ("model.ema",), "flag", MODEL, "take averaged weights", False, flags="--ema/--no-ema"),
     Option("allow_missing", ("model.allow_missing",), "flag", MODEL, "missing and unexpected keys are a warning", False),
+    Option(
+        "max_parameters", ("model.max_parameters",), "whole", MODEL, "largest network to build; by default what the file may fill"
+    ),
     Option("layer", ("model.layer",), "text", MODEL, "take this layer's output instead of the classifier's input"),
     Option("mean", ("model.changes.mean",), "numbers", MODEL, "override, such as 0.485,0.456,0.406", metavar="NUMBERS"),
     Option("std", ("model.changes.std",), "numbers", MODEL, "override, such as 0.229,0.224,0.225", metavar="NUMBERS"),

@@ -1,8 +1,8 @@
 """Reading a checkpoint file or folder.
 
-The content decides the format, never the suffix. Safetensors and `torch.save` files are read, the latter with `weights_only=True`
-after an inert scan that also catches storages larger than the file. Files that need code to load (pickled modules, TorchScript,
-`torch.export`) are refused with the list of what they wanted to import.
+The content decides the format, never the suffix. Safetensors and `torch.save` files are read as data, by a reader of this project that
+imports and calls nothing; files that need code to load (pickled modules, TorchScript, `torch.export`) are refused with the list of what they
+wanted to import. Each file is opened once and read once: its digest is of the very bytes that the weights were made of.
 """
 
 from __future__ import annotations
@@ -11,16 +11,20 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
 from torch import Tensor
 
-from gcaudit.checkpoints.contents import Hints, agreed_preprocessing, check_finite, choose_container, hints_of, plain_dict
+from gcaudit.checkpoints.contents import check_finite, choose_container
+from gcaudit.checkpoints.hints import Hints, agreed_preprocessing, arguments_in, hints_of, plain_dict, short_text, small_tensors
 from gcaudit.checkpoints.safetensors_file import read_safetensors
-from gcaudit.checkpoints.torch_file import LEGACY_MAGIC, imports_of, needs_code, read_torch_legacy, read_torch_zip
+from gcaudit.checkpoints.tensors import TensorFile, check_spread, load_tensors
+from gcaudit.checkpoints.torch_file import LEGACY_NUMBER, imports_of, needs_code, read_torch_legacy, read_torch_zip
 from gcaudit.errors import CheckpointError, foreign_content, one_line, shorten
+from gcaudit.files import OpenFile
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".th", ".tar")
 
@@ -68,31 +72,24 @@ def read_checkpoint(path: str | Path, *, ema: bool = False) -> Checkpoint:
     """
     place = Path(path)
     try:
-        if place.is_dir():
-            return _read_folder(place, ema)
-        content, kind = _read_file(place)
-        container, tensors, others = choose_container(content, place, ema)
-        check_finite(tensors, place)
-        hints = hints_of(content)
-        return Checkpoint(place, kind, tensors, container, others, hints, _sha256(place), place.stat().st_size)
+        return _read_folder(place, ema) if place.is_dir() else _read_files(place, [place], ema)
     except FileNotFoundError:
         raise CheckpointError(f"expected a checkpoint at {place}, found nothing there; check the path") from None
     except OSError as error:
-        raise CheckpointError(f"expected a readable checkpoint at {place}: {error.strerror or error}") from None
+        raise CheckpointError(f"expected a readable checkpoint at {place}, found {error.strerror or one_line(error)}") from None
 
 
-def _read_file(path: Path) -> tuple[Mapping[str, Any], str]:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(64)
+def _look_at(file: OpenFile) -> TensorFile:
+    """Find out by its content what a file is, and what it holds."""
+    path, start = file.path, file.file.peek(64)[:64]
     if start[:4] == b"PK\x03\x04":
-        return read_torch_zip(path), "torch.save (zip)"
-    if start.startswith(LEGACY_MAGIC):
-        return read_torch_legacy(path), "torch.save (legacy)"
+        return read_torch_zip(file)
     if len(start) > 8 and start[8:9] == b"{":
-        return read_safetensors(path, size), "safetensors"
+        return read_safetensors(file)
+    if LEGACY_NUMBER in start:
+        return read_torch_legacy(file)
     if start[:1] == b"\x80":
-        raise needs_code(path, imports_of(path), "a bare pickle")
+        raise needs_code(path, imports_of(file), "a bare pickle")
     if (what := foreign_content(start)) is not None:
         raise CheckpointError(f"{path}: expected safetensors or a torch.save file, found {what}")
     raise CheckpointError(
@@ -101,9 +98,22 @@ def _read_file(path: Path) -> tuple[Mapping[str, Any], str]:
     )
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _read_files(place: Path, paths: Sequence[Path], ema: bool) -> Checkpoint:
+    """Read the files of one checkpoint: look at them all, choose, and read of each what was chosen while its bytes are digested."""
+    with ExitStack() as stack:
+        files = [_look_at(stack.enter_context(OpenFile(path))) for path in paths]
+        content = {name: value for file in files for name, value in file.content.items()}
+        container, chosen, others = choose_container(content, place, ema)
+        check_spread(chosen, place)
+        options = small_tensors(content)
+        loaded, digests = load_tensors(files, [*chosen.values(), *options])
+        size = sum(file.file.size for file in files)
+    tensors = {name: loaded[spec] for name, spec in chosen.items()}
+    check_finite(tensors, place)
+    hints = hints_of(content, {spec: loaded[spec] for spec in options})
+    sha256 = digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    kinds = " and ".join(sorted({file.format for file in files}))
+    return Checkpoint(place, kinds, tensors, container, others, hints, sha256, size)
 
 
 _SINGLE = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -167,29 +177,16 @@ def _config_hints(folder: Path) -> Hints:
     if not path.is_file():
         return Hints()
     config = _read_json(path)
-    arch = config.get("architecture")
+    arch = short_text(config.get("architecture"))
     nested = config.get("pretrained_cfg")
     preprocessing, disagreeing = agreed_preprocessing([plain_dict(nested), config])
-    arch_args = plain_dict(config.get("model_args"))
-    if not isinstance(arch, str):
-        return Hints(None, arch_args, preprocessing, disagreeing=disagreeing)
-    return Hints(arch, arch_args, preprocessing, "config.json", disagreeing=disagreeing)
+    arch_args, unread = arguments_in(config.get("model_args"))
+    return Hints(arch, arch_args, preprocessing, "config.json" if arch else None, unread, disagreeing)
 
 
 def _read_folder(folder: Path, ema: bool) -> Checkpoint:
     files = _weight_files(folder)
-    content: dict[str, Any] = {}
-    kinds: set[str] = set()
-    for path in files:
-        part, kind = _read_file(path)
-        content.update(part)
-        kinds.add(kind)
-    container, tensors, others = choose_container(content, folder, ema)
-    check_finite(tensors, folder)
-    hints = _config_hints(folder)
-    hints = hints if hints.arch else hints_of(content)
-    digests = [_sha256(path) for path in files]
-    sha256 = digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
-    kind = f"folder of {len(files)} {' and '.join(sorted(kinds))} file{'s' if len(files) > 1 else ''}"
-    size = sum(path.stat().st_size for path in files)
-    return Checkpoint(folder, kind, tensors, container, others, hints, sha256, size, _other_files(folder, files))
+    found = _read_files(folder, files, ema)
+    said = _config_hints(folder)
+    kind = f"folder of {len(files)} {found.format} file{'s' if len(files) > 1 else ''}"
+    return replace(found, format=kind, hints=said if said.arch else found.hints, other_files=_other_files(folder, files))

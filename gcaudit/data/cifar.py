@@ -1,11 +1,10 @@
 """CIFAR's python archives.
 
-They are pickles, and untrusted: the unpickler knows numpy arrays, dict, list, str and bytes and nothing else.
+They are pickles, and untrusted: they are read as data, by a reader that makes numbers, text, lists, dicts and arrays of bytes that are there.
 """
 
 from __future__ import annotations
 
-import pickle
 import tarfile
 import zlib
 from collections.abc import Sequence
@@ -17,44 +16,22 @@ import numpy as np
 from gcaudit.data.columns import number_labels
 from gcaudit.data.idx import GZIP
 from gcaudit.data.readers import ArrayReader, RawData
-from gcaudit.errors import DataError, foreign_file, one_line, shorten
+from gcaudit.errors import DataError, foreign_file, one_line, printable, shorten
+from gcaudit.files import Array, OpenFile, PickleError, PickleReader
+
+_LARGEST_MEMBER = 2**29
 
 
-def _latin1(text: str, encoding: str = "latin1") -> bytes:
-    """Stand in for `_codecs.encode`, which numpy's pickles use for their bytes."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"refused: encoding {encoding!r}")
-    return text.encode("latin1")
+def _reason(reader: PickleReader, error: PickleError | None) -> str:
+    return f"refused: it wants to import {reader.foreign[0]}" if reader.foreign else str(error)
 
 
-def _dtype(name: str, align: int = 0, copy: int = 1) -> np.dtype[Any]:
-    """Stand in for `numpy.dtype`, which no longer takes the 0 and 1 of old pickles quietly."""
-    return np.dtype(name, align=bool(align), copy=bool(copy))
-
-
-_RECONSTRUCT = np.ndarray(0).__reduce__()[0]
-_ALLOWED: dict[tuple[str, str], Any] = {
-    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): _dtype,
-    ("_codecs", "encode"): _latin1,
-}
-
-
-class _ArraysOnly(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _ALLOWED[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"refused: it wants to import {module}.{name}") from None
-
-
-def unpickle_arrays(file: IO[bytes], where: str) -> dict[str, Any]:
+def unpickle_arrays(file: IO[bytes], size: int, where: str) -> dict[str, Any]:
     """Read a pickled dict of numpy arrays, lists, str and bytes; anything else is refused.
 
     Args:
         file: open for reading.
+        size: its bytes.
         where: for messages.
 
     Returns:
@@ -63,14 +40,22 @@ def unpickle_arrays(file: IO[bytes], where: str) -> dict[str, Any]:
     Raises:
         DataError: damaged, or it wants to import anything else.
     """
+    if size > _LARGEST_MEMBER:
+        raise DataError(
+            f"{where}: expected a part of CIFAR's archive of up to {_LARGEST_MEMBER} bytes, found {size}; fetch the archive again"
+        )
+    reader = PickleReader(file, size)
     try:
-        content = _ArraysOnly(file, encoding="latin1").load()
-    except Exception as error:  # a hostile pickle may raise anything at all
-        text = one_line(error)
-        raise DataError(f"{where}: expected a pickle of arrays as CIFAR's archives hold: {text}; fetch it again") from None
+        content = reader.read()
+    except PickleError as error:
+        raise DataError(
+            f"{where}: expected a pickle of arrays as CIFAR's archives hold: {_reason(reader, error)}; fetch it again"
+        ) from None
+    if reader.foreign:
+        raise DataError(f"{where}: expected a pickle of arrays as CIFAR's archives hold: {_reason(reader, None)}; fetch it again")
     if not isinstance(content, dict):
         raise DataError(f"{where}: expected a pickled dict, found a {type(content).__name__}; fetch the archive again")
-    return content
+    return {str(key): value.values if isinstance(value, Array) else value for key, value in content.items() if isinstance(key, str)}
 
 
 def _cifar_members(place: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -79,19 +64,19 @@ def _cifar_members(place: Path, names: Sequence[str]) -> dict[str, dict[str, Any
         found = {}
         for name in names:
             try:
-                with (place / name).open("rb") as file:
-                    found[name] = unpickle_arrays(file, str(place / name))
+                with OpenFile(place / name) as file:
+                    found[name] = unpickle_arrays(file.file, file.size, str(place / name))
             except OSError as error:
                 raise DataError(f"{place / name}: expected CIFAR's file: {error.strerror}; fetch the archive again") from None
         return found
     found = {}
     try:
-        with tarfile.open(place) as archive:
+        with OpenFile(place) as file, tarfile.open(fileobj=file.file) as archive:
             for member in archive:
                 name = Path(member.name).name
                 content = archive.extractfile(member) if name in names and member.isfile() else None
                 if content is not None:
-                    found[name] = unpickle_arrays(content, f"{place}, {member.name}")
+                    found[name] = unpickle_arrays(content, member.size, f"{place}, {printable(member.name)}")
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         what = foreign_file(place, GZIP) or f"{one_line(error)}; fetch it again"
         raise DataError(f"{place}: expected CIFAR's archive, found {what}") from None
@@ -130,6 +115,7 @@ def read_cifar(place: Path, files: Sequence[str], label_key: str, meta: tuple[st
         found = _cifar_members(place, [meta[0]])[meta[0]].get(meta[1])
     except DataError:
         found = None
-    known = tuple(str(name) for name in found) if isinstance(found, list) else tuple(names)
+    sound = isinstance(found, list) and all(isinstance(name, str) for name in found)
+    known = tuple(found) if isinstance(found, list) and sound else tuple(names)
     numbers, class_names = number_labels(labels, known, str(place))
     return RawData(ArrayReader(np.ascontiguousarray(np.concatenate(pixels)), str(place)), numbers, class_names)

@@ -21,7 +21,7 @@ from torch import nn
 from gcaudit.data import prepare_hub
 from gcaudit.encoders.preprocessing import crop_share
 from gcaudit.encoders.taps import dry_input
-from gcaudit.errors import ArchitectureError, GcauditError, one_line, shorten
+from gcaudit.errors import ArchitectureError, GcauditError, one_line, printable, shorten
 
 Family = Literal["timm", "torchvision", "custom"]
 
@@ -119,7 +119,7 @@ def _offline(name: str, error: Exception) -> ArchitectureError:
 
 
 def _rejected(name: str, arguments: Mapping[str, Any], error: BaseException) -> ArchitectureError:
-    given = ", ".join(f"{key}={value!r}" for key, value in arguments.items()) or "no arguments"
+    given = ", ".join(f"{key}={printable(repr(value)[:80])}" for key, value in arguments.items()) or "no arguments"
     text = one_line(error, 200)
     return ArchitectureError(f"expected {name} to be built from {given}: {type(error).__name__}: {text}; see --arch-arg")
 
@@ -136,6 +136,8 @@ def _build_timm(name: str, model: str, arguments: Mapping[str, Any], pretrained:
         prepare_hub()
     try:
         module = timm.create_model(model, pretrained=pretrained, **arguments)
+    except ArchitectureError:  # it is larger than may be
+        raise
     except Exception as error:  # timm, the hub client and the network raise many kinds
         raise _offline(name, error) if pretrained or on_hub else _rejected(name, arguments, error) from error
     size = arguments.get("img_size")
@@ -184,6 +186,8 @@ def _build_torchvision(name: str, rest: str, arguments: Mapping[str, Any], pretr
         chosen = {"init_weights": False}
     try:
         module = torchvision.models.get_model(model, weights=weights if pretrained else None, **{**chosen, **arguments})
+    except ArchitectureError:  # it is larger than may be
+        raise
     except Exception as error:  # torch.hub and the network raise many kinds
         raise _offline(name, error) if pretrained else _rejected(name, arguments, error) from error
     config |= {"input_size": (3, crop, crop)}

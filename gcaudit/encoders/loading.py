@@ -18,6 +18,7 @@ from gcaudit.encoders.architectures import Architecture, build_architecture, def
 from gcaudit.encoders.behaviour import behaviour_warnings, check_module
 from gcaudit.encoders.causes import image_cause
 from gcaudit.encoders.encoder import Encoder
+from gcaudit.encoders.limits import at_most, room_for
 from gcaudit.encoders.preprocessing import PARTS, Preprocessing, override, preprocessing_from
 from gcaudit.encoders.request import ModelRequest
 from gcaudit.encoders.taps import Tap, captured, classifier_tap, dry_input, head_modules, layer_tap, pre_logits_tap
@@ -25,6 +26,10 @@ from gcaudit.encoders.weights import load_weights, state_digest
 from gcaudit.errors import ArchitectureError, CheckpointError, GcauditError, RequestError, one_line, printable
 from gcaudit.report import ReportWarning, warn
 
+_MOST_PIXELS = 2**22
+"""Of an input that nobody has typed."""
+_LARGEST_ARGUMENT = 2**16
+"""Of what a file says of its own architecture."""
 _LARGEST_MEAN = 3
 """No mean or standard deviation of pixels in [0, 1] is above it."""
 
@@ -149,10 +154,19 @@ _FILE_ARGUMENTS = {"pretrained", "checkpoint_path", "pretrained_cfg", "pretraine
 
 def _assemble(request: ModelRequest, checkpoint: Checkpoint, arch: str, warnings: Sequence[ReportWarning] = ()) -> Encoder:
     theirs = arch.startswith(("timm:", "hf-hub:"))  # the hints are timm's arguments
-    hinted = dict(checkpoint.hints.arch_args) if theirs else {}
+    hinted = {key: value for key, value in checkpoint.hints.arch_args.items() if key not in request.arch_args} if theirs else {}
     norm_eps = hinted.pop("bn_eps", None)  # not an argument of every architecture
     arguments = {key: value for key, value in hinted.items() if key not in _FILE_ARGUMENTS} | dict(request.arch_args)
-    architecture = build_architecture(arch, arguments)
+    if large := [key for key, value in hinted.items() if isinstance(value, int) and abs(value) > _LARGEST_ARGUMENT]:
+        raise ArchitectureError(
+            f"{checkpoint.path}: expected arguments of a network of up to {_LARGEST_ARGUMENT}, found {large[0]}={hinted[large[0]]}; "
+            "pass --arch-arg to say another"
+        )
+    most = request.max_parameters
+    if most is None and (request.arch is None or hinted):
+        most = room_for(sum(tensor.numel() for tensor in checkpoint.tensors.values()))
+    with at_most(most, arch):
+        architecture = build_architecture(arch, arguments)
     if isinstance(norm_eps, float):
         for module in architecture.module.modules():
             if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
@@ -205,6 +219,11 @@ def _finish(
 ) -> Encoder:
     keys, origin, said = config or (architecture.config, "architecture", set(architecture.said))
     preprocessing = override(preprocessing_from(keys, origin, architecture.channels, said), request.changes)
+    _, height, width = preprocessing.input_size
+    if height * width > _MOST_PIXELS and request.changes.get("input_size") is None:
+        raise RequestError(
+            f"expected an input of up to {_MOST_PIXELS} pixels, found {width} x {height}; pass --input-size to go on with it"
+        )
     module = architecture.module
     if any(is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
         raise ArchitectureError(

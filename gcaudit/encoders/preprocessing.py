@@ -19,6 +19,7 @@ from gcaudit.errors import RequestError, one_line
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 CROP_MODES = ("center", "squash", "border")
 PARTS = ("input_size", "mean", "std", "crop_pct", "interpolation")
+_MOST_CHANNELS = 4096
 _MOST_PIXELS = 2**24
 _MODES = {1: "L", 3: "RGB"}
 
@@ -233,6 +234,8 @@ def preprocessing_from(
         size = (3, *size) if len(size) == 2 else size
         if len(size) != 3:
             raise ValueError(f"an input size of {len(size)} numbers")
+        if not 1 <= (channels or size[0]) <= _MOST_CHANNELS:
+            raise ValueError(f"an input of {channels or size[0]} channels")
         channels = channels or size[0]
         mean, guessed_mean = _numbers(config.get("mean") or IMAGENET_DEFAULT_MEAN, channels)
         std, guessed_std = _numbers(config.get("std") or IMAGENET_DEFAULT_STD, channels)

@@ -22,6 +22,7 @@ class ModelRequest:
         arch_args: keyword arguments of the architecture.
         ema: take averaged weights.
         allow_missing: make missing and unexpected keys a warning.
+        max_parameters: numbers that a network may have; None takes as many as the file may fill, where the file names its architecture.
         layer: take this layer's output instead of the classifier's input.
         changes: preprocessing typed by the user: mean, std, input_size (H, W), crop_pct, interpolation.
     """
@@ -31,6 +32,7 @@ class ModelRequest:
     arch_args: Mapping[str, Any] = field(default_factory=dict)
     ema: bool = False
     allow_missing: bool = False
+    max_parameters: int | None = None
     layer: str | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
 

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from gcaudit.bundled.files import bundled_path
-from gcaudit.checkpoints.contents import EMA_CONTAINERS, PLAIN_CONTAINERS, Hints, plain_dict, preprocessing_in
+from gcaudit.checkpoints.contents import EMA_CONTAINERS, PLAIN_CONTAINERS
+from gcaudit.checkpoints.hints import Hints, plain_dict, preprocessing_in
 from gcaudit.checkpoints.reading import read_checkpoint
 from gcaudit.errors import CheckpointError
 
@@ -157,9 +158,7 @@ def test_preprocessing_among_options(config, found):
     assert preprocessing_in(config) == found
 
 
-@pytest.mark.parametrize(
-    ("value", "found"), [(argparse.Namespace(a=1), {"a": 1}), ({1: 2}, {"1": 2}), (None, {}), ([1], {}), ("model", {})]
-)
+@pytest.mark.parametrize(("value", "found"), [({"a": 1, 1: 2}, {"a": 1}), (None, {}), ([1], {}), ("model", {})])
 def test_options_as_a_dict(value, found):
     assert plain_dict(value) == found
 

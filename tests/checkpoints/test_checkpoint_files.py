@@ -192,7 +192,7 @@ def test_missing_file(tmp_path):
 
 def test_path_below_a_file(tmp_path):
     (tmp_path / "model.pt").touch()
-    refuse(tmp_path / "model.pt" / "weights.pt", "expected a readable checkpoint at .*: Not a directory")
+    refuse(tmp_path / "model.pt" / "weights.pt", "expected a readable checkpoint at .*, found Not a directory")
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
@@ -324,7 +324,7 @@ def test_memo_index_costs_no_memory(tmp_path):
 def test_pickle_that_asks_for_all_memory(tmp_path):
     path = tmp_path / "model.pkl"
     path.write_bytes(b"\x80\x04\x8e" + struct.pack("<Q", 2**62) + b".")
-    refuse(path, "the pickle inside is too large or too deep to be a checkpoint")
+    refuse(path, "refused: expected tensors alone, found a bare pickle; gcaudit runs no code from files")
 
 
 @pytest.mark.parametrize("name", [b"evil.multiarray\nscalar", b"evil\nFloatStorage"])
@@ -335,11 +335,13 @@ def test_foreign_code_cannot_pass_for_plain(tmp_path, name):
     refuse(path, r"found a pickle that wants to import evil\.\w+")
 
 
-def test_what_torch_refuses_is_told_in_its_words_but_without_its_advice(tmp_path):
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("modern", [True, False])
+def test_every_protocol_is_read(tmp_path, protocol, modern):
     path = tmp_path / "model.pt"
-    torch.save({"w": torch.ones(3)}, path, pickle_protocol=4)
-    message = refuse(path, "expected tensors alone, found what torch refuses: Unsupported operand 149; re-save the weights")
-    assert "weights_only" not in message
+    torch.save({"state_dict": weights()}, path, pickle_protocol=protocol, _use_new_zipfile_serialization=modern)
+    found = read_checkpoint(path).tensors
+    assert all(torch.equal(found[name], tensor) for name, tensor in weights().items())
 
 
 @pytest.mark.parametrize("content", [[torch.ones(2)], torch.ones(2), 3])
@@ -376,15 +378,25 @@ def test_types_without_nan_are_read(tmp_path):
         "int": torch.arange(3),
         "bool": torch.tensor([True, False]),
         "half_byte": torch.arange(4, dtype=torch.uint8).view(torch.float4_e2m1fn_x2),
-        "sparse": torch.eye(3).to_sparse(),
     }
     save_zip(tensors, tmp_path / "model.pt")
-    assert read_checkpoint(tmp_path / "model.pt").tensors.keys() == tensors.keys()
+    found = read_checkpoint(tmp_path / "model.pt").tensors
+    assert {name: tensor.dtype for name, tensor in found.items()} == {name: tensor.dtype for name, tensor in tensors.items()}
 
 
-def test_tensor_without_data(tmp_path):
-    save_zip({"fc.weight": torch.zeros(3, device="meta")}, tmp_path / "model.pt")
-    refuse(tmp_path / "model.pt", r"found tensor 'fc.weight' without data \(device meta\)")
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (lambda: torch.zeros(3, device="meta"), r"a tensor without data \(device meta\)"),
+        (lambda: torch.eye(3).to_sparse(), "a sparse tensor"),
+        (lambda: torch.quantize_per_tensor(torch.eye(3), 0.1, 0, torch.qint8), "a quantised tensor"),
+        (lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), "a nested tensor"),
+    ],
+)
+def test_tensors_of_other_kinds_are_refused_by_name(tmp_path, make, what):
+    with warnings.catch_warnings(action="ignore"):  # that these kinds are not finished, or old
+        save_zip({"fc.weight": make()}, tmp_path / "model.pt")
+    refuse(tmp_path / "model.pt", f"expected plain tensors, found {what} under 'fc.weight'")
 
 
 def test_tensor_that_repeats_a_number_without_end(tmp_path):

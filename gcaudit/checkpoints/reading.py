@@ -24,7 +24,7 @@ from gcaudit.checkpoints.safetensors_file import read_safetensors
 from gcaudit.checkpoints.tensors import TensorFile, check_spread, load_tensors
 from gcaudit.checkpoints.torch_file import LEGACY_NUMBER, imports_of, needs_code, read_torch_legacy, read_torch_zip
 from gcaudit.errors import CheckpointError, foreign_content, one_line, shorten
-from gcaudit.files import OpenFile
+from gcaudit.files import OpenFile, read_text
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".th", ".tar")
 
@@ -116,6 +116,7 @@ def _read_files(place: Path, paths: Sequence[Path], ema: bool) -> Checkpoint:
     return Checkpoint(place, kinds, tensors, container, others, hints, sha256, size)
 
 
+_MOST_CONFIG_BYTES = 2**26
 _SINGLE = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _INDEX = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
@@ -126,7 +127,7 @@ _TRAINING_STATE = re.compile(r"(optimizer|scheduler|training_args|rng_state|rand
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path, _MOST_CONFIG_BYTES))
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: expected JSON: {one_line(error)}") from None
     if not isinstance(content, dict):

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gcaudit.errors import DataError, printable, shorten
+from gcaudit.data.readers import LARGEST_PICTURE
+from gcaudit.errors import DataError, one_line, printable, shorten
+from gcaudit.files import read_bytes
 from gcaudit.report import ReportWarning, warn
 
 LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "class", "class_label")
@@ -130,24 +132,34 @@ def _check_names(known: tuple[str, ...], values: Sequence[str], where: str) -> N
         )
 
 
-def encoded(cell: Any, where: str) -> Any:
+def encoded(cell: Any, where: str, folder: Path | None = None) -> Any:
     """Take the image out of a table's cell.
 
     Args:
         cell: bytes, or a dict with `bytes` and `path`.
         where: for messages.
+        folder: of the table; a path in a cell is looked for in it, and nowhere else.
 
     Returns:
         Encoded bytes, or what the cell holds.
 
     Raises:
-        DataError: the cell holds neither bytes nor a readable path.
+        DataError: the cell holds neither bytes nor a path in the folder.
     """
     if not isinstance(cell, dict):
         return cell
     if cell.get("bytes") is not None:
         return cell["bytes"]
     path = cell.get("path")
-    if path and Path(path).is_file():
-        return Path(path).read_bytes()
-    raise DataError(f"{where}: expected image bytes, found none and no file at {path!r}")
+    if not isinstance(path, str) or not path:
+        raise DataError(f"{where}: expected image bytes, found none and no path")
+    told = printable(path[:200])
+    if folder is None:
+        raise DataError(f"{where}: expected image bytes, found none but the path {told}; keep the images in the table")
+    place = (folder / path).resolve()
+    if not place.is_relative_to(folder.resolve()):
+        raise DataError(f"{where}: expected a path in the folder of the table, found {told}, which leads out of it")
+    try:
+        return read_bytes(place, LARGEST_PICTURE)
+    except OSError as error:
+        raise DataError(f"{where}: expected image bytes, found none and at {told}: {error.strerror or one_line(error)}") from None

@@ -34,21 +34,23 @@ def fingerprint(images: ImageSet, digests: Tensor, seen: Tensor | None = None) -
     return state.hexdigest()
 
 
-def content_key(images: ImageSet) -> str:
+def content_key(images: ImageSet) -> tuple[str, str]:
     """Digest all that a measurement depends on: every encoded image is read, none is decoded.
 
     Args:
         images: the image set.
 
     Returns:
-        64 hexadecimal digits: of classes, labels, images and the images' places in their data set, which their random vectors depend on.
+        64 hexadecimal digits: of classes, labels, images and the images' places in their data set, which their random vectors depend on; and
+        the fingerprint that a pass over the same images will have.
 
     Raises:
         DataError: an image cannot be read.
     """
     raw = b"".join(image_digest(images.reader.read(row)) for row in images.index.tolist())
     digests = torch.from_numpy(np.frombuffer(raw, dtype=np.uint8).reshape(-1, DIGEST_BYTES).copy())
-    state = hashlib.sha256(fingerprint(images, digests).encode())
+    found = fingerprint(images, digests)
+    state = hashlib.sha256(found.encode())
     state.update(images.index.numpy().astype("<i8").tobytes())
     state.update(json.dumps([images.class_numbers, images.total_classes]).encode())
-    return state.hexdigest()
+    return state.hexdigest(), found

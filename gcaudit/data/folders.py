@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from gcaudit.data.pictures import open_image
 from gcaudit.data.readers import FileReader, RawData
 from gcaudit.errors import DataError, shorten
+from gcaudit.files import OpenFile
 from gcaudit.report import warn
 
 IMAGE_SUFFIXES = frozenset(
@@ -98,7 +100,7 @@ def _files(place: Path) -> list[Path]:
     """List the files below a class folder, also in linked folders, each folder once."""
     found: list[Path] = []
     seen: set[str] = set()
-    for folder, folders, files in os.walk(place, followlinks=True):
+    for folder, folders, files in os.walk(place, followlinks=True, onerror=_unreadable):
         real = os.path.realpath(folder)
         if real in seen:  # a link that leads back
             folders.clear()
@@ -106,6 +108,12 @@ def _files(place: Path) -> list[Path]:
         seen.add(real)
         found += [Path(folder, name) for name in files]
     return sorted(path for path in found if path.is_file() or (path.is_symlink() and not path.exists()))
+
+
+def _unreadable(error: OSError) -> None:
+    raise DataError(
+        f"{error.filename}: expected a folder that can be read, found {error.strerror}; change its permissions"
+    ) from None
 
 
 def _is_hidden(path: Path, root: Path) -> bool:
@@ -131,7 +139,7 @@ def is_picture(path: Path) -> bool:
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return True
     try:
-        with Image.open(path):
+        with OpenFile(path) as file, open_image(file.file):
             return True
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return False

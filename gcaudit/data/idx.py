@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from gcaudit.data.columns import number_labels
 from gcaudit.data.readers import ArrayReader, RawData
 from gcaudit.errors import DataError, foreign_content, foreign_file, one_line
+from gcaudit.files import OpenFile
 
 GZIP = b"\x1f\x8b"
 
 
 def _read_idx(path: Path, dims: int) -> NDArray[np.uint8]:
-    opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with opener(path, "rb") as file:
+        with OpenFile(path) as opened, gzip.open(opened.file) if path.suffix == ".gz" else opened.file as file:
             header = file.read(4 + 4 * dims)
             if header[:4] != bytes((0, 0, 8, dims)) or len(header) != 4 + 4 * dims:
                 found = foreign_content(header + file.read(64)) or f"header {header.hex(' ')}"

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 
 MOST_SHARDS = 10_000
+_LARGE_GROUP, _MOST_PACKED = 2**27, 50
 
 
 @final
@@ -76,7 +77,7 @@ class ParquetReader:
             while len(self._held) > 1:
                 del self._held[next(iter(self._held))]
             self._held[number] = table.column(0)
-        return encoded(self._held[number][place].as_py(), self.where(row))
+        return encoded(self._held[number][place].as_py(), self.where(row), self.files[self.groups[number][0]].parent)
 
     def where(self, row: int) -> str:
         """Return file and row."""
@@ -174,6 +175,7 @@ def read_parquet(files: Sequence[Path]) -> RawData:
                     raise DataError(f"{path}: expected the class names of the files before it, found others; pass one file")
                 names = names if found is None else found
                 values += parquet.read(columns=[label_column]).column(0).to_pylist()
+                _check_sizes(parquet, image_column, path)
                 for group in range(parquet.num_row_groups):
                     groups.append((number, group, rows))
                     rows += parquet.metadata.row_group(group).num_rows
@@ -186,6 +188,16 @@ def read_parquet(files: Sequence[Path]) -> RawData:
     labels, class_names = number_labels(values, names, str(files[0]))
     reader = ParquetReader(tuple(files), wanted_images[0], tuple(groups))
     return RawData(reader, labels, class_names, tuple(warnings), (wanted_images[0], wanted_labels[0]))
+
+
+def _check_sizes(parquet: Any, column: str, path: Path) -> None:
+    """Refuse pictures that are packed into next to nothing: they are packed already, so that this is a trap for memory."""
+    for group in range(parquet.num_row_groups):
+        parts = [parquet.metadata.row_group(group).column(number) for number in range(parquet.metadata.num_columns)]
+        chosen = [part for part in parts if part.path_in_schema.partition(".")[0] == column]
+        size, packed = sum(part.total_uncompressed_size for part in chosen), sum(part.total_compressed_size for part in chosen)
+        if size > _LARGE_GROUP and size > _MOST_PACKED * packed:
+            raise DataError(f"{path}: refused: {packed} bytes of pictures claim to be {size} when unpacked; write the file again")
 
 
 def _holds_pictures(kind: pa.DataType) -> bool:

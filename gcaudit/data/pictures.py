@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
+import warnings
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,6 +30,9 @@ REMARKS: Mapping[str, tuple[str, str]] = {
     ),
 }
 """Kind and message of the warning that each remark becomes."""
+_FORMATS = ("AVIF", "BMP", "DDS", "GIF", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP")
+"""Of Pillow's formats those of pictures; EPS and WMF would be drawn by other programs."""
+MOST_PIXELS = 10**8
 _ORIENTATION = 0x0112
 _EIGHT_BITS, _TWELVE_BITS = 255, 4095
 _COLOUR = 12
@@ -74,13 +80,39 @@ def open_picture(raw: Any, *, turn: bool, grey: bool = False) -> tuple[Image.Ima
     return picture, tuple(remarks)
 
 
+@cache
+def _known_formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def open_image(file: Any) -> Image.Image:
+    """Open an encoded picture; none of the formats that Pillow hands to other programs is taken.
+
+    Args:
+        file: a path, or an open file.
+
+    Returns:
+        The picture, its pixels still encoded.
+
+    Raises:
+        ValueError: it has more pixels than are decoded.
+        OSError: it is no picture of a known format.
+    """
+    with warnings.catch_warnings(action="ignore"):  # Pillow's own of a size, and of damaged tags
+        picture = Image.open(file, formats=_known_formats())
+    if math.prod(picture.size) > MOST_PIXELS:
+        raise ValueError(f"expected a picture of up to {MOST_PIXELS} pixels, found one of {picture.size[0]} x {picture.size[1]}")
+    return picture
+
+
 def _picture(raw: Any) -> Image.Image:
     if isinstance(raw, Image.Image):
         return raw
     if isinstance(raw, np.ndarray):
         return Image.fromarray(raw[..., 0] if raw.ndim == 3 and raw.shape[2] == 1 else raw)
     if isinstance(raw, bytes | bytearray | memoryview):
-        return Image.open(io.BytesIO(raw))
+        return open_image(io.BytesIO(raw))
     raise TypeError(f"expected a picture, found a {type(raw).__name__}")
 
 

@@ -15,7 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gcaudit.files import read_bytes
 from gcaudit.report import ReportWarning
+
+LARGEST_PICTURE = 2**29
+"""Bytes of an encoded picture."""
 
 
 class Reader(Protocol):
@@ -61,7 +65,7 @@ class FileReader:
 
     def read(self, row: int) -> bytes:
         """Return the file's bytes."""
-        return self.paths[row].read_bytes()
+        return read_bytes(self.paths[row], LARGEST_PICTURE)
 
     def where(self, row: int) -> str:
         """Return the path."""

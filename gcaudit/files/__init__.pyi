@@ -1,4 +1,4 @@
-from .opening import OpenFile as OpenFile
+from .opening import OpenFile as OpenFile, read_bytes as read_bytes, read_text as read_text
 from .pickles import PickleError as PickleError, PickleReader as PickleReader
 from .values import (
     ITEM_BYTES as ITEM_BYTES,

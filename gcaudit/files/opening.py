@@ -105,3 +105,39 @@ class OpenFile:
 
 def _stamp(found: os.stat_result) -> tuple[int, ...]:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """Read a whole file.
+
+    Args:
+        path: of the file.
+        most: bytes that it may have.
+
+    Returns:
+        Its bytes.
+
+    Raises:
+        OSError: it is not there, may not be read, is no regular file, or too large.
+    """
+    with OpenFile(path) as file:
+        if file.size > most:
+            raise UnfitFileError(0, f"{file.size} bytes, more than {most}")
+        return file.file.read(most + 1)[:most]
+
+
+def read_text(path: Path, most: int) -> str:
+    """Read a whole text.
+
+    Args:
+        path: of the file.
+        most: bytes that it may have.
+
+    Returns:
+        The text.
+
+    Raises:
+        OSError: as for `read_bytes`.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    return read_bytes(path, most).decode("utf-8")

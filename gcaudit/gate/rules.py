@@ -10,6 +10,7 @@ rules:
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from typing import Any, Literal, final
 import yaml
 
 from gcaudit.errors import RequestError, one_line
+from gcaudit.files import read_text
 from gcaudit.metrics import Role, find_metric
 
 Level = Literal["error", "warn", "off"]
@@ -89,6 +91,8 @@ def parse_rule(text: str, level: Level = "error") -> Rule:
     if match["shot"] is not None and not metric.episodes:
         raise RequestError(f"expected @N_SHOT with probe_accuracy only, found {text!r}")
     number = float(match["number"]) / (100 if match["percent"] else 1)
+    if not math.isfinite(number):
+        raise RequestError(f"expected a rule with a number that is finite, found {text!r}, which always says the same")
     regression = match["kind"] is not None
     if regression and (match["sign"] != "<=" or number < 0):
         raise RequestError(f"expected 'regression <= SHARE' such as regression <= 2%, found {text!r}")
@@ -135,16 +139,28 @@ class RuleFile:
     when_unsure: str | None = None
 
 
+_MOST_BYTES = 2**20
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Knows no aliases: ten lines of them stand for a billion entries."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, "aliases are not taken", None)
+        return super().compose_node(parent, index)
+
+
 def _load(path: Path) -> Any:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, _MOST_BYTES)
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"expected rules at {path}: {getattr(error, 'strerror', None) or 'not text'}; check the path") from None
     try:
         if path.suffix == ".toml":
             return tomllib.loads(text).get("tool", {}).get("gcaudit", {}).get("gate")
-        return yaml.safe_load(text)
-    except (tomllib.TOMLDecodeError, yaml.YAMLError) as error:
+        return yaml.load(text, Loader=_PlainLoader)  # noqa: S506 - it is a SafeLoader
+    except (tomllib.TOMLDecodeError, yaml.YAMLError, RecursionError, ValueError) as error:
         kind = "TOML" if path.suffix == ".toml" else "YAML"
         raise RequestError(f"{path}: expected {kind}: {one_line(error)}") from None
 

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from gcaudit.errors import RequestError
+from gcaudit.files import read_text
 from gcaudit.report.evidence import ReportEvidence, evidence_path, load_evidence
 from gcaudit.report.warnings import ReportWarning
 
@@ -26,6 +27,7 @@ class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+_MOST_BYTES = 2**28
 SCHEMA: Literal["gcaudit.report/2"] = "gcaudit.report/2"
 """What is written; the version before it is read too."""
 _ALWAYS = frozenset(("value", "stderr", "ci95", "n"))
@@ -189,7 +191,7 @@ class Report(_Model):
         """
         place = Path(path)
         try:
-            text = place.read_text(encoding="utf-8")
+            text = read_text(place, _MOST_BYTES)
         except (OSError, UnicodeDecodeError) as error:
             problem = getattr(error, "strerror", None) or "not text"
             raise RequestError(f"expected a report at {place}: {problem}; make one with gcaudit score ... -o FILE.json") from None

@@ -26,7 +26,7 @@ import numpy as np
 
 from gcaudit.audit import Block
 from gcaudit.errors import RequestError, one_line
-from gcaudit.report import DataBlock, Report, ReportEvidence, ReportWarning
+from gcaudit.report import DataBlock, Report, ReportEvidence, ReportWarning, read_warnings
 from gcaudit.store.claims import Claims
 
 DEFAULT_STORE = Path("gcaudit.db")
@@ -104,7 +104,8 @@ class Store:
         if not create and not path.is_file():
             raise RequestError(f"expected a store at {path}, found none; run gcaudit compare first, or pass --store FILE")
         try:
-            self._db = sqlite3.connect(path, timeout=_WAIT_SECONDS, isolation_level=None)
+            place = path.absolute()  # SQLite takes :memory: and file: for more than names
+            self._db = sqlite3.connect(place, timeout=_WAIT_SECONDS, isolation_level=None)
             self._prepare()
         except sqlite3.Error as error:
             raise RequestError(f"{path}: expected a store of results: {one_line(error)}; pass another --store") from None
@@ -183,7 +184,7 @@ class Store:
             Its warnings; None when it is not there.
         """
         row = self._db.execute("SELECT json_extract(report, '$.warnings') FROM cells WHERE key = ?", (key,)).fetchone()
-        return None if row is None else _warnings(row[0])
+        return None if row is None else read_warnings(row[0])
 
     def get_block_warnings(self, key: str) -> tuple[ReportWarning, ...]:
         """Look up what a block says, without reading the rest of it.
@@ -195,7 +196,7 @@ class Store:
             Its warnings; none when it is not there.
         """
         row = self._db.execute("SELECT json_extract(content, '$.warnings') FROM blocks WHERE key = ?", (key,)).fetchone()
-        return () if row is None else _warnings(row[0])
+        return () if row is None else read_warnings(row[0])
 
     def get_block(self, key: str, influences: Collection[str] | None = None) -> Block | None:
         """Look a block up.
@@ -389,10 +390,6 @@ class Store:
             if path.stem not in needed:
                 path.unlink(missing_ok=True)
         return removed
-
-
-def _warnings(text: str) -> tuple[ReportWarning, ...]:
-    return tuple(ReportWarning.model_validate(entry) for entry in json.loads(text))
 
 
 def observations_folder(store: Path) -> Path:

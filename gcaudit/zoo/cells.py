@@ -115,15 +115,15 @@ class _DataSets:
     """Data sets, each opened and named once."""
 
     def __init__(self) -> None:
-        self._found: dict[str, tuple[ImageSet, str] | GcauditError] = {}
+        self._found: dict[str, tuple[ImageSet, str, str] | GcauditError] = {}
 
-    def find(self, request: DataRequest) -> tuple[ImageSet, str]:
-        """Open a data set and name its content, or raise the `GcauditError` that this led to the first time."""
+    def find(self, request: DataRequest) -> tuple[ImageSet, str, str]:
+        """Open a data set, name its content and take its fingerprint, or raise the `GcauditError` that this led to the first time."""
         name = repr(request)
         if name not in self._found:
             try:
                 images = open_data(request)
-                self._found[name] = images, content_key(images)
+                self._found[name] = images, *content_key(images)
             except GcauditError as error:
                 self._found[name] = error
         found = self._found[name]
@@ -160,6 +160,7 @@ class Scheduler:
         self._refresh, self._keep, self._strict, self._influences = refresh, keep, strict, influences
         self._fresh: set[str] = set()
         self._observations: dict[str, str] = {}
+        self._fingerprints: dict[str, str] = {}
 
     def run(self, requests: Sequence[CellRequest], note: Note = no_note) -> list[CellResult]:
         """Measure what is missing.
@@ -235,10 +236,11 @@ class Scheduler:
             spec, keys = plan.request.spec, {}
             try:
                 for role in plan.request.spec.roles:
-                    images, content = data.find(spec.data_request(role))
+                    images, content, fingerprint = data.find(spec.data_request(role))
                     seen = observation_key(plan.identity, spec, role, content)
                     keys[role] = block_key(seen, spec, role)
                     self._observations[keys[role]] = seen
+                    self._fingerprints[keys[role]] = fingerprint
                     plan.warnings += tuple(warning.about(role) for warning in images.warnings)
                     if role == "target":
                         plan.warnings += check_target(spec, images)
@@ -292,7 +294,17 @@ class Scheduler:
         data = plan.request.source if role == "source" else plan.request.target
         path = observations_folder(self._store.path) / f"{self._observations[key]}.safetensors"
         reuse = path.is_file() and not self._refresh
-        return Task(key, plan.request.spec, role, f"{plan.request.model}: {role} {data}", path, reuse=reuse, keep=self._keep)
+        return Task(
+            key,
+            plan.request.spec,
+            role,
+            f"{plan.request.model}: {role} {data}",
+            path,
+            reuse=reuse,
+            keep=self._keep,
+            sha256=None if plan.identity is None else plan.identity.model.sha256,
+            fingerprint=self._fingerprints[key],
+        )
 
     def _settle(self, plan: _Plan) -> bool:
         """Put a cell's report together if its blocks are there; tell whether the cell is at its end."""

@@ -39,6 +39,8 @@ class Task:
         observation: where its observation is kept, or may be.
         reuse: whether one is there to be taken instead of a pass.
         keep: whether to keep that of a pass.
+        sha256: of the model's weights as they were when it was named; None to take them as they are.
+        fingerprint: of the data set as it was when it was named.
     """
 
     key: str
@@ -48,6 +50,8 @@ class Task:
     observation: Path | None = None
     reuse: bool = False
     keep: bool = False
+    sha256: str | None = None
+    fingerprint: str | None = None
 
 
 @final
@@ -125,13 +129,20 @@ class Worker:
             encoder = self._encoder(task.spec)
             if isinstance(encoder, Failure):
                 return encoder
+            if task.sha256 not in (None, encoder.sha256):
+                return Failure(f"{task.spec.model.spec}: the file has changed since the comparison began; run it again")
             runner = self._ready(task.spec, encoder)
             settings = task.spec.pass_settings(task.role)
             with self._progress(task.title, len(images.labels)) as advance:
                 observation = observe(runner, images, replace(settings, logits=settings.logits or task.keep), advance)
             found = observation, used_settings(runner, observation)
-            if task.keep and task.observation is not None:
+            whole = observation.evidence.images == len(images.labels)
+            unchanged = not whole or task.fingerprint in (None, observation.evidence.fingerprint)
+            if task.keep and task.observation is not None and unchanged:
                 save_observation(task.observation, *found)
+        evidence = found[0].evidence
+        if task.fingerprint not in (None, evidence.fingerprint) and evidence.images == len(images.labels):
+            return Failure(f"{images.spec}: the data have changed since the comparison began; run it again")
         return make_block(task.spec, task.role, images, *found)
 
     def _open(self, spec: AuditSpec, role: Role) -> ImageSet:

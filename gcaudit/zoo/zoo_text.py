@@ -23,6 +23,7 @@ from pydantic import (
 
 from gcaudit.audit import OPTIONS, Kind, Option, options_under
 from gcaudit.errors import RequestError, one_line
+from gcaudit.files import read_text
 
 _MOST_BYTES, _MOST_NODES, _MOST_LEVELS = 2**20, 100_000, 50
 _PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "timestamp", "seq", "map")}
@@ -167,7 +168,7 @@ class ZooText:
         try:
             if path.stat().st_size > _MOST_BYTES:
                 raise RequestError(f"{path}: expected a file of models of at most 1 MiB, found {path.stat().st_size} bytes")
-            text = path.read_text(encoding="utf-8")
+            text = read_text(path, _MOST_BYTES)
             node = yaml.compose(text, Loader=yaml.SafeLoader)
         except RecursionError:
             raise RequestError(f"{path}: expected at most {_MOST_LEVELS} levels, found more") from None

@@ -2,6 +2,7 @@ import decimal
 import io
 import json
 import pickle
+import re
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -270,16 +271,18 @@ def test_the_path_stands_in_for_missing_bytes(tmp_path):
     assert read_all(opened(write(tmp_path / "a.parquet", [0, 1], images=cells))) == ["beside", "within"]
 
 
-@pytest.mark.parametrize(("path", "told"), [("gone.jpg", "'gone.jpg'"), (None, "None"), ("", "''")])
+@pytest.mark.parametrize(
+    ("path", "told"), [("gone.jpg", "at gone.jpg: No such file or directory"), (None, "no path"), ("", "no path")]
+)
 def test_neither_bytes_nor_a_file(tmp_path, monkeypatch, path, told):
     monkeypatch.chdir(tmp_path)
     cells = [{"bytes": b"x", "path": None}, {"bytes": None, "path": path}]
     images = opened(write(tmp_path / "a.parquet", [0, 1], images=cells))
-    expected = rf"a\.parquet, row 1: expected image bytes, found none and no file at {told}"
+    expected = rf"a\.parquet, row 1: expected image bytes, found none and {told}"
     with pytest.raises(DataError, match=expected):
         images.reader.read(1)
     (batch,) = stream_batches(images.reader, images.index[1:], [[0]], torch.Tensor, workers=0, pin=False)
-    assert batch.failures == ((0, f"{tmp_path / 'a.parquet'}, row 1: expected image bytes, found none and no file at {told}"),)
+    assert batch.failures == ((0, f"{tmp_path / 'a.parquet'}, row 1: expected image bytes, found none and {told}"),)
 
 
 def test_no_bytes_are_told_from_a_missing_cell():
@@ -372,3 +375,28 @@ def test_a_name_that_several_classes_have_chooses_none(tmp_path):
     path = write(tmp_path / "a.parquet", [0, 1, 2], names=["crane", "crane", "cat"])
     with pytest.raises(RequestError, match="expected names of single classes, found 'crane', which several have"):
         opened(path, classes="crane,cat")
+
+
+@pytest.mark.parametrize("path", ["/etc/hostname", "../secret.png", "link/secret.png", "/proc/self/environ"])
+def test_paths_that_lead_out_of_the_folder_are_not_read(tmp_path, path):
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "link").symlink_to(tmp_path)
+    cells = [{"bytes": b"within", "path": None}, {"bytes": None, "path": path}]
+    images = opened(write(tmp_path / "set" / "a.parquet", [0, 0], images=cells))
+    with pytest.raises(DataError, match=r"expected a path in the folder of the table, found .*, which leads out of it"):
+        images.reader.read(1)
+
+
+def test_a_path_is_looked_for_beside_the_table(tmp_path, monkeypatch):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "0.png").write_bytes(b"beside")
+    monkeypatch.chdir("/")
+    cells = [{"bytes": b"within", "path": None}, {"bytes": None, "path": "pictures/0.png"}]
+    assert read_all(opened(write(tmp_path / "a.parquet", [0, 0], images=cells))) == ["within", "beside"]
+
+
+def test_pictures_packed_into_nothing_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("gcaudit.data.parquet._LARGE_GROUP", 2**20)
+    write(tmp_path / "a.parquet", [0, 1], images=[bytes(2**20), b"1" * 2**20])
+    assert re.search(r"refused: [0-9]+ bytes of pictures claim to be 2[0-9]{6} when unpacked", refused(tmp_path / "a.parquet"))

@@ -3,12 +3,13 @@
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, UnidentifiedImageError
 
-from gcaudit.data.pictures import REMARKS, open_picture
+from gcaudit.data.pictures import REMARKS, open_image, open_picture
 from gcaudit.report.warnings import WARNINGS, warn
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 5), dtype=np.uint8)
@@ -143,3 +144,19 @@ def test_colours_that_are_lost_are_told(mode, kind, colour):
     told = colour and mode not in ("L", "1")
     assert ("grey" in open_picture(raw, turn=False, grey=True)[1]) == told
     assert "grey" not in open_picture(raw, turn=False)[1]
+
+
+def test_no_other_program_draws_a_picture(tmp_path):
+    content = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
+    (tmp_path / "a.jpg").write_bytes(content)
+    with Image.open(io.BytesIO(content)) as picture:
+        assert picture.format == "EPS"
+    for raw in (content, tmp_path / "a.jpg"):
+        with pytest.raises(UnidentifiedImageError):
+            open_image(raw if isinstance(raw, Path) else io.BytesIO(raw))
+
+
+def test_pictures_of_too_many_pixels_are_not_decoded():
+    raw = encoded(Image.new("1", (10_001, 10_000)))
+    with pytest.raises(ValueError, match="expected a picture of up to 100000000 pixels, found one of 10001 x 10000"):
+        open_picture(raw, turn=False)

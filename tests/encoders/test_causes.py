@@ -12,7 +12,7 @@ from gcaudit.encoders.causes import image_cause
 from gcaudit.encoders.loading import load_encoder
 from gcaudit.encoders.request import ModelRequest
 from gcaudit.encoders.weights import load_weights
-from gcaudit.errors import ArchitectureError
+from gcaudit.errors import ArchitectureError, GcauditError
 
 
 def renamed(state):
@@ -135,3 +135,33 @@ def test_a_size_that_the_checkpoint_says_is_tried_first(tmp_path):
 def test_the_architectures_own_size_is_tried_first():
     with pytest.raises(ArchitectureError, match=r"it takes one of 3x160x160; pass --input-size 160x160$"):
         load_encoder(ModelRequest(timm.create_model("test_vit"), changes={"input_size": (100, 100)}))
+
+
+@pytest.mark.parametrize(
+    ("arch", "options", "told"),
+    [
+        ("test_resnet", {"in_chans": 10**9}, "expected arguments of a network of up to 65536, found in_chans=1000000000"),
+        ("vit_tiny_patch16_224", {"model_kwargs": {"depth": 10**9}}, "found depth=1000000000; pass --arch-arg"),
+        (
+            "vit_tiny_patch16_224",
+            {"model_kwargs": {"depth": 5000}},
+            "expected a network of up to 50000002 numbers, as the file may fill",
+        ),
+        ("vit_tiny_patch16_224", {"model_kwargs": {"embed_dim": 60000}}, "as the file may fill"),
+        ("test_resnet", {"input_size": [10**9, 32, 32]}, "found an input of 1000000000 channels"),
+        ("test_resnet", {"input_size": [3, 8192, 8192]}, "expected an input of up to 4194304 pixels, found 8192 x 8192"),
+        ("eva02_enormous_patch14_clip_224", {}, "as the file may fill"),
+    ],
+)
+def test_files_that_name_networks_without_end(tmp_path, arch, options, told):
+    content = {"state_dict": {"w": torch.ones(1)}, "args": argparse.Namespace(model=arch, **options)}
+    torch.save(content, tmp_path / "m.pt")
+    with pytest.raises(GcauditError, match=told):
+        load_encoder(ModelRequest(str(tmp_path / "m.pt")))
+
+
+def test_a_network_that_a_user_names_is_built(tmp_path):
+    torch.save({"state_dict": timm.create_model("test_resnet").state_dict()}, tmp_path / "m.pt")
+    assert load_encoder(ModelRequest(str(tmp_path / "m.pt"), arch="timm:test_resnet")).parameters > 0
+    with pytest.raises(ArchitectureError, match="expected a network of up to 1000 numbers"):
+        load_encoder(ModelRequest(str(tmp_path / "m.pt"), arch="timm:test_resnet", max_parameters=1000))

@@ -1,4 +1,5 @@
 import dataclasses
+import os
 
 import pytest
 
@@ -129,3 +130,36 @@ def test_options_win_over_files_and_the_project_comes_last(tmp_path, monkeypatch
     assert (len(found.rules), found.max_regression, found.when_unsure) == (4, 0.07, "fail")
     with pytest.raises(RequestError, match="--when-unsure of"):
         gate_request(["source.gc <= 1"], when_unsure="perhaps")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.yaml", "a: &a [x]\nb: *a\n", "expected YAML: aliases are not taken"),
+        ("a.yaml", "[" * 100_000, "expected YAML: "),
+        ("a.toml", "a = " + "[" * 100_000, "expected TOML: "),
+        ("a.yaml", "rules: [2026-13-45]", "expected YAML: "),
+        ("a.yaml", "rules: [2026-11-26]", ""),
+        ("a.yaml", "rules: [!!python/object:os.system x]", "expected YAML: "),
+        ("a.yaml", "? [a, b]\n: c\n", ""),
+        ("a.yaml", "x" * 2**21, "2097152 bytes, more than 1048576"),
+    ],
+)
+def test_hostile_files_of_rules_are_one_line(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(RequestError) as caught:
+        read_rules(tmp_path / name)
+    assert message in str(caught.value)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_pipe_is_no_file_of_rules(tmp_path):
+    os.mkfifo(tmp_path / "a.yaml")
+    with pytest.raises(RequestError, match="a FIFO in place of a regular file"):
+        read_rules(tmp_path / "a.yaml")
+
+
+def test_a_number_without_end_decides_nothing():
+    with pytest.raises(RequestError, match="expected a rule with a number that is finite"):
+        parse_rule("source.cdnv <= 1e99999")

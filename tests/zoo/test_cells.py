@@ -334,3 +334,41 @@ def test_strict_knows_what_comes_up_in_a_pass(store, model, spy):
     assert len(spy.passes) == 2
     assert fill(store, cell(model, **options, source_split="test"))[0].report is not None
     assert len(spy.passes) == 2
+
+
+def replacing(monkeypatch, name, change):
+    """Let something happen after all has been named and before it is measured."""
+    original = getattr(engine_module, name)
+
+    def changed(*arguments, **options):
+        change()
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(engine_module, name, changed)
+
+
+def test_data_that_change_between_naming_and_use_fail_the_cell(store, model, tmp_path, monkeypatch):
+    data, request = folder_with_a_note(tmp_path, model)
+    other = np.random.default_rng(99).integers(0, 256, (28, 28), dtype=np.uint8)
+    replacing(monkeypatch, "observe", lambda: Image.fromarray(other).save(data / "a" / "0.png"))
+    (found,) = fill(store, request, keep=True)
+    assert found.reason == f"{data}: the data have changed since the comparison began; run it again"
+    assert not list(observations_folder(store.path).glob("*"))
+    monkeypatch.undo()
+    (again,) = fill(store, request)
+    assert (again.report is not None, again.fresh) == (True, True)
+
+
+def test_a_model_that_changes_between_naming_and_use_fails_the_cell(store, model, monkeypatch):
+    fill(store, cell(model))
+    done = []
+
+    def change():
+        if not done:
+            done.append(perturb(model))
+
+    monkeypatch.setattr("gcaudit.zoo.cells.model_question", lambda _request: "one question")
+    fill(store, cell(model))
+    replacing(monkeypatch, "load_encoder", change)
+    (found,) = fill(store, cell(model, episodes=21, source_max_images=60))
+    assert found.reason == f"{model}: the file has changed since the comparison began; run it again"

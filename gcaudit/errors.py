@@ -8,11 +8,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+_LONGEST = 2000
+
 
 class GcauditError(Exception):
     """A request that cannot be carried out; exit code 2."""
 
     exit_code = 2
+
+    def __init__(self, message: str) -> None:
+        """Make it one line that a terminal bears, whatever names from files are in it.
+
+        Args:
+            message: what was expected, what was found and what to type next.
+        """
+        text = printable(message)
+        super().__init__(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}...")
 
 
 class RequestError(GcauditError, ValueError):

@@ -72,7 +72,7 @@ class ParquetReader:
             try:
                 with pq.ParquetFile(self.files[file], memory_map=True) as parquet:
                     table = parquet.read_row_group(group, columns=[self.column], use_threads=False)
-            except (pa.ArrowException, OSError) as error:
+            except (pa.ArrowException, OSError, UnicodeError) as error:
                 raise DataError(f"{self.files[file]}: expected readable parquet, found {one_line(error)}") from None
             while len(self._held) > 1:
                 del self._held[next(iter(self._held))]
@@ -179,7 +179,7 @@ def read_parquet(files: Sequence[Path]) -> RawData:
                 for group in range(parquet.num_row_groups):
                     groups.append((number, group, rows))
                     rows += parquet.metadata.row_group(group).num_rows
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeError) as error:
             text = foreign_file(path, b"PAR1") or one_line(error)
             raise DataError(f"{path}: expected a readable parquet file, found {text}") from None
     if not rows:

@@ -134,6 +134,7 @@ def test_every_field_of_a_spec_has_one_place(folder):
         "arch_args",
         "ema",
         "allow_missing",
+        "max_parameters",
         "layer",
         "mean",
         "std",

@@ -125,7 +125,7 @@ def make_block(spec: AuditSpec, role: Role, images: ImageSet, observation: Obser
         data=data,
         evidence=_role_evidence(role, observation, estimates),
         digests=digests,
-        perceptual=observation.perceptual.numpy(),
+        perceptual=observation.perceptual[:].numpy(),
         family=images.family,
         warnings=tuple(warning.about(role) for warning in (*observation.warnings, *repeated, *head)),
         used=used,

@@ -22,7 +22,7 @@ from gcaudit.geometry import Rows
 
 MEMORY_BYTES = 64 * 2**20
 """More than this goes into a file."""
-_KINDS = {torch.float32: np.float32, torch.float64: np.float64}
+_KINDS = {torch.float32: np.float32, torch.float64: np.float64, torch.uint8: np.uint8}
 
 
 @final
@@ -31,7 +31,7 @@ class EmbeddingFile:
 
     Attributes:
         shape: (N, D).
-        dtype: float32 or float64.
+        dtype: float32, float64 or uint8.
     """
 
     def __init__(self, images: int, dim: int, kind: torch.dtype) -> None:
@@ -40,7 +40,7 @@ class EmbeddingFile:
         Args:
             images: N.
             dim: D.
-            kind: float32 or float64.
+            kind: float32, float64 or uint8.
 
         Raises:
             AuditError: the disk of temporary files has too little space.
@@ -119,7 +119,7 @@ class EmbeddingStore:
         Args:
             images: N.
             dim: D.
-            kind: float32 or float64.
+            kind: float32, float64 or uint8.
             memory_bytes: more than this goes into a file.
         """
         large = images * dim * kind.itemsize > memory_bytes

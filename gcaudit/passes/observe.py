@@ -23,13 +23,24 @@ from torch import Tensor
 from gcaudit.data import DIGEST_BYTES, PERCEPTUAL_BYTES, Batch, ImageSet, fingerprint, stream_batches
 from gcaudit.encoders import picture_transform
 from gcaudit.errors import AuditError, DataError, RequestError, one_line, shorten
-from gcaudit.geometry import ClassMoments, Evidence, balanced_order, derive_seed, look_counts, relative_error, vectors_per_image
+from gcaudit.geometry import (
+    ClassMoments,
+    Evidence,
+    Rows,
+    balanced_order,
+    derive_seed,
+    look_counts,
+    relative_error,
+    vectors_per_image,
+)
 from gcaudit.passes.collector import OutputCollector, check_finite
+from gcaudit.passes.embeddings import EmbeddingStore
 from gcaudit.passes.remarks import Remarks
 from gcaudit.passes.runner import Outputs, Runner
 from gcaudit.report import ReportWarning, warn
 
 _FEW_IMAGES = 256
+_HASH_MEMORY_BYTES = 2**23
 _MEMORY_SIGNS = ("allocate memory", "ALLOC_FAILED", "unable to find an engine")
 """How the CPU's allocator, cuBLAS and cuDNN say that memory ran out."""
 Progress = Callable[[int], None]
@@ -86,7 +97,7 @@ class Observation:
 
     evidence: Evidence
     digests: Tensor
-    perceptual: Tensor
+    perceptual: Rows
     warnings: tuple[ReportWarning, ...]
     seconds: float
     device: str
@@ -151,7 +162,7 @@ class _Pass:
         predictions, self.reason = _predictions(runner, images)
         self.collector = OutputCollector(runner, images, predictions, settings.logits)
         self.digests = torch.zeros(size, DIGEST_BYTES, dtype=torch.uint8)
-        self.perceptual = torch.zeros(size, PERCEPTUAL_BYTES, dtype=torch.uint8)
+        self.perceptual = EmbeddingStore(size, PERCEPTUAL_BYTES, torch.uint8, _HASH_MEMORY_BYTES)
         self.remarks = Remarks(images, runner.encoder.preprocessing)
         self.halvings = 0
         self.handled = 0
@@ -171,7 +182,7 @@ class _Pass:
             raise DataError(f"{batch.failures[0][1]}; {_failure_advice(batch, first=self.handled == 0)}")
         self.remarks.failures += [reason for _, reason in batch.failures]
         self.digests[batch.positions] = batch.digests
-        self.perceptual[batch.positions] = batch.perceptual
+        self.perceptual.put(batch.positions, batch.perceptual)
         self.remarks.update(batch)
         count = len(batch.positions)
         start = 0
@@ -329,7 +340,7 @@ def observe(runner: Runner, images: ImageSet, settings: PassSettings, progress: 
     return Observation(
         evidence=evidence,
         digests=state.digests[state.seen],
-        perceptual=state.perceptual[state.seen],
+        perceptual=state.perceptual.rows(state.seen),
         warnings=_warnings(state),
         seconds=seconds,
         device=str(device),

@@ -44,7 +44,7 @@ def save_observation(path: Path, observation: Observation, used: Mapping[str, An
         "embeddings": _whole(evidence.embeddings),
         "labels": evidence.labels,
         "digests": observation.digests,
-        "perceptual": observation.perceptual,
+        "perceptual": _whole(observation.perceptual),
         "moments.counts": evidence.moments.counts,
         "moments.means": evidence.moments.means,
         "moments.squares": evidence.moments.squares,

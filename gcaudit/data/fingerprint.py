@@ -34,6 +34,14 @@ def fingerprint(images: ImageSet, digests: Tensor, seen: Tensor | None = None) -
     return state.hexdigest()
 
 
+def _digest(images: ImageSet, row: int) -> bytes:
+    """Digest an image; one that cannot be read, which the pass will tell, is like no other."""
+    try:
+        return image_digest(images.reader.read(row))
+    except Exception:  # readers and the user's own data sets raise many kinds
+        return bytes(DIGEST_BYTES)
+
+
 def content_key(images: ImageSet) -> tuple[str, str]:
     """Digest all that a measurement depends on: every encoded image is read, none is decoded.
 
@@ -43,11 +51,8 @@ def content_key(images: ImageSet) -> tuple[str, str]:
     Returns:
         64 hexadecimal digits: of classes, labels, images and the images' places in their data set, which their random vectors depend on; and
         the fingerprint that a pass over the same images will have.
-
-    Raises:
-        DataError: an image cannot be read.
     """
-    raw = b"".join(image_digest(images.reader.read(row)) for row in images.index.tolist())
+    raw = b"".join(_digest(images, row) for row in images.index.tolist())
     digests = torch.from_numpy(np.frombuffer(raw, dtype=np.uint8).reshape(-1, DIGEST_BYTES).copy())
     found = fingerprint(images, digests)
     state = hashlib.sha256(found.encode())

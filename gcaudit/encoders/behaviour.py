@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from gcaudit.encoders.taps import Tap
+from gcaudit.encoders.taps import Tap, captured
 from gcaudit.errors import ArchitectureError, shorten
 from gcaudit.report import ReportWarning, warn
 
@@ -54,7 +52,15 @@ def behaviour_warnings(module: nn.Module, tap: Tap, noise: Tensor, embedding: Te
         elif _depends_on_others(module, tap, noise, embedding):
             line = "the embedding of an image depends on the images beside it, as with statistics of the batch: numbers differ with --batch-size"
             found.append(warn("network", line))
-        outputs = 0 if tap.side == "pre_logits" else _count_outputs(module(noise))
+        calls, outputs = (0, 0) if tap.side == "pre_logits" else _calls_and_outputs(module, tap, noise)
+    if calls > 1:
+        found.append(
+            warn(
+                "network",
+                f"{tap.layer} is called {{n}} times for an image, of which the last was taken; name another --layer",
+                count=calls,
+            )
+        )
     if outputs > 1:
         found.append(
             warn("network", "the network has {n} outputs, of which the first was taken; name a --layer for others", count=outputs)
@@ -74,7 +80,9 @@ def _differ(a: Tensor, b: Tensor) -> bool:
     return a.shape != b.shape or bool((a - b).norm() > _TOLERANCE * a.norm().clamp(min=1e-12))
 
 
-def _count_outputs(output: Any) -> int:
-    """Count what might be an embedding or logits among what a network returns."""
+def _calls_and_outputs(module: nn.Module, tap: Tap, noise: Tensor) -> tuple[int, int]:
+    """Count calls of the layer, and what might be an embedding or logits among what a network returns."""
+    with captured(module, tap.layer, "output" if tap.side == "output" else "input") as calls:
+        output = module(noise)
     parts = output.values() if isinstance(output, dict) else output if isinstance(output, tuple | list) else ()
-    return sum(isinstance(part, Tensor) and part.ndim == 2 for part in parts)
+    return len(calls), sum(isinstance(part, Tensor) and part.ndim == 2 for part in parts)

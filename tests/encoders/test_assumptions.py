@@ -203,6 +203,11 @@ class Paired(TinyNet):
         return self.head(found), found
 
 
+class Doubled(TinyNet):
+    def forward(self, x):
+        return (super().forward(x) + super().forward(x.flip(-1))) / 2
+
+
 def unnormed():
     module = TinyNet()
     module.bn = nn.BatchNorm2d(5, track_running_stats=False)
@@ -216,6 +221,7 @@ def unnormed():
         (Counting(), "another embedding each time"),
         (Centred(), "depends on the images beside it"),
         (unnormed(), "depends on the images beside it"),
+        (Doubled(), "head is called 2 times for an image, of which the last was taken"),
         (Paired(), "has 2 outputs, of which the first was taken"),
     ],
 )

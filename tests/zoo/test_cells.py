@@ -372,3 +372,14 @@ def test_a_model_that_changes_between_naming_and_use_fails_the_cell(store, model
     replacing(monkeypatch, "load_encoder", change)
     (found,) = fill(store, cell(model, episodes=21, source_max_images=60))
     assert found.reason == f"{model}: the file has changed since the comparison began; run it again"
+
+
+def test_a_picture_that_cannot_be_read_fails_its_cell_alone(store, model, tmp_path):
+    data, request = folder_with_a_note(tmp_path, model)
+    (data / "a" / "gone.png").symlink_to(tmp_path / "nowhere")
+    found = fill(store, request, cell(model))
+    assert "gone.png" in found[0].reason
+    assert "--skip-bad-images" in found[0].reason
+    assert found[1].report is not None
+    (left_out,) = fill(store, cell(model, source=str(data), target=None, skip_bad_images=True))
+    assert [warning.kind for warning in left_out.report.warnings if warning.kind == "left-out"] == ["left-out"]

@@ -64,7 +64,7 @@ def _entry(path: Path, name: str, entry: Any, available: int) -> tuple[int, int,
         sound = all(type(number) is int and 0 <= number < 2**63 for number in (start, end, *shape)) and isinstance(kind, str)
     except (KeyError, TypeError, ValueError):
         sound = False
-    if not sound or len(shape) > 2 * MOST_DIMENSIONS:
+    if not sound or len(shape) > MOST_DIMENSIONS:
         raise CheckpointError(f"{path}: tensor {name[:80]!r} has no valid dtype, shape and offsets; fetch the file again")
     if end > available:
         raise CheckpointError(
@@ -73,7 +73,7 @@ def _entry(path: Path, name: str, entry: Any, available: int) -> tuple[int, int,
     if kind not in _DTYPES:
         raise _unsound(path, f"tensor {name!r} is of type {kind[:20]!r}, which is not known")
     numbers = math.prod(shape)
-    if (end - start) * 8 != numbers * _BITS[kind] or len(shape) > MOST_DIMENSIONS:
+    if (end - start) * 8 != numbers * _BITS[kind]:
         raise CheckpointError(
             f"{path}: tensor {name!r} of shape {shape} and type {kind} needs {numbers * _BITS[kind] // 8} bytes, "
             f"found {end - start}; the file is damaged, fetch it again"

@@ -6,6 +6,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import final
 
@@ -82,25 +83,29 @@ class OpenFile:
             UnfitFileError: it ends early or was written to.
         """
         digest, place = hashlib.sha256(), 0
-        scratch = memoryview(bytearray(_PIECE))
+        between = memoryview(bytearray(_PIECE))
         self.file.seek(0)
-
-        def read(target: memoryview) -> None:
-            nonlocal place
-            for start in range(0, len(target), _PIECE):
-                piece = target[start : start + _PIECE]
-                if self.file.readinto(piece) != len(piece):
-                    raise UnfitFileError(0, "a file that changed while it was read; wait until it is written")
-                digest.update(piece)
-            place += len(target)
-
-        for start, target in (*spans, (self.size, memoryview(b""))):
-            while place < start:
-                read(scratch[: min(_PIECE, start - place)])
-            if len(target):
-                read(target)
+        with ThreadPoolExecutor(1) as other:  # which digests a piece while the next is read
+            digested = other.submit(lambda: None)
+            for start, target in (*spans, (self.size, memoryview(b""))):
+                while place < start:
+                    digested.result()
+                    piece = between[: min(_PIECE, start - place)]
+                    digested = other.submit(digest.update, self._fill(piece))
+                    place += len(piece)
+                for begin in range(0, len(target), _PIECE):
+                    piece = self._fill(target[begin : begin + _PIECE])
+                    digested.result()
+                    digested = other.submit(digest.update, piece)
+                place += len(target)
+            digested.result()
         self.check_unchanged()
         return digest.hexdigest()
+
+    def _fill(self, piece: memoryview) -> memoryview:
+        if self.file.readinto(piece) != len(piece):
+            raise UnfitFileError(0, "a file that changed while it was read; wait until it is written")
+        return piece
 
 
 def _stamp(found: os.stat_result) -> tuple[int, ...]:

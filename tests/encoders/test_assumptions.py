@@ -231,6 +231,13 @@ def test_networks_that_are_no_function_of_an_image_are_told(module, told):
     assert told in warning.message
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float64])
+def test_rounding_is_no_dependence(kind):
+    torch.manual_seed(0)
+    module = timm.create_model("test_vit").to(kind)
+    assert "network" not in kinds(load_encoder(ModelRequest(module)))
+
+
 def test_weights_of_a_module_that_are_not_finite_are_refused():
     module = TinyNet()
     module.head.bias.data[1] = float("nan")

@@ -7,6 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import final
 
+from gcaudit.errors import RequestError
+
 
 @final
 class Claims:
@@ -26,7 +28,12 @@ class Claims:
 
     def _file(self) -> int:
         if self._handle is None:
-            self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+            except OSError as error:  # else it would look as if another process had everything under way
+                raise RequestError(
+                    f"{self._path}: expected a file of claims that can be written, found {error.strerror}; remove it, or pass another --store"
+                ) from None
         return self._handle
 
     def claim(self, key: str) -> bool:
@@ -37,6 +44,9 @@ class Claims:
 
         Returns:
             Whether no other process has it under way; always true where the system has no such locks.
+
+        Raises:
+            RequestError: the file of claims cannot be written.
         """
         try:
             import fcntl
@@ -56,7 +66,7 @@ class Claims:
         Args:
             key: of the block.
         """
-        with suppress(ImportError, OSError):
+        with suppress(ImportError, OSError, RequestError):
             import fcntl
 
             fcntl.lockf(self._file(), fcntl.LOCK_UN, 1, _place(key))

@@ -109,7 +109,8 @@ class Store:
             self._prepare()
         except sqlite3.Error as error:
             raise RequestError(f"{path}: expected a store of results: {one_line(error)}; pass another --store") from None
-        self.claims = Claims(path.with_name(f"{path.name}-claims"))
+        real = path.resolve()  # through a link as well
+        self.claims = Claims(real.with_name(f"{real.name}-claims"))
 
     def _prepare(self) -> None:
         if not self._is_ready():

@@ -3,6 +3,7 @@ import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -200,3 +201,29 @@ def test_claims_hold_between_processes_and_end_with_their_process(tmp_path):
 
 def test_keys_do_not_depend_on_the_order_of_keys():
     assert content_hash({"a": 1, "b": [2]}) == content_hash({"b": [2], "a": 1}) != content_hash({"a": 1, "b": [3]})
+
+
+def test_a_file_of_claims_that_cannot_be_written_is_told_at_once(tmp_path):
+    (tmp_path / "results.db-claims").mkdir()
+    store = Store(tmp_path / "results.db")
+    with pytest.raises(
+        RequestError, match="expected a file of claims that can be written, found Is a directory; remove it, or pass"
+    ):
+        store.claims.claim("0" * 64)
+    store.close()
+
+
+def test_a_store_through_a_link_has_the_same_claims(tmp_path):
+    Store(tmp_path / "results.db").close()
+    (tmp_path / "linked.db").symlink_to(tmp_path / "results.db")
+    store = Store(tmp_path / "linked.db")
+    store.claims.claim("0" * 64)
+    store.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["linked.db", "results.db", "results.db-claims"]
+
+
+@pytest.mark.parametrize("name", [":memory:", "file:results.db?mode=memory"])
+def test_names_that_sqlite_takes_for_more_are_files(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    Store(Path(name)).close()
+    assert (tmp_path / name).is_file()

@@ -12,13 +12,17 @@ GUARD_SECONDS = 900
 
 @contextmanager
 def started(command, **options):
-    """A process that is ended with all that it has started."""
-    with subprocess.Popen(command, start_new_session=True, **options) as process:
+    """A process that is ended with all that it has started, and that Ctrl-C reaches: what a shell starts behind itself ignores it."""
+    with subprocess.Popen(command, start_new_session=True, preexec_fn=_heed_ctrl_c, **options) as process:  # noqa: PLW1509
         try:
             yield process
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+def _heed_ctrl_c():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def finished(command, **options):

@@ -11,7 +11,7 @@ from typing import Any
 
 from gcaudit.checkpoints.tensors import TensorFile
 from gcaudit.errors import CheckpointError, printable
-from gcaudit.files import MOST_DIMENSIONS, OpenFile, StorageSpec, TensorSpec
+from gcaudit.files import ITEM_BYTES, MOST_DIMENSIONS, OpenFile, StorageSpec, TensorSpec
 
 _HEADER_LIMIT = 25 * 2**20
 _DTYPES = {
@@ -19,10 +19,11 @@ _DTYPES = {
     "U64": "uint64", "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "C64": "complex64",
     "F8_E5M2": "float8_e5m2", "F8_E4M3": "float8_e4m3fn", "F8_E8M0": "float8_e8m0fnu", "F4": "float4_e2m1fn_x2",
 }  # fmt: skip
-_BITS = {
-    "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32,
-    "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64, "C64": 64, "F4": 4,
-}  # fmt: skip
+
+
+def _bits(kind: str) -> int:
+    """Return the bits of a number; of F4 two are in a byte."""
+    return 4 if kind == "F4" else 8 * ITEM_BYTES[_DTYPES[kind]]
 
 
 def _header(file: OpenFile) -> tuple[dict[str, Any], int]:
@@ -73,9 +74,9 @@ def _entry(path: Path, name: str, entry: Any, available: int) -> tuple[int, int,
     if kind not in _DTYPES:
         raise _unsound(path, f"tensor {name!r} is of type {kind[:20]!r}, which is not known")
     numbers = math.prod(shape)
-    if (end - start) * 8 != numbers * _BITS[kind]:
+    if (end - start) * 8 != numbers * _bits(kind):
         raise CheckpointError(
-            f"{path}: tensor {name!r} of shape {shape} and type {kind} needs {numbers * _BITS[kind] // 8} bytes, "
+            f"{path}: tensor {name!r} of shape {shape} and type {kind} needs {numbers * _bits(kind) // 8} bytes, "
             f"found {end - start}; the file is damaged, fetch it again"
         )
     return start, end, shape, kind

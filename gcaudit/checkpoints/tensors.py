@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
@@ -104,7 +103,7 @@ def check_spread(tensors: Mapping[str, TensorSpec], path: Any) -> None:
     spread = 0
     for name, spec in tensors.items():
         spread += max(0, spec.numbers - spec.storage.bytes)
-        if spread > _SPREAD_LIMIT or spec.numbers > math.inf:
+        if spread > _SPREAD_LIMIT:
             raise CheckpointError(
                 f"{path}: refused: tensor {name!r} spreads {spec.storage.bytes} bytes over {spec.numbers} numbers; save a copy of it"
             )

@@ -154,9 +154,7 @@ def _open_dataset(dataset: Any, name: str) -> RawData:
                     f"{name}: expected labels that agree with the items, found {given[row]!r} held for item {row}, whose own is {label!r}; "
                     "pass (images, labels), or a Dataset without the attribute"
                 )
-    whole = dataset
-    while isinstance(whole, Subset):
-        whole = whole.dataset
+    whole = _whole(dataset)
     known = getattr(whole, "classes", None) if getattr(whole, "target_transform", None) is None else None
     names = [str(entry) for entry in known] if isinstance(known, list | tuple) else None
     numbers, class_names = number_labels(given, names, name)
@@ -164,12 +162,16 @@ def _open_dataset(dataset: Any, name: str) -> RawData:
     return RawData(reader, numbers, class_names, _random_items(reader))
 
 
+def _whole(dataset: Any) -> Any:
+    """Return the data set that a part, perhaps of a part, is of."""
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    return dataset
+
+
 def _random_items(reader: ItemReader) -> tuple[ReportWarning, ...]:
     """Read items several times: a random transform gives another image each time, and numbers that no second run has."""
-    given: Any = reader.items
-    while isinstance(given, Subset):
-        given = given.dataset
-    transform = " ".join(repr(getattr(given, "transform", None)).split())
+    transform = " ".join(repr(getattr(_whole(reader.items), "transform", None)).split())
     if (random := _RANDOM.search(transform)) is not None:
         line = f"{reader.name} has a transform with {random[0]}: items are not the same each time they are read; leave random transforms out"
         return (warn("items", line),)

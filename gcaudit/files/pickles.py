@@ -159,9 +159,7 @@ class PickleReader:
         if not isinstance(top, dict | Opaque) or len(values) % 2:
             raise PickleError("an entry for something that is no dict")
         if isinstance(top, dict):
-            for key, value in zip(values[::2], values[1::2], strict=True):
-                if _is_key(key):
-                    top[key] = value
+            top.update(_dict_of(values))
 
     # --- names and calls
 

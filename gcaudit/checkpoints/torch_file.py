@@ -12,7 +12,7 @@ from typing import Any
 
 from gcaudit.checkpoints.tensors import TensorFile
 from gcaudit.errors import CheckpointError, shorten
-from gcaudit.files import ITEM_BYTES, OpenFile, PickleError, PickleReader, StorageSpec
+from gcaudit.files import ITEM_BYTES, OpenFile, PickleError, PickleReader, StorageSpec, open_zip
 
 LEGACY_NUMBER = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 """The number that files begin with, whatever the protocol of their pickles."""
@@ -84,7 +84,7 @@ def read_torch_zip(file: OpenFile) -> TensorFile:
     """
     path = file.path
     try:
-        with zipfile.ZipFile(file.file) as archive:
+        with open_zip(file.file) as archive:
             entries = archive.infolist()
             records = {entry.filename: entry for entry in entries}
             root = next(iter(records), "").partition("/")[0]

@@ -19,7 +19,7 @@ from gcaudit.cli import audits, zoo  # noqa: F401 - they add their commands to t
 from gcaudit.cli.app import app
 from gcaudit.cli.console import write_stderr
 from gcaudit.cli.heap import keep_freed_memory
-from gcaudit.errors import GcauditError, InterruptedAuditError, printable
+from gcaudit.errors import GcauditError, InterruptedAuditError, one_line, printable
 
 
 def run() -> int:
@@ -49,9 +49,11 @@ def run() -> int:
         if os.environ.get("GCAUDIT_DEBUG"):
             traceback.print_exc()
             return 3
-        text = " ".join(str(error).split())
+        if isinstance(error, OSError | MemoryError):  # no room on disk, none in memory, or a limit of the system's
+            write_stderr(f"gcaudit: error: the system refused: {one_line(error)}; see free space, permissions and ulimit -a")
+            return 3
         write_stderr(
-            f"gcaudit: internal error: {type(error).__name__}: {text}; set GCAUDIT_DEBUG=1 for the traceback, and report it"
+            f"gcaudit: internal error: {type(error).__name__}: {one_line(error, 1000)}; set GCAUDIT_DEBUG=1 for the traceback, and report it"
         )
         return 3
     if result == 130:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +20,7 @@ from gcaudit.progress import progress_board
 from gcaudit.render import RANKING_FORMATS
 
 if TYPE_CHECKING:
+    from gcaudit.store import Store
     from gcaudit.zoo import ComparePlan
 
 STORE, TRUTH = "Store", "Does a score predict anything?"
@@ -46,6 +49,15 @@ def compare(
     keep_embeddings: Annotated[
         bool, option("--keep-embeddings", panel=STORE, text="keep embeddings, so that a new metric costs no forward pass")
     ] = False,
+    max_wait: Annotated[
+        float | None,
+        option(
+            "--max-wait",
+            panel=STORE,
+            text="minutes to wait for another process on the same store; 60 by default",
+            metavar="MINUTES",
+        ),
+    ] = None,
     engine: Annotated[str, option("--engine", panel=RUN, text="local, or ray for many processes and machines")] = "local",
     address: Annotated[str | None, option("--address", panel=RUN, text="of the Ray cluster, or 'auto'")] = None,
     gpus: Annotated[
@@ -76,7 +88,7 @@ def compare(
     name = choose_format(format_, output, RANKING_FORMATS)
     from gcaudit.render import CellLines, comparison_summary, render_comparison, scatter_plot
     from gcaudit.store import DEFAULT_STORE
-    from gcaudit.zoo import CellResult, CompareRequest, plan_comparison, run_comparison
+    from gcaudit.zoo import MAX_WAIT_MINUTES, CellResult, CompareRequest, plan_comparison, run_comparison
 
     request = CompareRequest(
         models=tuple(models),
@@ -92,21 +104,26 @@ def compare(
         address=address,
         gpus=gpus,
         store=store or DEFAULT_STORE,
+        max_wait=MAX_WAIT_MINUTES if max_wait is None else max_wait,
     )
     plan = plan_comparison(request)
     plots = [_plot(text, plan) for text in scatter or ()]
     check_writable(request.store, "--store")
+
+    def say(line: str) -> None:
+        write_stderr(f"gcaudit: {line}")
+
     if quiet:
-        found = run_comparison(plan)
+        found = run_comparison(plan, say=say)  # who is waited for without a word seems to hang
     else:
         lines = CellLines()
 
         def note(result: CellResult, done: int, total: int) -> None:
             if (line := lines.line(result, done, total)) is not None:
-                write_stderr(f"gcaudit: {line}")
+                say(line)
 
         with progress_board() as bar:
-            found = run_comparison(plan, bar, note)
+            found = run_comparison(plan, bar, note, say)
     for metric, place in plots:
         write_atomically(place, scatter_plot(found, metric, place))
     write_output(render_comparison(found, name), output)
@@ -134,7 +151,7 @@ def _plot(text: str, plan: ComparePlan) -> tuple[str, Path]:
     return metric.name, Path(place)
 
 
-results = typer.Typer(help="What is in the store of results: list, show, export, prune.", invoke_without_command=True)
+results = typer.Typer(help="What is in the store of results: list, show, export, prune, repair.", invoke_without_command=True)
 app.add_typer(results, name="results")
 
 
@@ -145,10 +162,22 @@ def _results(ctx: typer.Context, store: StorePath = None) -> None:
         list_results(ctx, store)
 
 
-def _open(ctx: typer.Context, store: Path | None) -> Any:
-    from gcaudit.store import DEFAULT_STORE, Store
+@contextmanager
+def _opened(ctx: typer.Context, store: Path | None) -> Iterator[Store]:
+    """Open the store, and say in the end what of it is damaged."""
+    from gcaudit.store import Store, damage_of
 
-    return Store(store or ctx.obj or DEFAULT_STORE, create=False)
+    opened = Store(_path(ctx, store), create=False)
+    yield opened
+    if (line := damage_of(opened)) is not None:
+        write_stderr(f"gcaudit: warning: {line}")
+    opened.close()
+
+
+def _path(ctx: typer.Context, store: Path | None) -> Path:
+    from gcaudit.store import DEFAULT_STORE
+
+    return store or ctx.obj or DEFAULT_STORE
 
 
 @results.command("list")
@@ -156,7 +185,8 @@ def list_results(ctx: typer.Context, store: StorePath = None) -> None:
     """List the cells: key, model, source, target, and the probe's accuracy or why there is none."""
     from gcaudit.render import render_cells
 
-    write_stdout(render_cells(_open(ctx, store).cells()))
+    with _opened(ctx, store) as opened:
+        write_stdout(render_cells(opened.cells()))
 
 
 @results.command("show")
@@ -170,7 +200,8 @@ def show_result(
     from gcaudit.render import render_report
 
     name = choose_format(format_, None)
-    cell = _open(ctx, store).find(key)
+    with _opened(ctx, store) as opened:
+        cell = opened.find(key)
     if cell.report is None:
         write_stdout(f"{cell.model}: {cell.source}" + (f" -> {cell.target}" if cell.target else "") + f": {cell.reason}\n")
         return
@@ -189,7 +220,8 @@ def export_results(
     check_writable(output, "FILE")
     from gcaudit.render import export_cells
 
-    write_output(export_cells(_open(ctx, store).cells(), output.suffix.lower().removeprefix(".")), output)
+    with _opened(ctx, store) as opened:
+        write_output(export_cells(opened.cells(), output.suffix.lower().removeprefix(".")), output)
 
 
 @results.command("prune")
@@ -207,9 +239,30 @@ def prune_results(
     """Remove cells, blocks that no cell needs, and kept embeddings that no block needs."""
     if not (failed or model or older_than is not None or everything):
         raise RequestError("expected --failed, --model GLOB, --older-than DAYS or --all, found none; add one")
-    opened = _open(ctx, store)
-    keys = opened.choose(failed=failed, model=model, older_than=older_than)
-    removed = len(keys) if dry_run else opened.remove(keys)
-    write_stdout(
-        f"{'would remove' if dry_run else 'removed'} {removed} of {len(opened.cells()) + (0 if dry_run else removed)} cells\n"
-    )
+    with _opened(ctx, store) as opened:
+        total = len(opened.cells())
+        if dry_run:
+            keys = opened.choose(failed=failed, model=model, older_than=older_than)
+            write_stdout(f"would remove {len(keys)} of {total} cells\n")
+            return
+        pruned = opened.prune(failed=failed, model=model, older_than=older_than)
+        write_stdout(f"removed {pruned.removed} of {total} cells\n")
+        if pruned.left:
+            write_stderr(
+                f"gcaudit: what only they needed is left, since another process has {opened.path} open; prune again when it is done"
+            )
+
+
+@results.command("repair")
+def repair_results(ctx: typer.Context, store: StorePath = None) -> None:
+    """Write a damaged store anew from what is sound in it; the damaged file is kept beside it."""
+    from gcaudit.store import repair_store
+
+    path = _path(ctx, store)
+    done = repair_store(path)
+    kept = ", ".join(f"{count} {table}" for table, count in done.kept.items())
+    if done.moved is None:
+        write_stdout(f"{path} is sound: {kept}\n")
+        return
+    lost = ", ".join(f"{count} {table}" for table, count in done.lost.items() if count) or "no row that left a trace"
+    write_stdout(f"kept {kept}; lost {lost}; the damaged file is now {done.moved}\n")

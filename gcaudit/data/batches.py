@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from gcaudit.data.perceptual import PERCEPTUAL_BYTES, perceptual_hash
 from gcaudit.data.pictures import open_picture
@@ -150,6 +150,9 @@ def _collate(items: Sequence[_Item]) -> Batch:
     perceptual = _rows([item.perceptual for item, _ in good], PERCEPTUAL_BYTES)
     sizes = torch.tensor([item.size for item, _ in good], dtype=torch.int64).reshape(-1, 2)
     remarks = tuple((item.position, remark) for item, _ in good for remark in item.remarks)
+    if get_worker_info() is not None:  # here, where its failure is told; the thread that sends a batch would drop it without a word
+        for tensor in (stacked, positions, digests, perceptual, sizes):
+            tensor.share_memory_()  # type: ignore[no-untyped-call]
     return Batch(stacked, positions, digests, perceptual, tuple(failures), sizes, remarks)
 
 
@@ -206,5 +209,9 @@ def stream_batches(
     except (RuntimeError, OSError, EOFError) as error:
         if workers == 0 or (isinstance(error, RuntimeError) and "worker" not in str(error)):
             raise
+        if "Original Traceback" in str(error):  # what the worker raised, in its last line
+            raise AuditError(
+                f"expected the decoding workers to hand their batches on: {one_line(RuntimeError(str(error).strip().splitlines()[-1]))}; pass --workers 0 or a smaller batch"
+            ) from error
         text = one_line(_last_words(error))
         raise AuditError(f"expected the decoding workers to live: {text}; pass --workers 0 or a smaller batch") from error

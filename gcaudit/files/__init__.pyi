@@ -1,3 +1,4 @@
+from .archives import open_zip as open_zip, read_arrays as read_arrays
 from .opening import OpenFile as OpenFile, read_bytes as read_bytes, read_text as read_text
 from .pickles import PickleError as PickleError, PickleReader as PickleReader
 from .values import (

@@ -8,4 +8,4 @@ from .schema import (
     Report as Report,
     Timing as Timing,
 )
-from .warnings import ReportWarning as ReportWarning, read_warnings as read_warnings, warn as warn
+from .warnings import ReportWarning as ReportWarning, warn as warn

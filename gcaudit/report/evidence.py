@@ -21,8 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gcaudit.errors import RequestError, one_line
+from gcaudit.files import OpenFile, read_arrays
 
 Arrays = Mapping[str, NDArray[np.float64]]
+_MOST_BYTES = 2**28
+_MOST_PACKED = 20
+"""How many times larger than the file arrays may be beyond that."""
 
 
 @final
@@ -89,11 +93,11 @@ def load_evidence(path: Path, report_text: str) -> ReportEvidence | None:
     Raises:
         RequestError: the file is damaged, or belongs to another report.
     """
-    if not path.is_file():
+    if not path.exists():
         return None
     try:
-        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        with OpenFile(path) as opened:
+            arrays = read_arrays(opened.file, max(_MOST_BYTES, _MOST_PACKED * opened.size))
     except Exception as error:  # a damaged archive raises many kinds
         raise RequestError(f"{path}: expected saved evidence: {one_line(error)}; remove it, or score again") from None
     if not np.array_equal(arrays.pop("report", np.zeros(0)), _digest(report_text)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -91,15 +90,3 @@ def warn(kind: str, message: str, names: Sequence[str] | None = None, count: int
     told = ", ".join(first) + (f" and {total - len(first)} more" if total > len(first) else "")
     line = message.replace("{n}", str(total)).replace("{names}", told)
     return ReportWarning(kind=kind, message=printable(line), count=total, first=tuple(first))
-
-
-def read_warnings(text: str) -> tuple[ReportWarning, ...]:
-    """Read warnings back.
-
-    Args:
-        text: a JSON array.
-
-    Returns:
-        The warnings.
-    """
-    return tuple(ReportWarning.model_validate(entry) for entry in json.loads(text))

@@ -1,3 +1,4 @@
+from .claims import Claims as Claims
 from .identity import (
     ModelIdentity as ModelIdentity,
     block_key as block_key,
@@ -6,11 +7,13 @@ from .identity import (
     observation_key as observation_key,
 )
 from .observations import load_observation as load_observation, save_observation as save_observation
+from .repair import repair_store as repair_store
 from .results import (
     DEFAULT_STORE as DEFAULT_STORE,
     Cell as Cell,
     Store as Store,
     cell_key as cell_key,
     content_hash as content_hash,
+    damage_of as damage_of,
     observations_folder as observations_folder,
 )

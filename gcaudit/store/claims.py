@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import os
+import struct
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import final
 
 from gcaudit.errors import RequestError
+
+_LOCK_LAYOUTS = {
+    "linux": ("hhqqi", ("type", "whence", "start", "length", "pid")),
+    "darwin": ("qqihh", ("start", "length", "pid", "type", "whence")),
+}
+"""How the system writes a lock, by platform."""
 
 
 @final
@@ -59,6 +67,29 @@ class Claims:
         except OSError:  # a file system without locks
             return True
         return True
+
+    def holder(self, key: str) -> int | None:
+        """Say which process has a block under way.
+
+        Args:
+            key: of its content.
+
+        Returns:
+            Its number; None when there is none, or the system does not tell.
+        """
+        layout = _LOCK_LAYOUTS.get(sys.platform)
+        if layout is None:
+            return None
+        import fcntl
+
+        form, names = layout
+        asked = {"type": fcntl.F_WRLCK, "whence": os.SEEK_SET, "start": _place(key), "length": 1, "pid": 0}
+        try:
+            raw = fcntl.fcntl(self._file(), fcntl.F_GETLK, struct.pack(form, *(asked[name] for name in names)))
+            found = dict(zip(names, struct.unpack(form, raw), strict=True))
+        except (OSError, struct.error):
+            return None
+        return found["pid"] if found["type"] != fcntl.F_UNLCK and found["pid"] > 0 else None
 
     def release(self, key: str) -> None:
         """Give a claim back.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -9,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -26,6 +28,15 @@ _WORDS = ("fingerprint", "estimator", "vectors", "predictions_reason", "logits_r
 def _whole(rows: Rows) -> Tensor:
     found = rows if isinstance(rows, Tensor) else rows[slice(None)]
     return found.contiguous()
+
+
+def _digest(tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> str:
+    state = hashlib.blake2b(json.dumps(dict(said), sort_keys=True).encode(), digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        state.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return state.hexdigest()
 
 
 def save_observation(path: Path, observation: Observation, used: Mapping[str, Any]) -> None:
@@ -60,9 +71,8 @@ def save_observation(path: Path, observation: Observation, used: Mapping[str, An
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.close(handle)
         temporary = Path(name)
-        save_file(
-            tensors, temporary, metadata={"format": OBSERVATION, "observation": json.dumps(words), "used": json.dumps(dict(used))}
-        )
+        said = {"format": OBSERVATION, "observation": json.dumps(words), "used": json.dumps(dict(used))}
+        save_file(tensors, temporary, metadata={**said, "digest": _digest(tensors, said)})
         temporary.chmod(0o644)
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
@@ -83,9 +93,12 @@ def load_observation(path: Path) -> tuple[Observation, dict[str, Any]] | None:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
+            digest = metadata.pop("digest", "")
             if metadata.get("format") != OBSERVATION:
                 return None
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+        if _digest(tensors, metadata) != digest:
+            return None
         words = json.loads(metadata["observation"])
         moments = ClassMoments(*tensors["moments.means"].shape)
         moments.counts, moments.means, moments.squares = (tensors[f"moments.{name}"] for name in ("counts", "means", "squares"))

@@ -1,8 +1,8 @@
 """Results kept on disk by content: what was measured once is never measured again.
 
-One SQLite file in WAL mode. `blocks` holds one model looked at with one data set, `cells` the reports put together of them, `failures` what could
-not be done, `models` what a model file was found to be, by its place, size and times. A row is written in one transaction as soon as it is
-there, so that whatever ends the process loses the blocks under way and nothing else.
+One SQLite file in WAL mode, of rows with checksums (see `database`). `blocks` holds one model looked at with one data set, `cells` the reports
+put together of them, `failures` what could not be done, `models` what a model file was found to be, by its place, size and times. A row is
+written in one transaction as soon as it is there, so that whatever ends the process loses the blocks under way and nothing else.
 
 Processes that work on one store share the work by claims: locks on single bytes of a file beside it. The system drops them when their process
 ends, however it ends. All processes must be on one machine, as SQLite's WAL demands.
@@ -11,37 +11,22 @@ ends, however it ends. All processes must be on one machine, as SQLite's WAL dem
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import sqlite3
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, final
 
-import numpy as np
-
 from gcaudit.audit import Block
-from gcaudit.errors import RequestError, one_line
-from gcaudit.report import DataBlock, Report, ReportEvidence, ReportWarning, read_warnings
+from gcaudit.errors import GcauditError, RequestError
+from gcaudit.report import Report, ReportEvidence, ReportWarning
+from gcaudit.store.blocks import pack_block, unpack_block
 from gcaudit.store.claims import Claims
+from gcaudit.store.database import Database, digest_of
 
 DEFAULT_STORE = Path("gcaudit.db")
-_VERSION = 1
-_WAIT_SECONDS = 60
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS blocks (
-    key TEXT PRIMARY KEY, observation TEXT NOT NULL, role TEXT NOT NULL, seconds REAL NOT NULL, content TEXT NOT NULL, arrays BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS cells (
-    key TEXT PRIMARY KEY, created TEXT NOT NULL, model TEXT NOT NULL, arch TEXT NOT NULL, sha256 TEXT NOT NULL, source TEXT NOT NULL,
-    target TEXT, source_block TEXT NOT NULL, target_block TEXT, report TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS failures (
-    key TEXT PRIMARY KEY, created TEXT NOT NULL, model TEXT NOT NULL, source TEXT NOT NULL, target TEXT, reason TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS models (question TEXT PRIMARY KEY, answer TEXT NOT NULL);
-"""
 
 
 def content_hash(parts: Any) -> str:
@@ -54,10 +39,6 @@ def content_hash(parts: Any) -> str:
         64 hexadecimal digits.
     """
     return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @final
@@ -85,6 +66,20 @@ class Cell:
 
 
 @final
+@dataclass(frozen=True)
+class Pruned:
+    """What was removed.
+
+    Attributes:
+        removed: cells.
+        left: whether blocks and embeddings that no cell needs were left, since another process has the store open.
+    """
+
+    removed: int
+    left: bool
+
+
+@final
 class Store:
     """Results on disk; see the module's description."""
 
@@ -96,55 +91,24 @@ class Store:
             create: make it when there is none.
 
         Raises:
-            RequestError: it cannot be opened, or is no store.
+            RequestError: it cannot be opened, is no store, or is damaged.
+            AuditError: it cannot be written.
         """
         self.path = path
-        if not path.parent.is_dir():
-            raise RequestError(f"expected --store in a folder that exists, found no {path.parent}; make it first")
-        if not create and not path.is_file():
-            raise RequestError(f"expected a store at {path}, found none; run gcaudit compare first, or pass --store FILE")
-        try:
-            place = path.absolute()  # SQLite takes :memory: and file: for more than names
-            self._db = sqlite3.connect(place, timeout=_WAIT_SECONDS, isolation_level=None)
-            self._prepare()
-        except sqlite3.Error as error:
-            raise RequestError(f"{path}: expected a store of results: {one_line(error)}; pass another --store") from None
+        self._db = Database(path, create=create)
+        self._sound: set[str] = set()
         real = path.resolve()  # through a link as well
         self.claims = Claims(real.with_name(f"{real.name}-claims"))
 
-    def _prepare(self) -> None:
-        if not self._is_ready():
-            with self._transaction():  # another process may be making it at this very moment
-                if not self._is_ready():
-                    for statement in _SCHEMA.split(";"):
-                        self._db.execute(statement)
-                    self._db.execute(f"PRAGMA user_version={_VERSION}")
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")
-
-    def _is_ready(self) -> bool:
-        """Tell whether the file is a store; it may be empty."""
-        version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
-        tables = int(self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
-        if version != _VERSION and (version or tables):
-            found = f"version {version}" if version else "another database"
-            raise RequestError(f"{self.path}: expected a store of version {_VERSION}, found {found}; pass another --store")
-        return version == _VERSION
+    @property
+    def damaged(self) -> int:
+        """How many rows were found not to be as they were written; they were taken for missing."""
+        return len(self._db.damaged)
 
     def close(self) -> None:
         """Close the file."""
         self._db.close()
         self.claims.close()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
 
     def put_block(self, key: str, observation: str, block: Block) -> None:
         """Keep a block.
@@ -153,30 +117,26 @@ class Store:
             key: of its content.
             observation: key of the pass that it was measured of.
             block: what was measured.
+
+        Raises:
+            AuditError: it cannot be written.
         """
-        content = {
-            "data": block.data.model_dump(mode="json"),
-            "family": block.family,
-            "warnings": [warning.model_dump() for warning in block.warnings],
-            "used": dict(block.used),
-        }
-        arrays = {f"influence/{name}": values.astype(np.float32) for name, values in block.evidence.influences.items()}
-        buffer = io.BytesIO()
-        np.savez(buffer, digests=block.digests, perceptual=block.perceptual, **arrays)  # type: ignore[arg-type]
-        row = (key, observation, block.role, block.seconds, json.dumps(content), buffer.getvalue())
-        with self._transaction():
-            self._db.execute("INSERT OR REPLACE INTO blocks VALUES (?, ?, ?, ?, ?, ?)", row)
+        content, raw = pack_block(block)
+        self._db.put("blocks", (key, observation, block.role, block.seconds, content, digest_of(raw), raw))
+        self._sound.add(key)
 
     def has_block(self, key: str) -> bool:
-        """Tell whether a block is there.
+        """Tell whether a block is there and sound.
 
         Args:
             key: of its content.
         """
-        return self._db.execute("SELECT 1 FROM blocks WHERE key = ?", (key,)).fetchone() is not None
+        if key not in self._sound and self.get_block(key, ()) is not None:
+            self._sound.add(key)
+        return key in self._sound
 
     def get_warnings(self, key: str) -> tuple[ReportWarning, ...] | None:
-        """Look up what a report says, without reading the rest of it.
+        """Look up what a report says.
 
         Args:
             key: of the cell.
@@ -184,11 +144,12 @@ class Store:
         Returns:
             Its warnings; None when it is not there.
         """
-        row = self._db.execute("SELECT json_extract(report, '$.warnings') FROM cells WHERE key = ?", (key,)).fetchone()
-        return None if row is None else read_warnings(row[0])
+        row = self._db.get("cells", key)
+        report = None if row is None else self._report(row)
+        return None if report is None else report.warnings
 
     def get_block_warnings(self, key: str) -> tuple[ReportWarning, ...]:
-        """Look up what a block says, without reading the rest of it.
+        """Look up what a block says.
 
         Args:
             key: of its content.
@@ -196,8 +157,8 @@ class Store:
         Returns:
             Its warnings; none when it is not there.
         """
-        row = self._db.execute("SELECT json_extract(content, '$.warnings') FROM blocks WHERE key = ?", (key,)).fetchone()
-        return () if row is None else read_warnings(row[0])
+        row = self._db.get("blocks", key)
+        return () if row is None else tuple(map(ReportWarning.model_validate, json.loads(row["content"])["warnings"]))
 
     def get_block(self, key: str, influences: Collection[str] | None = None) -> Block | None:
         """Look a block up.
@@ -209,27 +170,14 @@ class Store:
         Returns:
             The block, without draws; None when it is not there.
         """
-        row = self._db.execute("SELECT role, seconds, content, arrays FROM blocks WHERE key = ?", (key,)).fetchone()
+        row = self._db.get("blocks", key, raw=True)
         if row is None:
             return None
-        role, seconds, text, raw = row
-        content = json.loads(text)
-        with np.load(io.BytesIO(raw), allow_pickle=False) as file:
-            digests, perceptual = file["digests"], file["perceptual"]
-            names = [name.removeprefix("influence/") for name in file.files if name.startswith("influence/")]
-            wanted = [name for name in names if influences is None or name in influences]
-            found = {name: file[f"influence/{name}"].astype(np.float64) for name in wanted}
-        return Block(
-            role=role,
-            data=DataBlock.model_validate(content["data"]),
-            evidence=ReportEvidence(found, {}),
-            digests=digests,
-            perceptual=perceptual,
-            family=content["family"],
-            warnings=tuple(ReportWarning.model_validate(entry) for entry in content["warnings"]),
-            used=content["used"],
-            seconds=seconds,
-        )
+        try:
+            return unpack_block(row, influences)
+        except Exception:  # a true digest of what is no block: another program wrote it
+            self._db.mark_damaged("blocks", key)
+            return None
 
     def put_report(self, report: Report, source_block: str, target_block: str | None) -> None:
         """Keep a report.
@@ -238,12 +186,14 @@ class Store:
             report: the report.
             source_block: key of the source's block.
             target_block: key of the target's block, or None.
+
+        Raises:
+            AuditError: it cannot be written.
         """
         model, target = report.model, report.target
         names = (model.spec, model.arch, model.sha256, report.source.spec, None if target is None else target.spec)
-        row = (cell_key(source_block, target_block), report.created, *names, source_block, target_block, report.to_json())
-        with self._transaction():
-            self._db.execute("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        key = cell_key(source_block, target_block)
+        self._db.put("cells", (key, report.created, *names, source_block, target_block, report.to_json()))
 
     def get_report(self, key: str, influences: Collection[str] | None = None) -> Report | None:
         """Look a report up, with the influences of its blocks.
@@ -255,12 +205,21 @@ class Store:
         Returns:
             The report; None when it is not there.
         """
-        row = self._db.execute("SELECT report, source_block, target_block FROM cells WHERE key = ?", (key,)).fetchone()
-        if row is None:
+        row = self._db.get("cells", key)
+        report = None if row is None else self._report(row)
+        if row is None or report is None:
             return None
-        blocks = [block for name in row[1:] if name is not None and (block := self.get_block(name, influences)) is not None]
+        names = (row["source_block"], row["target_block"])
+        blocks = [block for name in names if name is not None and (block := self.get_block(name, influences)) is not None]
         found = {name: values for block in blocks for name, values in block.evidence.influences.items()}
-        return Report.from_json(row[0]).with_evidence(ReportEvidence(found, {}))
+        return report.with_evidence(ReportEvidence(found, {}))
+
+    def _report(self, row: Mapping[str, Any]) -> Report | None:
+        try:
+            return Report.from_json(row["report"])
+        except (GcauditError, ValueError, TypeError):
+            self._db.mark_damaged("cells", row["key"])
+            return None
 
     def put_failure(self, request: str, model: str, source: str, target: str | None, reason: str) -> None:
         """Keep why a cell could not be done.
@@ -271,11 +230,11 @@ class Store:
             source: as it was named.
             target: as it was named, or None.
             reason: one line.
+
+        Raises:
+            AuditError: it cannot be written.
         """
-        with self._transaction():
-            self._db.execute(
-                "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?, ?)", (request, _now(), model, source, target, reason)
-            )
+        self._db.put("failures", (request, _now(), model, source, target, reason))
 
     def drop_failure(self, request: str) -> None:
         """Forget that a cell once failed.
@@ -283,7 +242,7 @@ class Store:
         Args:
             request: key of what was asked.
         """
-        self._db.execute("DELETE FROM failures WHERE key = ?", (request,))
+        self._db.delete("failures", request)
 
     def get_model(self, question: str) -> dict[str, Any] | None:
         """Look up what a model file was found to be.
@@ -294,8 +253,8 @@ class Store:
         Returns:
             What `put_model` was given; None when it is not known.
         """
-        row = self._db.execute("SELECT answer FROM models WHERE question = ?", (question,)).fetchone()
-        return None if row is None else dict(json.loads(row[0]))
+        row = self._db.get("models", question)
+        return None if row is None else dict(json.loads(row["answer"]))
 
     def put_model(self, question: str, answer: Mapping[str, Any]) -> None:
         """Remember what a model file was found to be.
@@ -304,11 +263,10 @@ class Store:
             question: from `content_hash`.
             answer: anything that JSON can hold.
         """
-        with self._transaction():
-            self._db.execute("INSERT OR REPLACE INTO models VALUES (?, ?)", (question, json.dumps(answer)))
+        self._db.put("models", (question, json.dumps(answer)))
 
     def cells(self, *, failed: bool = True) -> list[Cell]:
-        """List what is there.
+        """List what is there and sound.
 
         Args:
             failed: also what could not be done.
@@ -316,13 +274,10 @@ class Store:
         Returns:
             Cells, oldest first; their reports have no evidence.
         """
-        rows = self._db.execute("SELECT key, created, model, source, target, report FROM cells").fetchall()
-        found = [
-            Cell(key, at, model, source, target, Report.from_json(text), None) for key, at, model, source, target, text in rows
-        ]
+        rows = self._db.rows("cells")
+        found = [_cell(row, report, None) for row in rows if (report := self._report(row)) is not None]
         if failed:
-            rows = self._db.execute("SELECT key, created, model, source, target, reason FROM failures").fetchall()
-            found += [Cell(key, at, model, source, target, None, reason) for key, at, model, source, target, reason in rows]
+            found += [_cell(row, None, row["reason"]) for row in self._db.rows("failures")]
         return sorted(found, key=lambda cell: (cell.created, cell.key))
 
     def find(self, start: str) -> Cell:
@@ -344,7 +299,7 @@ class Store:
             )
         return found[0]
 
-    def choose(self, *, failed: bool, model: str | None, older_than: int | None) -> list[str]:
+    def choose(self, *, failed: bool = False, model: str | None = None, older_than: int | None = None) -> list[str]:
         """Choose cells to remove; conditions are taken together.
 
         Args:
@@ -355,7 +310,7 @@ class Store:
         Returns:
             Their keys.
         """
-        limit = "" if older_than is None else (datetime.now(UTC) - timedelta(days=older_than)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        limit = "" if older_than is None else _days_ago(older_than)
         return [
             cell.key
             for cell in self.cells()
@@ -366,31 +321,68 @@ class Store:
             )
         ]
 
-    def remove(self, keys: list[str]) -> int:
-        """Remove cells, blocks and kept embeddings that no cell needs any more, and what is known of model files.
+    def prune(self, *, failed: bool = False, model: str | None = None, older_than: int | None = None) -> Pruned:
+        """Remove cells, chosen as by `choose`; and what no cell needs any more, unless another process may be about to need it.
 
         Args:
-            keys: of cells.
+            failed: only those that failed.
+            model: only models whose name or architecture matches this glob.
+            older_than: only those older than so many days.
 
         Returns:
-            How many cells were removed.
+            How many cells were removed, and whether blocks were left.
+
+        Raises:
+            AuditError: it cannot be written.
         """
-        with self._transaction():
-            removed = 0
-            for key in keys:
-                removed += self._db.execute("DELETE FROM cells WHERE key = ?", (key,)).rowcount
-                removed += self._db.execute("DELETE FROM failures WHERE key = ?", (key,)).rowcount
-            self._db.execute(
-                "DELETE FROM blocks WHERE key NOT IN (SELECT source_block FROM cells) "
-                "AND key NOT IN (SELECT target_block FROM cells WHERE target_block IS NOT NULL)"
-            )
-            self._db.execute("DELETE FROM models")
-        self._db.execute("VACUUM")
-        needed = {row[0] for row in self._db.execute("SELECT observation FROM blocks")}
+        with self._db.alone() as alone:
+            keys = self.choose(failed=failed, model=model, older_than=older_than)
+            removed = sum(self._db.delete("cells", key) + self._db.delete("failures", key) for key in keys)
+            if alone:
+                self._remove_unneeded()
+        return Pruned(removed, left=not alone)
+
+    def _remove_unneeded(self) -> None:
+        """Remove blocks and kept embeddings that no cell needs, and what is known of model files."""
+        needed = {row[name] for row in self._db.rows("cells") for name in ("source_block", "target_block")}
+        observations = set()
+        for row in list(self._db.rows("blocks")):
+            if row["key"] in needed:
+                observations.add(row["observation"])
+            else:
+                self._db.delete("blocks", row["key"])
+                self._sound.discard(row["key"])
+        for row in list(self._db.rows("models")):
+            self._db.delete("models", row["key"])
         for path in observations_folder(self.path).glob("*.safetensors"):
-            if path.stem not in needed:
+            if path.stem not in observations:
                 path.unlink(missing_ok=True)
-        return removed
+
+
+def _cell(row: Mapping[str, Any], report: Report | None, reason: str | None) -> Cell:
+    return Cell(row["key"], row["created"], row["model"], row["source"], row["target"], report, reason)
+
+
+def _now() -> str:
+    return _days_ago(0)
+
+
+def _days_ago(days: int) -> str:
+    return (datetime.now(UTC) - timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def damage_of(store: Store) -> str | None:
+    """Say how much of a store was found damaged.
+
+    Args:
+        store: that has been read.
+
+    Returns:
+        One line; None when nothing was.
+    """
+    if not store.damaged:
+        return None
+    return f"{store.damaged} rows of {store.path} are damaged and were taken for missing; run gcaudit results repair --store {store.path}"
 
 
 def observations_folder(store: Path) -> Path:

@@ -27,6 +27,7 @@ from gcaudit.store import (
 )
 from gcaudit.zoo.engine import Engine, Failure, Task
 from gcaudit.zoo.names import place_title
+from gcaudit.zoo.waiting import MAX_WAIT_MINUTES, Patience, Say, say_nothing
 
 
 @final
@@ -145,6 +146,8 @@ class Scheduler:
         keep: bool = False,
         strict: bool = False,
         influences: Collection[str] | None = None,
+        max_wait: float = MAX_WAIT_MINUTES,
+        say: Say = say_nothing,
     ) -> None:
         """Make ready.
 
@@ -155,9 +158,12 @@ class Scheduler:
             keep: keep embeddings.
             strict: let cells fail whose reports would have warnings.
             influences: which the reports are given, as `ROLE.METRIC`; None for all, which takes much memory where cells are many.
+            max_wait: minutes to wait for other processes without any of their blocks coming.
+            say: told for whom it waits.
         """
         self._store, self._engine = store, engine
         self._refresh, self._keep, self._strict, self._influences = refresh, keep, strict, influences
+        self._patience = Patience(store.claims, max_wait, say)
         self._fresh: set[str] = set()
         self._observations: dict[str, str] = {}
         self._fingerprints: dict[str, str] = {}
@@ -276,6 +282,10 @@ class Scheduler:
         while later:
             claimed = [key for key in later if claims.claim(key)]
             if not claimed:
+                if (reason := self._patience.lose(later)) is not None:
+                    for plan in (plan for key in later for plan in users[key]):
+                        plan.reason = plan.reason or reason
+                    return
                 yield None
             for key in claimed:
                 later.remove(key)
@@ -358,5 +368,7 @@ class Scheduler:
         if plan.reason is not None or plan.keys is None:
             return CellResult(plan.request, None, plan.reason or "it was not reached", fresh=False)
         report = self._store.get_report(cell_key(plan.keys["source"], plan.keys.get("target")), self._influences)
+        if report is None and plan.done and plan.identity is not None:  # pruned a moment ago
+            report = self._assemble(plan, plan.identity, plan.keys)
         report = report and report.model_copy(update={"warnings": plan.said})  # cells of equal content share what is stored
         return CellResult(plan.request, report, None if report else "it was not reached", fresh=plan.fresh)

@@ -12,12 +12,13 @@ from gcaudit.audit import AuditSpec, check_options, check_request, expand_shorth
 from gcaudit.errors import InterruptedAuditError, RequestError
 from gcaudit.gate import Rule
 from gcaudit.progress import ProgressBar, no_bar
-from gcaudit.store import DEFAULT_STORE, Store
+from gcaudit.store import DEFAULT_STORE, Store, damage_of
 from gcaudit.zoo.cells import CellRequest, CellResult, Note, Scheduler, no_note
 from gcaudit.zoo.engine import Engine, LocalEngine
 from gcaudit.zoo.frames import ranking_frame
 from gcaudit.zoo.ranking import Ranking, parse_sort, rank
 from gcaudit.zoo.truth import Prediction, Truth, metric_truth, predictions, read_accuracies, read_measured
+from gcaudit.zoo.waiting import MAX_WAIT_MINUTES, Say, say_nothing
 from gcaudit.zoo.zoo import ZooData, ZooModel, expand_models, read_zoo
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class CompareRequest:
         engine: `local` or `ray`.
         address: of a Ray cluster, or None.
         gpus: that a task of Ray takes, or None.
+        max_wait: minutes to wait for other processes on the same store without any of their blocks coming.
     """
 
     models: tuple[str, ...]
@@ -60,6 +62,7 @@ class CompareRequest:
     engine: str = "local"
     address: str | None = None
     gpus: float | None = None
+    max_wait: float = MAX_WAIT_MINUTES
 
 
 @final
@@ -135,6 +138,8 @@ def plan_comparison(request: CompareRequest) -> ComparePlan:
         RequestError: a YAML file, a glob, an option, or a metric that is wrong.
     """
     began = time.perf_counter()
+    if not request.max_wait >= 0:
+        raise RequestError(f"expected --max-wait of 0 minutes or more, found {request.max_wait:g}")
     cells = _cells(request)
     for cell in cells:
         check_request(cell.spec)
@@ -216,13 +221,14 @@ def choose_engine(request: CompareRequest, progress: ProgressBar) -> Engine:
     return LocalEngine(progress)
 
 
-def run_comparison(plan: ComparePlan, progress: ProgressBar = no_bar, note: Note = no_note) -> Comparison:
+def run_comparison(plan: ComparePlan, progress: ProgressBar = no_bar, note: Note = no_note, say: Say = say_nothing) -> Comparison:
     """Measure what is missing, and rank.
 
     Args:
         plan: from `plan_comparison`.
         progress: opens a progress bar.
         note: told of each cell as it is done or has failed.
+        say: told for whom it waits.
 
     Returns:
         The rankings; failed cells are in them with their reasons.
@@ -242,7 +248,14 @@ def run_comparison(plan: ComparePlan, progress: ProgressBar = no_bar, note: Note
     try:
         store = Store(request.store)
         scheduler = Scheduler(
-            store, engine, refresh=request.refresh, keep=request.keep, strict=request.strict, influences=(plan.sort.name,)
+            store,
+            engine,
+            refresh=request.refresh,
+            keep=request.keep,
+            strict=request.strict,
+            influences=(plan.sort.name,),
+            max_wait=request.max_wait,
+            say=say,
         )
         with progress("cells", len(plan.cells)) as advance:
             results = scheduler.run(plan.cells, advancing)
@@ -250,6 +263,7 @@ def run_comparison(plan: ComparePlan, progress: ProgressBar = no_bar, note: Note
         raise InterruptedAuditError(f"finished cells are kept in {request.store}, the same command goes on from there") from None
     finally:
         engine.close()
+    damage = damage_of(store)
     store.close()
     ranking = rank(results, plan.sort)
     truth = metric_truth(plan.truth, results) if isinstance(plan.truth, Rule) else plan.truth
@@ -258,7 +272,7 @@ def run_comparison(plan: ComparePlan, progress: ProgressBar = no_bar, note: Note
         ranking=ranking,
         truth=truth,
         predictions=() if truth is None else predictions(results, truth),
-        warnings=() if truth is None else truth.warnings,
+        warnings=(() if damage is None else (damage,)) + (() if truth is None else truth.warnings),
         measured=measured,
         known=len(results) - measured - len(ranking.failed),
         store=request.store,

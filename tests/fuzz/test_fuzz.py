@@ -17,6 +17,9 @@ import pytest
 import torch
 from PIL import Image
 
+from gcaudit.audit.block import Block
+from gcaudit.audit.run import run_audit
+from gcaudit.audit.spec import AuditSpec
 from gcaudit.checkpoints.reading import read_checkpoint
 from gcaudit.data.batches import stream_batches
 from gcaudit.data.opening import open_data
@@ -25,6 +28,9 @@ from gcaudit.encoders.preprocessing import Preprocessing, picture_transform
 from gcaudit.errors import GcauditError
 from gcaudit.files.pickles import PickleError, PickleReader
 from gcaudit.gate.rules import read_rules
+from gcaudit.report.evidence import ReportEvidence, load_evidence, save_evidence
+from gcaudit.store.repair import repair_store
+from gcaudit.store.results import Store
 from gcaudit.zoo.zoo import read_zoo
 
 SECONDS = float(os.environ.get("GCAUDIT_FUZZ_SECONDS", "4"))
@@ -221,4 +227,56 @@ def test_yaml(tmp_path, good, read):
     for rng in attempts():
         (tmp_path / "a.yaml").write_bytes(damaged(good, rng))
         message = refusal(lambda: read(tmp_path / "a.yaml"))
+        assert message is None or message.isprintable()
+
+
+def read_store(path):
+    """All that a store gives, and whether it can be pruned."""
+    store = Store(path)
+    try:
+        found = [cell.report or cell.reason for cell in store.cells()]
+        found += [block.data for key in ("s", "t") if (block := store.get_block(key)) is not None]
+        store.prune(older_than=10_000)
+        return found
+    finally:
+        store.close()
+
+
+def test_stores(tmp_path):
+    found = run_audit(
+        AuditSpec.from_options(model="demo", source="demo", target="demo", source_max_images=50, target_max_images=100, episodes=20)
+    )
+    store = Store(tmp_path / "good.db")
+    evidence = ReportEvidence({name: values for name, values in found.evidence.influences.items() if name.startswith("source")}, {})
+    digests, perceptual = np.zeros((50, 16), np.uint8), np.zeros((50, 32), np.uint8)
+    for key in ("s", "t"):
+        store.put_block(key, "pass", Block("source", found.source, evidence, digests, perceptual, "demo", (), {}, 1.0))
+    store.put_report(found, "s", "t")
+    store.put_failure("r", "m", "s", None, "it rained")
+    store.close()
+    good = (tmp_path / "good.db").read_bytes()
+    truth = read_store(tmp_path / "good.db")
+    assert len(truth) == 4
+    for number, rng in enumerate(attempts()):
+        path = tmp_path / "x.db"
+        path.write_bytes(damaged(good, rng))
+        results = []
+        message = refusal(lambda path=path, results=results: results.extend(read_store(path)))
+        assert message is None or message.isprintable()
+        assert all(result in truth for result in results), number
+        message = refusal(lambda path=path: repair_store(path))
+        assert message is None or message.isprintable()
+        results.clear()
+        if message is None:
+            assert all(result in truth for result in read_store(path)), number
+        for leftover in tmp_path.glob("x.db*"):
+            leftover.unlink()
+
+
+def test_evidence(tmp_path):
+    save_evidence(tmp_path / "good", ReportEvidence({"source.gc": np.arange(50.0)}, {"source.energies": np.ones(7)}), "{}")
+    good = (tmp_path / "good").read_bytes()
+    for rng in attempts():
+        (tmp_path / "a.npz").write_bytes(damaged(good, rng))
+        message = refusal(lambda: load_evidence(tmp_path / "a.npz", "{}"))
         assert message is None or message.isprintable()

@@ -1,8 +1,15 @@
+import io
+import random
+import re
 import signal
 import sqlite3
 import subprocess
 import sys
+import tracemalloc
+import zipfile
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +19,12 @@ from processes import started
 from gcaudit.audit.blocks import Block
 from gcaudit.audit.run import run_audit
 from gcaudit.audit.spec import AuditSpec
-from gcaudit.errors import RequestError
+from gcaudit.errors import AuditError, RequestError
 from gcaudit.report.evidence import ReportEvidence
 from gcaudit.report.warnings import warn
-from gcaudit.store.results import Store, cell_key, content_hash, observations_folder
+from gcaudit.store.database import digest_of
+from gcaudit.store.repair import repair_store
+from gcaudit.store.results import Store, cell_key, content_hash, damage_of, observations_folder
 
 
 @pytest.fixture(scope="module")
@@ -99,11 +108,14 @@ def test_removing_cells_takes_blocks_and_embeddings_that_nothing_needs(store, re
     for key in ("s", "t", "u"):
         (folder / f"pass-{key}.safetensors").write_bytes(b"")
     store.put_report(report, "s", "t")
-    store.put_report(report, "s", "u")
-    assert store.remove([cell_key("s", "t")]) == 1
+    later = report.model_copy(update={"created": "2999-01-01T00:00:00Z"})
+    store.put_report(later, "s", "u")
+    pruned = store.prune(older_than=-1)
+    assert (pruned.removed, pruned.left) == (1, False)
     assert [store.has_block(key) for key in ("s", "t", "u")] == [True, False, True]
     assert sorted(path.stem for path in folder.iterdir()) == ["pass-s", "pass-u"]
     assert store.get_report(cell_key("s", "u")) is not None
+    assert sqlite3.connect(store.path).execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 def test_choosing_cells_to_remove(store, report):
@@ -132,7 +144,9 @@ def test_what_is_no_store_is_told(tmp_path, content):
     path = tmp_path / "x.db"
     path.write_bytes(content)
     if content:
-        with pytest.raises(RequestError, match=r"x\.db: expected a store of results"):
+        with pytest.raises(
+            RequestError, match=r"x\.db: expected a store of results of version 2, found another file; pass another"
+        ):
             Store(path)
         assert path.read_bytes() == content
     else:
@@ -143,8 +157,11 @@ def test_another_database_is_left_alone(tmp_path):
     path = tmp_path / "x.db"
     with sqlite3.connect(path) as other:
         other.execute("CREATE TABLE mine (n)")
-    with pytest.raises(RequestError, match="found another database; pass another --store"):
-        Store(path)
+    content = path.read_bytes()
+    for opening in (Store, repair_store):
+        with pytest.raises(RequestError, match="found another database; pass another --store"):
+            opening(path)
+    assert path.read_bytes() == content
     assert sqlite3.connect(path).execute("SELECT name FROM sqlite_master").fetchall() == [("mine",)]
     assert sqlite3.connect(path).execute("PRAGMA journal_mode").fetchone() == ("delete",)
 
@@ -227,3 +244,177 @@ def test_names_that_sqlite_takes_for_more_are_files(tmp_path, monkeypatch, name)
     monkeypatch.chdir(tmp_path)
     Store(Path(name)).close()
     assert (tmp_path / name).is_file()
+
+
+def test_a_store_of_a_newer_version_is_left_alone(store):
+    store.close()
+    with closing(sqlite3.connect(store.path)) as database:
+        database.execute("PRAGMA user_version=9")
+        with pytest.raises(RequestError, match="found version 9"):  # also while it waits beside the file
+            Store(store.path)
+    content = store.path.read_bytes()
+    for opening in (Store, repair_store):
+        with pytest.raises(RequestError, match="expected a store of results of version 2, found version 9, of a newer gcaudit"):
+            opening(store.path)
+    assert store.path.read_bytes() == content
+
+
+@pytest.fixture
+def filled(store, report):
+    for key in ("s", "t", "u"):
+        store.put_block(key, f"pass-{key}", block_of(report))
+    store.put_report(report, "s", "t")
+    store.put_report(report, "s", "u")
+    store.put_failure("r", "m", "s", None, "it rained")
+    return store
+
+
+@pytest.mark.parametrize(
+    ("statement", "lost"),
+    [
+        ("UPDATE blocks SET content = replace(content, 'demo', 'dema') WHERE key = 't'", "t"),
+        ("UPDATE blocks SET arrays = zeroblob(length(arrays)) WHERE key = 't'", "t"),
+        ("UPDATE blocks SET seconds = 'long' WHERE key = 't'", "t"),
+        ("UPDATE blocks SET digest = x'00' WHERE key = 't'", "t"),
+        ("UPDATE blocks SET key = 'x' WHERE key = 't'", "t"),
+    ],
+)
+def test_a_row_that_is_not_as_it_was_written_is_missing(filled, report, statement, lost):
+    with closing(sqlite3.connect(filled.path, isolation_level=None)) as other:
+        other.execute(statement)
+    again = Store(filled.path)
+    assert [again.has_block(key) for key in ("s", "t", "u", "x")] == [True, False, True, False]
+    assert again.get_block(lost) is None
+    assert again.damaged == 1
+    assert damage_of(again).startswith(
+        f"1 rows of {filled.path} are damaged and were taken for missing; run gcaudit results repair"
+    )
+    again.put_block("t", "pass-t", block_of(report))
+    assert again.has_block("t")
+    again.close()
+
+
+@pytest.mark.parametrize("table", ["cells", "failures"])
+def test_junk_rows_keep_nothing_from_being_listed_pruned_and_repaired(filled, table):
+    with closing(sqlite3.connect(filled.path, isolation_level=None)) as other:
+        width = len(other.execute(f"SELECT * FROM {table}").description)
+        other.execute(f"INSERT INTO {table} VALUES ({', '.join(['?'] * width)})", (b"\xff", *[1.5] * (width - 1)))
+    assert len(filled.cells()) == 3
+    assert filled.damaged == 1
+    filled.close()
+    assert repair_store(filled.path).lost[table] == 1
+    again = Store(filled.path)
+    assert again.prune().removed == 3
+    assert again.damaged == 0
+    again.close()
+
+
+def contents(path):
+    """All that a store gives, by key."""
+    store = Store(path)
+    try:
+        found = {f"block {key}": block.data for key in ("s", "t", "u") if (block := store.get_block(key)) is not None}
+        return found | {f"cell {cell.key}": (cell.report, cell.reason) for cell in store.cells()}
+    finally:
+        store.close()
+
+
+def attempt(what, refusal):
+    """What comes of it; None where it is refused as it should be."""
+    try:
+        return what()
+    except RequestError as error:
+        found = str(error)
+    assert re.search(refusal, found), found
+    return None
+
+
+def test_bits_that_flip_change_no_result(filled, tmp_path):
+    filled.close()
+    good, truth = filled.path.read_bytes(), contents(filled.path)
+    assert len(truth) == 6
+    rng = random.Random(0)
+    outcomes = Counter()
+    for number in range(150):
+        path = tmp_path / str(number) / "x.db"
+        path.parent.mkdir()
+        raw = bytearray(good)
+        for _ in range(rng.choice((1, 1, 8))):
+            raw[rng.randrange(4096 if number % 3 == 0 else len(raw))] ^= 1 << rng.randrange(8)
+        path.write_bytes(raw)
+        found = attempt(lambda path=path: contents(path), "results repair|pass another --store")
+        assert found is None or found.items() <= truth.items()
+        outcomes["refused" if found is None else "whole" if len(found) == len(truth) else "missing"] += 1
+        repair = attempt(lambda path=path: repair_store(path), "pass another --store")
+        if repair is None:
+            continue
+        assert contents(path).items() <= truth.items()
+        if repair.moved is not None:
+            assert repair.moved.read_bytes()[100:] == bytes(raw)[100:]
+            outcomes["repaired"] += 1
+            outcomes["rows"] += sum(repair.kept.values())
+    assert min(outcomes[kind] for kind in ("refused", "whole", "missing", "repaired")) > 0
+    assert outcomes["rows"] > 2 * outcomes["repaired"], outcomes
+
+
+def test_a_truncated_store_is_told_and_repaired(filled):
+    filled.close()
+    truth = contents(filled.path)
+    raw = filled.path.read_bytes()
+    filled.path.write_bytes(raw[: len(raw) // 2])
+    with pytest.raises(RequestError, match=r"expected a sound store, found it damaged \(.+\); run gcaudit results repair --store "):
+        contents(filled.path)
+    repair = repair_store(filled.path)
+    assert repair.moved.name == "results.db.damaged"
+    assert contents(filled.path).items() <= truth.items()
+
+
+def test_a_sound_store_is_not_written_anew(filled):
+    filled.close()
+    before = filled.path.stat().st_ino
+    repair = repair_store(filled.path)
+    assert (dict(repair.kept), repair.moved) == ({"blocks": 3, "cells": 2, "failures": 1, "models": 0}, None)
+    assert filled.path.stat().st_ino == before
+
+
+def test_a_store_in_use_is_not_repaired_nor_pruned_of_blocks(filled):
+    with pytest.raises(RequestError, match="expected a store that no process uses, found it open in another; end that first"):
+        repair_store(filled.path)
+    again = Store(filled.path)
+    assert again.prune(failed=True).left
+    assert [again.has_block(key) for key in ("s", "t", "u")] == [True, True, True]
+    again.close()
+
+
+def test_a_full_disk_is_told_and_loses_nothing(filled, report):
+    filled._db._db.execute("PRAGMA max_page_count=1")  # as many as there are
+
+    def fill():
+        for number in range(99):
+            filled.put_block(str(number), "pass", block_of(report))
+
+    with pytest.raises(
+        AuditError, match="expected to keep results in the store: database or disk is full; free the disk"
+    ) as caught:
+        fill()
+    assert caught.value.exit_code == 3
+    assert len(contents(filled.path)) == 6
+
+
+def test_arrays_that_claim_gigabytes_are_a_miss(filled):
+    buffer = io.BytesIO()
+    with (
+        zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("digests.npy", "w", force_zip64=True) as member,
+    ):
+        np.lib.format.write_array_header_1_0(member, {"shape": (2**31,), "fortran_order": False, "descr": "|u1"})
+        for _ in range(2**7):
+            member.write(bytes(2**24))
+    row = list(sqlite3.connect(filled.path).execute("SELECT * FROM blocks WHERE key = 't'").fetchone())[:-1]
+    filled._db.put("blocks", (*row[:-2], digest_of(buffer.getvalue()), buffer.getvalue()))
+    tracemalloc.start()
+    again = Store(filled.path)
+    assert again.get_block("t") is None
+    assert tracemalloc.get_traced_memory()[1] < 2**25
+    tracemalloc.stop()
+    again.close()

@@ -1,8 +1,10 @@
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -250,6 +252,10 @@ def test_observations_come_back_as_they_were(tmp_path, model):
         found.seconds,
         found.warnings,
     )
+    raw = bytearray((tmp_path / "x" / "o.safetensors").read_bytes())
+    raw[-5] ^= 1
+    (tmp_path / "flipped.safetensors").write_bytes(raw)
+    assert load_observation(tmp_path / "flipped.safetensors") is None
     (tmp_path / "bad.safetensors").write_bytes(b"nothing")
     assert load_observation(tmp_path / "bad.safetensors") is None
     assert load_observation(tmp_path / "none.safetensors") is None
@@ -258,6 +264,7 @@ def test_observations_come_back_as_they_were(tmp_path, model):
 PROCESS = """
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from gcaudit.zoo import engine
 from gcaudit.zoo.cells import CellRequest, Scheduler
@@ -287,6 +294,70 @@ def test_two_processes_share_the_work(tmp_path):
         counts = [int(process.communicate(timeout=GUARD_SECONDS)[0]) for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert sum(counts) == 8, counts
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from gcaudit.store.results import Store
+store = Store(Path(sys.argv[1]))
+print(store.claims.claim(sys.argv[2]), flush=True)
+sys.stdin.read()  # until it is ended
+"""
+
+
+@pytest.fixture
+def elsewhere(store, model, tmp_path):
+    """Another process that has the source's block of a cell under way, and the cell."""
+    request = cell(model, target=None, target_max_images=None)
+    (done,) = fill(Store(tmp_path / "other.db"), request)
+    assert done.report is not None
+    (row,) = sqlite3.connect(tmp_path / "other.db").execute("SELECT key FROM blocks")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with started([sys.executable, "-c", HOLDER, str(store.path), row[0]], **pipes) as process:
+        assert process.stdout.readline() == "True\n"
+        yield process, request
+
+
+def test_waiting_for_another_process_is_told_and_ends(store, elsewhere):
+    process, request = elsewhere
+    said = []
+    (found,) = fill(store, request, max_wait=0.001, say=said.append)
+    assert found.report is None
+    assert (
+        f"expected process {process.pid} to finish what it has under way on the same store, waited for 0.001 minutes"
+        in found.reason
+    )
+    assert "or raise --max-wait" in found.reason
+    assert len(said) == 1
+    assert f"for process {process.pid}, which has 1 of the blocks under way" in said[0]
+
+
+def test_what_a_process_that_was_waited_for_leaves_is_done(store, elsewhere):
+    process, request = elsewhere
+    (found,) = fill(store, request, say=lambda _line: process.kill())
+    assert found.report is not None
+
+
+def test_pruning_leaves_the_blocks_of_processes_that_work_on_the_store(store, elsewhere, spy):
+    _, request = elsewhere
+    request = replace(request, spec=replace(request.spec, metrics=("gc",)))
+    assert fill(store, request)[0].fresh
+    other = Store(store.path)
+    pruned = other.prune()
+    other.close()
+    assert (pruned.removed, pruned.left, store.cells()) == (1, True, [])
+    assert not fill(store, request)[0].fresh
+    assert len(spy.passes) == 1
+
+
+def test_a_cell_that_is_pruned_while_its_ranking_is_made_is_there(store, model):
+    request = cell(model, target=None, target_max_images=None)
+    scheduler = Scheduler(store, LocalEngine())
+    other = Store(store.path)
+    (found,) = scheduler.run([request], lambda *_: other.prune())
+    other.close()
+    assert found.report is not None
 
 
 def folder_with_a_note(tmp_path, model):

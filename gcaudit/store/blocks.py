@@ -1,0 +1,71 @@
+"""Blocks <-> what a row holds of them: JSON, and arrays as an .npz archive."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from gcaudit.audit import Block
+from gcaudit.files import read_arrays
+from gcaudit.report import DataBlock, ReportEvidence, ReportWarning
+
+_MOST_ARRAY_BYTES = 2**30
+
+
+def pack_block(block: Block) -> tuple[str, bytes]:
+    """Write a block; influences are kept in single precision, draws are not.
+
+    Args:
+        block: what was measured.
+
+    Returns:
+        JSON, and the bytes of its arrays.
+    """
+    content = {
+        "data": block.data.model_dump(mode="json"),
+        "family": block.family,
+        "warnings": [warning.model_dump() for warning in block.warnings],
+        "used": dict(block.used),
+    }
+    arrays = {f"influence/{name}": values.astype(np.float32) for name, values in block.evidence.influences.items()}
+    buffer = io.BytesIO()
+    np.savez(buffer, digests=block.digests, perceptual=block.perceptual, **arrays)  # type: ignore[arg-type]
+    return json.dumps(content), buffer.getvalue()
+
+
+def unpack_block(row: Mapping[str, Any], influences: Collection[str] | None) -> Block:
+    """Make a block of its row.
+
+    Args:
+        row: its columns by name.
+        influences: which to read, as `ROLE.METRIC`; None for all.
+
+    Returns:
+        The block, without draws.
+
+    Raises:
+        Exception: the row is no block; there are many ways.
+    """
+    content = json.loads(row["content"])
+
+    def wanted(name: str) -> bool:
+        lead, _, metric = name.partition("/")
+        return lead != "influence" or influences is None or metric in influences
+
+    arrays = read_arrays(io.BytesIO(row["arrays"]), _MOST_ARRAY_BYTES, wanted)
+    found = {name.removeprefix("influence/"): values.astype(np.float64) for name, values in arrays.items() if "/" in name}
+    return Block(
+        role=row["role"],
+        data=DataBlock.model_validate(content["data"]),
+        evidence=ReportEvidence(found, {}),
+        digests=arrays["digests"],
+        perceptual=arrays["perceptual"],
+        family=content["family"],
+        warnings=tuple(ReportWarning.model_validate(entry) for entry in content["warnings"]),
+        used=content["used"],
+        seconds=row["seconds"],
+    )

@@ -22,8 +22,7 @@ class GcauditError(Exception):
         Args:
             message: what was expected, what was found and what to type next.
         """
-        text = printable(message)
-        super().__init__(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}...")
+        super().__init__(plain(message))
 
 
 class RequestError(GcauditError, ValueError):
@@ -122,7 +121,23 @@ def printable(text: str) -> str:
     Returns:
         The text, characters that cannot be printed escaped.
     """
+    if text.isprintable():
+        return text
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
+def plain(text: str, limit: int = _LONGEST) -> str:
+    """Make text of unknown origin fit for tables, logs and terminals.
+
+    Args:
+        text: anything.
+        limit: characters kept.
+
+    Returns:
+        One printable line.
+    """
+    found = printable(text[: limit + 1])
+    return found if len(found) <= limit else f"{found[:limit]}..."
 
 
 def one_line(error: BaseException, limit: int = 160) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gcaudit.errors import AuditError, RequestError
-from gcaudit.render import FORMATS
+from gcaudit.render import FORMATS, log_text
 
 if TYPE_CHECKING:
     from gcaudit.gate import GateResult
@@ -144,14 +144,15 @@ def write_stdout(text: str) -> None:
             raise AuditError(f"expected to write to standard output: {error.strerror or error}") from error
 
 
-def write_stderr(text: str) -> None:
+def write_stderr(text: str, *, command: bool = False) -> None:
     """Write a line to stderr.
 
     Args:
         text: the line.
+        command: it is meant for the CI system that reads the log.
     """
     with contextlib.suppress(OSError, ValueError):
-        sys.stderr.write(text + "\n")
+        sys.stderr.write((text if command else log_text(text)) + "\n")
         sys.stderr.flush()
 
 
@@ -214,7 +215,7 @@ def write_verdicts(result: GateResult, junit: Path | None) -> None:
     if os.environ.get("GITHUB_ACTIONS") != "true":
         return
     for line in render_annotations(result):
-        write_stderr(line)
+        write_stderr(line, command=True)
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary:
         with contextlib.suppress(OSError), Path(summary).open("a", encoding="utf-8") as file:

@@ -15,7 +15,7 @@ from gcaudit.audit import DATA, RUN
 from gcaudit.cli.app import app
 from gcaudit.cli.console import check_writable, choose_format, write_atomically, write_output, write_stderr, write_stdout
 from gcaudit.cli.options import OUT, Output, Quiet, Strict, option, takes
-from gcaudit.errors import RequestError
+from gcaudit.errors import RequestError, plain
 from gcaudit.progress import progress_board
 from gcaudit.render import RANKING_FORMATS
 
@@ -197,13 +197,14 @@ def show_result(
     format_: Annotated[str, option("--format", "-f", panel=OUT, text="table, json or markdown")] = "table",
 ) -> None:
     """Show one cell's report."""
-    from gcaudit.render import render_report
+    from gcaudit.render import log_text, render_report
 
     name = choose_format(format_, None)
     with _opened(ctx, store) as opened:
         cell = opened.find(key)
     if cell.report is None:
-        write_stdout(f"{cell.model}: {cell.source}" + (f" -> {cell.target}" if cell.target else "") + f": {cell.reason}\n")
+        place = cell.source + (f" -> {cell.target}" if cell.target else "")
+        write_stdout(log_text(plain(f"{cell.model}: {place}: {cell.reason}") + "\n"))
         return
     write_stdout(render_report(cell.report, name, to_terminal=sys.stdout.isatty()))
 

@@ -3,6 +3,7 @@ from .comparison import (
     comparison_summary as comparison_summary,
     render_comparison as render_comparison,
 )
+from .escapes import log_text as log_text
 from .export import export_cells as export_cells
 from .formats import FORMATS as FORMATS, GATE_FORMATS as GATE_FORMATS, RANKING_FORMATS as RANKING_FORMATS
 from .listing import (

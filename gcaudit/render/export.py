@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from gcaudit.render.escapes import csv_text
 from gcaudit.store import Cell
 from gcaudit.zoo import report_frame
 
@@ -25,7 +26,7 @@ def frame_bytes(frame: DataFrame, name: str) -> bytes:
         The file's content.
     """
     if name == "csv":
-        return frame.to_csv(index=False).encode()
+        return frame.map(lambda cell: csv_text(cell) if isinstance(cell, str) else cell).to_csv(index=False).encode()
     buffer = io.BytesIO()
     frame.to_parquet(buffer, index=False)
     return buffer.getvalue()

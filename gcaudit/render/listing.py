@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from gcaudit.errors import plain
 from gcaudit.metrics import METRICS
+from gcaudit.render.escapes import log_text
 from gcaudit.render.rows import format_value
 from gcaudit.report import ModelBlock
 from gcaudit.store import Cell
 
+_WIDEST = 120
+"""Characters of a column but the last."""
+
 
 def _columns(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
-    return "\n".join(lines) + "\n"
+    shown = [[*(plain(cell, _WIDEST) for cell in row[:-1]), plain(row[-1])] for row in rows]
+    widths = [max(len(row[place]) for row in shown) for place in range(len(rows[0]))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown)
+    return log_text("\n".join(lines) + "\n")
 
 
 def render_model(block: ModelBlock) -> str:

@@ -14,6 +14,7 @@ from rich.text import Text
 from gcaudit.audit import metric_value
 from gcaudit.errors import shorten
 from gcaudit.geometry import Estimate
+from gcaudit.render.escapes import markdown_text
 from gcaudit.render.rows import format_value
 from gcaudit.report import MetricValue
 from gcaudit.zoo import Prediction, Truth
@@ -84,8 +85,13 @@ def predictions_markdown(found: Sequence[Prediction], truth: Truth) -> str:
     """
     lines: list[str] = []
     for where, entries in _by_place(found).items():
-        lines += [f"### {where}: scores against {truth.title}", "", f"| {' | '.join(_HEAD)} |", "|" + "---|" * len(_HEAD)]
-        lines += [f"| {' | '.join(_cells(entry))} |" for entry in entries]
+        lines += [
+            f"### {markdown_text(f'{where}: scores against {truth.title}')}",
+            "",
+            f"| {' | '.join(_HEAD)} |",
+            "|" + "---|" * len(_HEAD),
+        ]
+        lines += [f"| {' | '.join(map(markdown_text, _cells(entry)))} |" for entry in entries]
         lines.append("")
     return "\n".join(lines)
 

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from gcaudit.errors import shorten
 from gcaudit.gate import HEADLINES
+from gcaudit.render.escapes import json_text, markdown_text
 from gcaudit.render.rows import ARROWS, format_value
 from gcaudit.zoo import RankedRow, Ranking, RankingTable, report_values
 
@@ -93,11 +94,11 @@ def render_ranking_markdown(ranking: Ranking) -> str:
     lines: list[str] = []
     for table in ranking.tables:
         head = _head(ranking, table)
-        lines += [f"### {table.place}", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-        lines += [f"| {' | '.join(cell.replace('|', '&#124;') for cell in _cells(ranking, table, row))} |" for row in table.rows]
-        lines += ["", *(f"- {note}" for note in _notes(ranking, table)), ""]
+        lines += [f"### {markdown_text(table.place)}", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+        lines += [f"| {' | '.join(map(markdown_text, _cells(ranking, table, row)))} |" for row in table.rows]
+        lines += ["", *(f"- {markdown_text(note)}" for note in _notes(ranking, table)), ""]
     if ranking.failed:
-        lines += ["### could not be done", "", *(f"- {line}" for line in _failures(ranking))]
+        lines += ["### could not be done", "", *(f"- {markdown_text(line)}" for line in _failures(ranking))]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -135,4 +136,5 @@ def ranking_json(ranking: Ranking, extra: Mapping[str, Any] | None = None) -> st
         for r in ranking.failed
     ]
     head = {"schema": "gcaudit.ranking/1", "gcaudit": version("gcaudit"), "sort": ranking.sort, "direction": ranking.direction}
-    return json.dumps(head | {"tables": tables, "failed": failed} | dict(extra or {}), indent=2, allow_nan=False) + "\n"
+    content = head | {"tables": tables, "failed": failed} | dict(extra or {})
+    return json_text(json.dumps(content, indent=2, allow_nan=False) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gcaudit.render.escapes import json_text
 from gcaudit.render.markdown import render_markdown
 from gcaudit.render.table import render_table
 from gcaudit.render.text import table_text
@@ -20,7 +21,7 @@ def render_report(report: Report, name: str, *, to_terminal: bool) -> str:
         Text that ends with a newline.
     """
     if name == "json":
-        return report.to_json()
+        return json_text(report.to_json())
     if name == "markdown":
         return render_markdown(report)
     return table_text(render_table(report), to_terminal=to_terminal)

@@ -7,6 +7,8 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
+from gcaudit.render.escapes import log_text
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -33,4 +35,4 @@ def table_text(table: RenderableType, *, to_terminal: bool) -> str:
     # a terminal breaks a line that is too long, rich would cut it off
     console.width = max(width, console.measure(table, options=console.options.update(max_width=_PIPE_WIDTH)).minimum)
     console.print(table)
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+    return log_text("\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n")

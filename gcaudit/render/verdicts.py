@@ -7,6 +7,7 @@ from dataclasses import asdict
 from xml.etree import ElementTree as ET
 
 from gcaudit.gate import GateResult, Verdict
+from gcaudit.render.escapes import json_text, log_text, markdown_text, xml_text
 
 _MARKS = {"passed": "PASS", "warned": "WARN", "failed": "FAIL", "off": "off"}
 _ANNOTATIONS = 10
@@ -31,7 +32,7 @@ def render_verdicts(result: GateResult) -> str:
         One line a rule and one for all.
     """
     lines = [f"{_MARKS[verdict.status]}  {verdict.message}{_unsure(verdict)}" for verdict in result.verdicts]
-    return "\n".join([*lines, _headline(result)]) + "\n"
+    return log_text("\n".join([*lines, _headline(result)]) + "\n")
 
 
 def _unsure(verdict: Verdict) -> str:
@@ -55,7 +56,7 @@ def render_verdicts_json(result: GateResult) -> str:
         "verdicts": [asdict(verdict) for verdict in result.verdicts],
         "warnings": list(result.warnings),
     }
-    return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    return json_text(json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def _printable(text: str) -> str:
@@ -88,7 +89,7 @@ def render_junit(result: GateResult) -> str:
         else:
             ET.SubElement(case, "system-out").text = f"{_MARKS[verdict.status]} {message}{_unsure(verdict)}"
     ET.indent(root)
-    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + xml_text(ET.tostring(root, encoding="unicode")) + "\n"
 
 
 def _command(kind: str, message: str) -> str:
@@ -125,15 +126,11 @@ def render_summary(result: GateResult) -> str:
     Returns:
         Markdown that ends with a newline.
     """
-
-    def cell(text: str) -> str:
-        return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
-
-    lines = [f"### {cell(_headline(result))}", "", "| verdict | rule | why |", "|---|---|---|"]
+    lines = [f"### {markdown_text(_headline(result))}", "", "| verdict | rule | why |", "|---|---|---|"]
     size = sum(len(line.encode()) + 1 for line in lines)
     order = sorted(result.verdicts, key=lambda verdict: list(_MARKS).index(verdict.status) != 2)
     for number, verdict in enumerate(order):
-        line = f"| {_MARKS[verdict.status]} | {cell(verdict.rule)} | {cell(verdict.message)}{_unsure(verdict)} |"
+        line = f"| {_MARKS[verdict.status]} | {markdown_text(verdict.rule)} | {markdown_text(verdict.message)}{_unsure(verdict)} |"
         size += len(line.encode()) + 1
         if size > _SUMMARY_BYTES - 200:
             lines.append(f"| | | and {len(order) - number} more |")

@@ -17,10 +17,10 @@ from pydantic import (
     model_serializer,
 )
 
-from gcaudit.errors import RequestError
+from gcaudit.errors import RequestError, plain
 from gcaudit.files import read_text
 from gcaudit.report.evidence import ReportEvidence, evidence_path, load_evidence
-from gcaudit.report.warnings import ReportWarning
+from gcaudit.report.warnings import ReportWarning, Text
 
 
 class _Model(BaseModel):
@@ -33,6 +33,14 @@ SCHEMA: Literal["gcaudit.report/2"] = "gcaudit.report/2"
 _ALWAYS = frozenset(("value", "stderr", "ci95", "n"))
 
 
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return plain(value)
+    if isinstance(value, Mapping):
+        return {plain(str(key)): _plain(held) for key, held in value.items()}
+    return [_plain(held) for held in value] if isinstance(value, list) else value
+
+
 class MetricValue(_Model):
     """One measured quantity.
 
@@ -43,17 +51,17 @@ class MetricValue(_Model):
     stderr: float | None = Field(description="standard error, in the unit of value")
     ci95: tuple[float, float] | None = Field(description="95% interval")
     n: int = Field(description="independent draws behind it: images, or episodes")
-    reason: str | None = Field(None, description="why value, or only stderr, is null")
+    reason: Text | None = Field(None, description="why value, or only stderr, is null")
     estimator: Literal["sketch", "exact", "outputs", "given"] | None = None
     vectors: int | None = Field(None, description="VJPs an image")
-    gc_per_class: dict[str, float] | None = None
-    attained_by: str | None = Field(None, description="the class at which the maximum is")
+    gc_per_class: dict[Text, float] | None = None
+    attained_by: Text | None = Field(None, description="the class at which the maximum is")
     n_way: int | None = None
     n_shot: int | None = None
     n_query: int | Literal["all"] | None = None
     episodes: int | None = None
     ridge: float | None = None
-    interval: str | None = Field(None, description="what the interval is conditional on")
+    interval: Text | None = Field(None, description="what the interval is conditional on")
     curve: tuple[MetricValue, ...] | None = Field(None, description="the probe at each n_shot")
 
     @model_serializer(mode="wrap")
@@ -68,12 +76,12 @@ class PreprocessingBlock(_Model):
     input_size: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    interpolation: str
+    interpolation: Text
     crop_pct: float
-    crop_mode: str
+    crop_mode: Text
     input_space: Literal["pixel", "normalized"]
-    origin: str = Field(description="checkpoint, architecture, and command line where it overrides")
-    assumed: tuple[str, ...] = Field(
+    origin: Text = Field(description="checkpoint, architecture, and command line where it overrides")
+    assumed: tuple[Text, ...] = Field(
         description="input_size, mean, std, crop_pct, interpolation: what neither checkpoint nor user said"
     )
 
@@ -86,14 +94,14 @@ class PreprocessingBlock(_Model):
 class ModelBlock(_Model):
     """The model that was audited."""
 
-    spec: str
-    arch: str
-    sha256: str = Field(description="of the file's bytes; of the weights when the model is no file")
-    format: str | None = Field(None, description="of the checkpoint file")
-    container: str | None = Field(None, description="the key that the weights lay under")
-    other_containers: tuple[str, ...] = ()
-    layer: str
-    embedding: str = Field(description="what was taken at the layer")
+    spec: Text
+    arch: Text
+    sha256: Text = Field(description="of the file's bytes; of the weights when the model is no file")
+    format: Text | None = Field(None, description="of the checkpoint file")
+    container: Text | None = Field(None, description="the key that the weights lay under")
+    other_containers: tuple[Text, ...] = ()
+    layer: Text
+    embedding: Text = Field(description="what was taken at the layer")
     embedding_dim: int
     parameters: int
     preprocessing: PreprocessingBlock
@@ -102,17 +110,17 @@ class ModelBlock(_Model):
 class DataBlock(_Model):
     """A data set and what was measured on it."""
 
-    spec: str
-    split: str | None
+    spec: Text
+    split: Text | None
     classes: int
     images: int
-    class_names: tuple[str, ...]
-    fingerprint: str = Field(description="digest of classes, labels and encoded images")
+    class_names: tuple[Text, ...]
+    fingerprint: Text = Field(description="digest of classes, labels and encoded images")
     left_alone: int = Field(
         0, description="pictures of the input's size, neither resized nor cropped since nobody has asked for a crop"
     )
-    columns: tuple[str, str] | None = Field(None, description="of a table, those taken for images and labels")
-    metrics: dict[str, MetricValue]
+    columns: tuple[Text, Text] | None = Field(None, description="of a table, those taken for images and labels")
+    metrics: dict[Text, MetricValue]
 
 
 class Timing(_Model):
@@ -128,8 +136,8 @@ class Report(_Model):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
 
     schema_: Literal["gcaudit.report/1", "gcaudit.report/2"] = Field(SCHEMA, alias="schema")
-    gcaudit: str
-    created: str
+    gcaudit: Text
+    created: Text
     model: ModelBlock
     settings: dict[str, Any]
     source: DataBlock
@@ -137,6 +145,12 @@ class Report(_Model):
     warnings: tuple[ReportWarning, ...]
     timing: Timing
     _evidence: ReportEvidence | None = PrivateAttr(default=None)
+
+    @field_validator("settings")
+    @classmethod
+    def _make_plain(cls, value: dict[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = _plain(value)
+        return found
 
     @property
     def evidence(self) -> ReportEvidence | None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from gcaudit.errors import printable
+from gcaudit.errors import plain, printable
+
+Text = Annotated[str, AfterValidator(plain)]
+"""Text that may come from a file: one printable line."""
 
 WARNINGS: Mapping[str, str] = {
     "preprocessing": "input size, resize, crop, mean or std come from neither the checkpoint nor the user",
@@ -41,10 +44,10 @@ class ReportWarning(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: str = Field(description="one of `gcaudit.report.WARNINGS`")
-    message: str = Field(description="one line")
+    kind: Text = Field(description="one of `gcaudit.report.WARNINGS`")
+    message: Text = Field(description="one line")
     count: int | None = Field(default=None, description="how many images, files or classes it concerns")
-    first: tuple[str, ...] = Field(default=(), description="the first three of these")
+    first: tuple[Text, ...] = Field(default=(), description="the first three of these")
 
     @model_validator(mode="before")
     @classmethod

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from gcaudit.audit import AuditSpec, check_options, check_request, expand_shorthands
-from gcaudit.errors import InterruptedAuditError, RequestError
+from gcaudit.errors import InterruptedAuditError, RequestError, plain
 from gcaudit.gate import Rule
 from gcaudit.progress import ProgressBar, no_bar
 from gcaudit.store import DEFAULT_STORE, Store, damage_of
@@ -166,9 +166,9 @@ def _cells(request: CompareRequest) -> tuple[CellRequest, ...]:
         raise RequestError("expected --source DATA, or sources in a YAML file, found none")
     return tuple(
         CellRequest(
-            model.name,
-            source.name,
-            None if target is None else target.name,
+            plain(model.name),
+            plain(source.name),
+            None if target is None else plain(target.name),
             _spec(settings, model, source, target, typed),
         )
         for model in entries

@@ -176,4 +176,4 @@ def test_every_format_says_the_same(report):
     text = table_text(render_ranking(found), to_terminal=False)
     assert format_value(value) in text
     assert "lost: demo -> demo: no such file" in text
-    assert "good&#124;bad" in render_ranking_markdown(found)
+    assert r"good\|bad" in render_ranking_markdown(found)

@@ -49,7 +49,7 @@ LIBRARIES = {
     "matplotlib": {"render"},
     "jinja2": {"render"},
     "pydantic": {"report", "zoo"},
-    "yaml": {"gate", "zoo"},
+    "yaml": {"files", "zoo"},
 }
 """Where a library may be imported; the standard library, torch, numpy and PIL may be everywhere but in `geometry`, which has torch alone."""
 FACE = ["import lazy_loader", "__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)"]

@@ -5,6 +5,7 @@ They are pickles, and untrusted: they are read as data, by a reader that makes n
 
 from __future__ import annotations
 
+import gzip
 import tarfile
 import zlib
 from collections.abc import Sequence
@@ -17,9 +18,10 @@ from gcaudit.data.columns import number_labels
 from gcaudit.data.idx import GZIP
 from gcaudit.data.readers import ArrayReader, RawData
 from gcaudit.errors import DataError, foreign_file, one_line, printable, shorten
-from gcaudit.files import Array, OpenFile, PickleError, PickleReader
+from gcaudit.files import Array, BoundedFile, OpenFile, PickleError, PickleReader
 
 _LARGEST_MEMBER = 2**29
+_LARGEST_ARCHIVE = 2**31
 
 
 def _reason(reader: PickleReader, error: PickleError | None) -> str:
@@ -58,6 +60,12 @@ def unpickle_arrays(file: IO[bytes], size: int, where: str) -> dict[str, Any]:
     return {str(key): value.values if isinstance(value, Array) else value for key, value in content.items() if isinstance(key, str)}
 
 
+def _open_tar(file: OpenFile) -> tarfile.TarFile:
+    unpacked: Any = gzip.GzipFile(fileobj=file.file) if file.file.peek(2)[:2] == GZIP else file.file
+    bounded: Any = BoundedFile(unpacked, _LARGEST_MEMBER, _LARGEST_ARCHIVE)
+    return tarfile.open(fileobj=bounded, mode="r:")
+
+
 def _cifar_members(place: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Read members of an extracted folder, or of the .tar.gz as it was downloaded."""
     if place.is_dir():
@@ -71,7 +79,7 @@ def _cifar_members(place: Path, names: Sequence[str]) -> dict[str, dict[str, Any
         return found
     found = {}
     try:
-        with OpenFile(place) as file, tarfile.open(fileobj=file.file) as archive:
+        with OpenFile(place) as file, _open_tar(file) as archive:
             for member in archive:
                 name = Path(member.name).name
                 content = archive.extractfile(member) if name in names and member.isfile() else None

@@ -23,19 +23,21 @@ _OTHERS = re.compile(rf"{_SPLIT.pattern}|(?<![a-z])(set|data|seg|images|img|spli
 SPLIT_NAMES = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
 
 
-def read_folder(folder: Path, split: str | None) -> RawData:
+def read_folder(folder: Path, split: str | None, *, follow_links: bool = False) -> RawData:
     """Read a folder of class folders; pictures may lie deeper, names that begin with a dot are left out.
 
     Args:
         folder: with one folder a class, or with `split` folders of these.
         split: the subfolder to take.
+        follow_links: also take pictures that are links out of the folder.
 
     Returns:
         The data; classes in alphabetical order.
 
     Raises:
-        DataError: no pictures, or split folders and no split.
+        DataError: no pictures, split folders and no split, or a picture that is a link out of the folder.
     """
+    root = folder
     if split is not None:
         if not (folder / split).is_dir():
             found = shorten([path.name for path in sorted(folder.iterdir()) if path.is_dir()])
@@ -49,11 +51,17 @@ def read_folder(folder: Path, split: str | None) -> RawData:
         raise DataError(
             f"{folder}: expected class folders, found the splits {told}; name one with --source-split or --target-split"
         )
-    paths, labels, others, hidden = [], [], [], []
+    paths, labels, others, hidden, linked = [], [], [], [], []
     for number, place in enumerate(classes):
-        for path in _files(place):
+        files, outside = _files(place, root)
+        linked += outside
+        for path in files:
             if _is_hidden(path, folder):
                 hidden.append(path)
+            elif _leads_out(path, (root, *outside)) and not follow_links:
+                raise DataError(
+                    f"{path}: expected pictures in {root}, found a link to {path.resolve()}; remove it, or pass --follow-links"
+                )
             elif is_picture(path):
                 paths.append(path)
                 labels.append(number)
@@ -78,6 +86,9 @@ def read_folder(folder: Path, split: str | None) -> RawData:
         for what, found in groups.items()
         if found
     ]
+    if linked:
+        line = "{n} linked folders outside of the named one were read as parts of it ({names})"
+        warnings.append(warn("links", line, [str(path.relative_to(folder)) for path in linked]))
     if (inner := _common_folders(classes)) is not None:
         line = f"the folders {shorten(names, 3)} were taken for classes, and all hold the same folders ({shorten(inner, 3)}): are these the classes?"
         warnings.append(warn("split", line))
@@ -96,9 +107,10 @@ def _common_folders(classes: list[Path]) -> list[str] | None:
     return inside[0] if len(inside) > 1 and len(inside[0]) > 1 and all(names == inside[0] for names in inside) else None
 
 
-def _files(place: Path) -> list[Path]:
-    """List the files below a class folder, also in linked folders, each folder once."""
+def _files(place: Path, root: Path) -> tuple[list[Path], list[Path]]:
+    """List the files below a class folder, also in linked folders, each folder once; and the linked folders that lie outside of the root."""
     found: list[Path] = []
+    linked: list[Path] = []
     seen: set[str] = set()
     for folder, folders, files in os.walk(place, followlinks=True, onerror=_unreadable):
         real = os.path.realpath(folder)
@@ -106,8 +118,18 @@ def _files(place: Path) -> list[Path]:
             folders.clear()
             continue
         seen.add(real)
+        if _leads_out(Path(folder), (root,)):
+            linked.append(Path(folder))
         found += [Path(folder, name) for name in files]
-    return sorted(path for path in found if path.is_file() or (path.is_symlink() and not path.exists()))
+    return sorted(path for path in found if path.is_file() or (path.is_symlink() and not path.exists())), linked
+
+
+def _leads_out(path: Path, folders: tuple[Path, ...]) -> bool:
+    """Tell whether a path is a link to what lies in none of some folders; one that leads nowhere is told as a bad picture."""
+    if not path.is_symlink() or not path.exists():
+        return False
+    real = path.resolve()
+    return not any(real.is_relative_to(folder.resolve()) for folder in folders)
 
 
 def _unreadable(error: OSError) -> None:

@@ -19,6 +19,7 @@ from gcaudit.data.columns import (
 )
 from gcaudit.data.folders import is_picture
 from gcaudit.data.hub import prepare_hub
+from gcaudit.data.local import check_local
 from gcaudit.data.readers import RawData
 from gcaudit.errors import DataError, one_line
 from gcaudit.report import ReportWarning, warn
@@ -65,7 +66,10 @@ def read_hugging_face(spec: str, split: str | None, preferred: Sequence[str]) ->
     """
     datasets = _import_datasets(spec)
     kind, _, rest = spec.partition(":")
-    if kind == "hf" and not Path(rest).exists():
+    local = Path(rest)
+    if local.is_dir():
+        check_local(local, spec)
+    elif kind == "hf":
         prepare_hub()
     try:
         if kind == "disk":

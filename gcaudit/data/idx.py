@@ -17,6 +17,9 @@ from gcaudit.errors import DataError, foreign_content, foreign_file, one_line
 from gcaudit.files import OpenFile
 
 GZIP = b"\x1f\x8b"
+_MOST_UNPACKED = 2**27
+_MOST_PACKED = 50
+"""How many times larger than the file data may be beyond that."""
 
 
 def _read_idx(path: Path, dims: int) -> NDArray[np.uint8]:
@@ -28,7 +31,8 @@ def _read_idx(path: Path, dims: int) -> NDArray[np.uint8]:
                 raise DataError(f"{path}: expected an idx file of {dims} dimensions, found {found}")
             shape = tuple(int(n) for n in np.frombuffer(header[4:], dtype=">u4"))
             size = math.prod(shape)
-            body = file.read(size + 1)
+            most = max(_MOST_UNPACKED, _MOST_PACKED * opened.size) if path.suffix == ".gz" else opened.size
+            body = file.read(min(size, most) + 1)
     except (OSError, EOFError, zlib.error, MemoryError, OverflowError) as error:
         raise DataError(
             f"{path}: expected a readable idx file, found {foreign_file(path, GZIP) or f'{one_line(error)}; fetch it again'}"

@@ -26,7 +26,7 @@ _FASHION_NAMES = (
 )  # fmt: skip
 _DIGITS = tuple("0123456789")
 
-Finder = Callable[[Path, str], RawData | None]
+Finder = Callable[[Path, str, bool], RawData | None]
 
 
 @final
@@ -40,7 +40,7 @@ class KnownData:
         splits: its splits.
         source_split: the default as source.
         target_split: the default as target.
-        find: looks under one data root; None when it is not there.
+        find: looks under one data root, and follows links out of it if told so; None when it is not there.
         looked_for: what it looks for, for people.
         how: how to get it.
         hub: id on the Hugging Face hub, when the same images are there.
@@ -78,7 +78,7 @@ def _first(root: Path, names: Sequence[str]) -> Path | None:
     return next((root / name for name in names if (root / name).exists()), None)
 
 
-def _in_own_folder(root: Path, name: str, split: str) -> RawData | None:
+def _in_own_folder(root: Path, name: str, split: str, links: bool) -> RawData | None:
     """Look for ROOT/NAME as parquet files named after the split, or as class folders."""
     place = root / name
     if not place.is_dir():
@@ -86,21 +86,21 @@ def _in_own_folder(root: Path, name: str, split: str) -> RawData | None:
     files = find_parquet(str(place), split)
     if files:
         return read_parquet(files)
-    return read_folder(place, split) if (place / split).is_dir() else None
+    return read_folder(place, split, follow_links=links) if (place / split).is_dir() else None
 
 
-def _find_cifar10(root: Path, split: str) -> RawData | None:
+def _find_cifar10(root: Path, split: str, links: bool) -> RawData | None:
     place = _first(root, ("cifar-10-batches-py", "cifar-10-python.tar.gz"))
     if place is None:
-        return _in_own_folder(root, "cifar10", split)
+        return _in_own_folder(root, "cifar10", split, links)
     files = [f"data_batch_{n}" for n in range(1, 6)] if split == "train" else ["test_batch"]
     return read_cifar(place, files, "labels", ("batches.meta", "label_names"), _CIFAR10_NAMES)
 
 
-def _find_cifar100(root: Path, split: str) -> RawData | None:
+def _find_cifar100(root: Path, split: str, links: bool) -> RawData | None:
     place = _first(root, ("cifar-100-python", "cifar-100-python.tar.gz"))
     if place is None:
-        return _in_own_folder(root, "cifar100", split)
+        return _in_own_folder(root, "cifar100", split, links)
     files = ["train", "test"] if split == "all" else [split]
     return read_cifar(place, files, "fine_labels", ("meta", "fine_label_names"), CIFAR100_CLASSES)
 
@@ -118,14 +118,14 @@ def _keep_classes(data: RawData, wanted: Sequence[str]) -> RawData:
     return RawData(ArrayReader(data.reader.pixels[rows], data.reader.name), labels[rows], tuple(wanted))
 
 
-def _find_cifar_fs(root: Path, split: str) -> RawData | None:
+def _find_cifar_fs(root: Path, split: str, links: bool) -> RawData | None:
     if _first(root, ("cifar-100-python", "cifar-100-python.tar.gz")) is None:
-        return _in_own_folder(root, "cifar-fs", split)
-    data = _find_cifar100(root, "all")
+        return _in_own_folder(root, "cifar-fs", split, links)
+    data = _find_cifar100(root, "all", links)
     return None if data is None else _keep_classes(data, CIFAR_FS[split])
 
 
-def _find_mini_imagenet(root: Path, split: str) -> RawData | None:
+def _find_mini_imagenet(root: Path, split: str, links: bool) -> RawData | None:
     place = root / "mini-imagenet"
     if not place.is_dir():
         return None
@@ -135,7 +135,7 @@ def _find_mini_imagenet(root: Path, split: str) -> RawData | None:
     absent = [name for name in wanted if not (folder / name).is_dir()]
     if absent:
         raise DataError(f"{folder}: expected the {len(wanted)} class folders of the {split} split, found no {absent[0]}")
-    data = read_folder(folder, None)
+    data = read_folder(folder, None, follow_links=links)
     reader = data.reader
     assert isinstance(reader, FileReader)
     keep = [row for row, label in enumerate(data.labels) if data.class_names[label] in set(wanted)]
@@ -145,7 +145,7 @@ def _find_mini_imagenet(root: Path, split: str) -> RawData | None:
 
 
 def _find_mnist_like(folders: Sequence[str], names: Sequence[str]) -> Finder:
-    def find(root: Path, split: str) -> RawData | None:
+    def find(root: Path, split: str, links: bool) -> RawData | None:
         stem = "train" if split == "train" else "t10k"
         for folder in folders:
             parts = []
@@ -154,12 +154,12 @@ def _find_mnist_like(folders: Sequence[str], names: Sequence[str]) -> Finder:
                 parts.append(_first(root / folder, options))
             if parts[0] is not None and parts[1] is not None:
                 return read_idx(parts[0], parts[1], names)
-        return _in_own_folder(root, folders[-1], split)
+        return _in_own_folder(root, folders[-1], split, links)
 
     return find
 
 
-def _find_demo(_root: Path, split: str) -> RawData | None:
+def _find_demo(_root: Path, split: str, _links: bool) -> RawData | None:
     return read_parquet([bundled_path(f"demo-{split}.parquet")])
 
 
@@ -205,13 +205,14 @@ KNOWN: tuple[KnownData, ...] = (
 """Every known name."""
 
 
-def open_known(known: KnownData, split: str, root: str | Path | None) -> RawData:
+def open_known(known: KnownData, split: str, root: str | Path | None, *, follow_links: bool = False) -> RawData:
     """Find a known data set on disk, or on the hub.
 
     Args:
         known: which.
         split: one of its splits.
         root: `--data-root`, or None.
+        follow_links: also read pictures that are links out of their folder.
 
     Returns:
         The data.
@@ -223,7 +224,7 @@ def open_known(known: KnownData, split: str, root: str | Path | None) -> RawData
         raise DataError(f"{known.name}: expected a split of {', '.join(known.splits)}, found {split!r}")
     roots = data_roots(root)
     for place in roots:
-        found = known.find(place, split)
+        found = known.find(place, split, follow_links)
         if found is not None:
             return found
     looked = ", ".join(str(place) for place in roots)

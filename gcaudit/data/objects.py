@@ -220,7 +220,7 @@ def open_torchvision(spec: str, request: DataRequest) -> tuple[RawData, str | No
     if kind is torchvision.datasets.ImageFolder:  # whose loader converts pictures without a word
         if request.split is not None:
             raise DataError(f"{spec}: expected no split, since {name} has none, found {request.split!r}; leave it out")
-        return read_folder(Path(root), None), None
+        return read_folder(Path(root), None, follow_links=request.follow_links), None
     options: dict[str, Any] = {"download": False} if "download" in takes else {}
     split = request.split or ("train" if request.role == "source" else "test")
     if "train" in takes:

@@ -161,7 +161,7 @@ def _open(request: DataRequest) -> tuple[RawData, str, str | None, str]:
     known = next((entry for entry in KNOWN if entry.name == spec), None)
     if known is not None:
         split = request.split or _default_split(known, request.role)
-        return open_known(known, split, request.root), spec, split, known.family or known.name
+        return open_known(known, split, request.root, follow_links=request.follow_links), spec, split, known.family or known.name
     if spec.startswith(("hf:", "disk:")):
         preferred = ("train",) if request.role == "source" else ("test", "validation")
         raw, taken = read_hugging_face(spec, request.split, preferred)
@@ -169,7 +169,7 @@ def _open(request: DataRequest) -> tuple[RawData, str, str | None, str]:
     if spec.startswith("torchvision:"):
         raw, taken = open_torchvision(spec, request)
         return raw, spec, taken, spec.lower()
-    return _open_path(spec, request.split), spec, request.split, _family(spec)
+    return _open_path(spec, request), spec, request.split, _family(spec)
 
 
 def _default_split(known: KnownData, role: str) -> str:
@@ -182,7 +182,8 @@ def _family(spec: str) -> str:
     return str(path if path.is_dir() and path.name.lower() not in SPLIT_NAMES else path.parent)
 
 
-def _open_path(spec: str, split: str | None) -> RawData:
+def _open_path(spec: str, request: DataRequest) -> RawData:
+    split = request.split
     names = ", ".join(entry.name for entry in KNOWN)
     if not spec.strip():
         raise DataError(f"expected a data set, found an empty name; known names: {names}; others: a path, hf:ID, disk:PATH")
@@ -194,7 +195,7 @@ def _open_path(spec: str, split: str | None) -> RawData:
         found = shorten([file.name for file in find_parquet(str(path), None)])
         raise DataError(f"{spec}: expected parquet files whose name starts with {split!r}, found {found}")
     if path.is_dir():
-        return read_folder(path, split)
+        return read_folder(path, split, follow_links=request.follow_links)
     if path.exists():
         raise DataError(f"{spec}: expected a .parquet file or a folder of class folders, found another file")
     raise DataError(f"expected a data set, found no file or folder {spec!r}; known names: {names}; others: hf:ID, disk:PATH")

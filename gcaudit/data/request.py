@@ -20,6 +20,7 @@ class DataRequest:
         max_images: draw so many, class-balanced.
         root: where known names lie.
         seed: of the draw.
+        follow_links: also read pictures that are links out of the folder.
     """
 
     spec: Any
@@ -29,3 +30,4 @@ class DataRequest:
     max_images: int | None = None
     root: str | None = None
     seed: int = 0
+    follow_links: bool = False

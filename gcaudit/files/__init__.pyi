@@ -1,4 +1,4 @@
-from .archives import open_zip as open_zip, read_arrays as read_arrays
+from .archives import BoundedFile as BoundedFile, open_zip as open_zip, read_arrays as read_arrays
 from .opening import OpenFile as OpenFile, read_bytes as read_bytes, read_text as read_text
 from .pickles import PickleError as PickleError, PickleReader as PickleReader
 from .values import (
@@ -9,3 +9,4 @@ from .values import (
     StorageSpec as StorageSpec,
     TensorSpec as TensorSpec,
 )
+from .yaml_text import load_yaml as load_yaml

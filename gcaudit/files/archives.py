@@ -16,18 +16,38 @@ _MOST_DIMENSIONS = 4
 
 
 @final
-class _Doorkeeper:
-    """A file of which no more than so much is read at once, so that a directory that claims gigabytes is never asked for."""
+class BoundedFile:
+    """A file of which no more than so much is read, at once and in all: what claims more is never asked for."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._size = file, file.seek(0, os.SEEK_END)
-        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+    def __init__(self, file: BinaryIO, most: int, reach: int | None = None) -> None:
+        """Stand before a file.
+
+        Args:
+            file: its bytes, maybe unpacked as they are read.
+            most: bytes that may be read at once.
+            reach: of the last byte that may be read; None where the file's size is known, and bounds it.
+        """
+        self._file, self._most = file, most
+        self._reach = file.seek(0, os.SEEK_END) if reach is None else reach
+        self._bounded_by_size = reach is None
+        self.tell, self.seekable, self.close = file.tell, file.seekable, file.close
+
+    def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a place, as files do."""
+        if whence == os.SEEK_SET and place > self._reach and not self._bounded_by_size:
+            raise OSError(0, f"more than {self._reach} bytes")
+        return self._file.seek(place, whence)
 
     def read(self, size: int = -1) -> bytes:
-        left = max(0, self._size - self._file.tell())
+        """Read, as files do.
+
+        Raises:
+            OSError: more than is allowed.
+        """
+        left = max(0, self._reach - self._file.tell())
         wanted = min(size, left) if size >= 0 else left
-        if wanted > _MOST_DIRECTORY_BYTES:
-            raise zipfile.BadZipFile(f"a directory of more than {_MOST_DIRECTORY_BYTES} bytes")
+        if wanted > self._most or (size > left and not self._bounded_by_size):
+            raise OSError(0, f"a part of more than {min(self._most, left)} bytes")
         return self._file.read(wanted)
 
 
@@ -41,10 +61,11 @@ def open_zip(file: BinaryIO) -> zipfile.ZipFile:
         The archive; its directory is in memory and bounded, nothing is unpacked.
 
     Raises:
-        zipfile.BadZipFile: it is none, or its directory is too large.
+        zipfile.BadZipFile: it is none.
+        OSError: its directory is too large.
         Exception: a damaged archive raises many kinds.
     """
-    archive = zipfile.ZipFile(_Doorkeeper(file))
+    archive = zipfile.ZipFile(BoundedFile(file, _MOST_DIRECTORY_BYTES))
     archive.fp = file
     return archive
 

@@ -18,10 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, final
 
-import yaml
-
 from gcaudit.errors import RequestError, one_line
-from gcaudit.files import read_text
+from gcaudit.files import load_yaml, read_text
 from gcaudit.metrics import Role, find_metric
 
 Level = Literal["error", "warn", "off"]
@@ -142,15 +140,6 @@ class RuleFile:
 _MOST_BYTES = 2**20
 
 
-class _PlainLoader(yaml.SafeLoader):
-    """Knows no aliases: ten lines of them stand for a billion entries."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "aliases are not taken", None)
-        return super().compose_node(parent, index)
-
-
 def _load(path: Path) -> Any:
     try:
         text = read_text(path, _MOST_BYTES)
@@ -159,8 +148,8 @@ def _load(path: Path) -> Any:
     try:
         if path.suffix == ".toml":
             return tomllib.loads(text).get("tool", {}).get("gcaudit", {}).get("gate")
-        return yaml.load(text, Loader=_PlainLoader)  # noqa: S506 - it is a SafeLoader
-    except (tomllib.TOMLDecodeError, yaml.YAMLError, RecursionError, ValueError) as error:
+        return load_yaml(text)
+    except (RecursionError, ValueError) as error:
         kind = "TOML" if path.suffix == ".toml" else "YAML"
         raise RequestError(f"{path}: expected {kind}: {one_line(error)}") from None
 

@@ -1,8 +1,10 @@
+import gzip
 import io
 import os
 import pickle
 import struct
 import tarfile
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -338,3 +340,21 @@ def test_members_are_taken_in_the_order_asked_for(tmp_path):
     data = read_cifar(place, [two, one], "labels", ("batches.meta", "label_names"), CIFAR10_NAMES)
     assert data.labels.tolist() == [1, 2, 3, 4, 0, 1, 2, 3]
     assert np.array_equal(data.reader.read(0), some_pixels(4, 1)[0].reshape(3, 32, 32).transpose(1, 2, 0))
+
+
+def tar_header(name, size, kind):
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info.tobuf()
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_an_archive_that_unpacks_to_gigabytes_is_refused_in_bounded_memory(tmp_path, kind):
+    place = tmp_path / "cifar-10-python.tar.gz"
+    with gzip.open(place, "wb", compresslevel=1) as file:
+        file.write(tar_header("cifar-10-batches-py/big", 2**33, kind))
+        file.write(bytes(2**20))
+    tracemalloc.start()
+    assert refused(tmp_path).startswith(f"{place}: expected CIFAR's archive, found ")
+    assert tracemalloc.get_traced_memory()[1] < 2**26
+    tracemalloc.stop()

@@ -260,15 +260,40 @@ def test_a_link_that_leads_nowhere_is_a_failure_that_names_it(tmp_path):
     assert "No such file" in failures[1]
 
 
-def test_links_to_pictures_and_class_folders_are_followed(tmp_path):
-    store = lay(tmp_path / "store", "x.png", "more/y.png")
-    root = tmp_path / "photos"
-    (root / "cat").mkdir(parents=True)
-    (root / "cat" / "0.png").symlink_to(store / "x.png")
+def test_links_to_class_folders_are_followed_and_told(tmp_path):
+    store = lay(tmp_path / "store", "more/y.png", "deep/z.png")
+    root = lay(tmp_path / "photos", "cat/0.png")
     (root / "dog").symlink_to(store / "more")
+    (root / "cat" / "deep").symlink_to("../../store/deep")
     images = open_data(DataRequest(root, "source"))
-    assert files_of(images, root) == ["cat/0.png", "dog/y.png"]
-    assert images.reader.read(1) == (store / "more" / "y.png").read_bytes()
+    assert files_of(images, root) == ["cat/0.png", "cat/deep/z.png", "dog/y.png"]
+    assert images.reader.read(2) == (store / "more" / "y.png").read_bytes()
+    (warning,) = images.warnings
+    assert (warning.kind, warning.count, warning.first) == ("links", 2, ("cat/deep", "dog"))
+
+
+def test_links_within_the_folder_are_followed(tmp_path):
+    root = lay(tmp_path / "photos", "cat/0.png", "all/1.png", ".blobs/2.png")
+    (root / "cat" / "1.png").symlink_to("../all/1.png")
+    (root / "cat" / "2.png").symlink_to(root / ".blobs" / "2.png")
+    assert files_of(open_data(DataRequest(root, "source")), root) == ["all/1.png", "cat/0.png", "cat/1.png", "cat/2.png"]
+
+
+@pytest.mark.parametrize("through", [False, True])
+def test_pictures_that_are_links_out_of_the_folder_are_refused(tmp_path, through):
+    private = lay(tmp_path / "private", "x.png")
+    root = lay(tmp_path / "photos", "cat/0.png", "dog/0.png")
+    place = root / "cat"
+    if through:
+        place = lay(tmp_path / "store", "1.png")
+        (root / "cat" / "more").symlink_to(place)
+    (place / "y.png").symlink_to(private / "x.png")
+    shown = root / "cat" / ("more/y.png" if through else "y.png")
+    assert refused(root) == (
+        f"{shown}: expected pictures in {root}, found a link to {private / 'x.png'}; remove it, or pass --follow-links"
+    )
+    images = open_data(DataRequest(root, "source", follow_links=True))
+    assert images.reader.read(2 if through else 1) == (private / "x.png").read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,7 @@ from gcaudit.data.opening import open_data
 from gcaudit.data.request import DataRequest
 from gcaudit.errors import DataError
 
-
-@pytest.fixture(autouse=True)
-def no_hub(monkeypatch, tmp_path):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "hub")
+pytestmark = pytest.mark.usefixtures("no_hub")
 
 
 def picture(value):

@@ -1,5 +1,6 @@
 import gzip
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -109,8 +110,11 @@ def test_where_names_row_and_file(tmp_path):
         (lambda b: b[:16], "expected 2352 bytes after the header, found 0"),
         (lambda b: b + b"\0", "expected 2352 bytes after the header, found 2353"),
         (lambda b: b[:4] + struct.pack(">3I", 3, 28, 29) + b[16:], "expected 2436 bytes after the header, found 2352"),
-        (lambda b: b[:4] + struct.pack(">3I", *[2**32 - 1] * 3) + b[16:], "expected a readable idx file, found "),
-        (lambda b: b[:4] + struct.pack(">3I", 2**31, 2**31, 4) + b[16:], "expected a readable idx file, found "),
+        (
+            lambda b: b[:4] + struct.pack(">3I", *[2**32 - 1] * 3) + b[16:],
+            f"expected {(2**32 - 1) ** 3} bytes after the header, found 2352",
+        ),
+        (lambda b: b[:4] + struct.pack(">3I", 2**31, 2**31, 4) + b[16:], f"expected {2**64} bytes after the header, found 2352"),
     ],
 )
 @pytest.mark.parametrize("gz", [False, True])
@@ -164,3 +168,17 @@ def test_debians_fashion_mnist():
     assert images.counts.tolist() == [1000] * 10
     assert images.reader.read(9_999).shape == (28, 28)
     assert [images.class_names[n] for n in images.labels[:3].tolist()] == ["Ankle boot", "Pullover", "Trouser"]
+
+
+def test_a_gzip_that_unpacks_to_far_more_is_refused_in_bounded_memory(tmp_path):
+    folder = lay(tmp_path / "mnist", "train", 10, gz=True)
+    images = next(folder.glob("*images*"))
+    with gzip.open(images, "wb", compresslevel=1) as file:
+        file.write(bytes((0, 0, 8, 3)) + struct.pack(">3I", 2**19, 28, 28))
+        for _ in range(28 * 28 // 2):
+            file.write(bytes(2**20))
+    assert images.stat().st_size < 2**21
+    tracemalloc.start()
+    assert "expected 411041792 bytes after the header, found 134217729" in refused(tmp_path)
+    assert tracemalloc.get_traced_memory()[1] < 2**28
+    tracemalloc.stop()

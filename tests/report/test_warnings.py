@@ -157,6 +157,13 @@ def twice(tmp_path, monkeypatch):
     return score(TinyNet(), tmp_path)
 
 
+def linked(tmp_path, monkeypatch):
+    pictures(tmp_path / "photos")
+    (tmp_path / "photos" / "b").rename(tmp_path / "elsewhere")
+    (tmp_path / "photos" / "b").symlink_to(tmp_path / "elsewhere")
+    return score(TinyNet(), tmp_path / "photos")
+
+
 def dropping(tmp_path, monkeypatch):
     class Dropping(TinyNet):
         def features(self, x):
@@ -212,6 +219,7 @@ SAYING = {
     "converted": transparent,
     "orientation": turned,
     "left-out": lost,
+    "links": linked,
     "renamed": escaped,
     "column": two_columns,
     "split": two_splits,

@@ -106,10 +106,11 @@ def _read_files(place: Path, paths: Sequence[Path], ema: bool) -> Checkpoint:
         container, chosen, others = choose_container(content, place, ema)
         check_spread(chosen, place)
         options = small_tensors(content)
-        loaded, digests = load_tensors(files, [*chosen.values(), *options])
+        loaded, digesting = load_tensors(files, [*chosen.values(), *options])
         size = sum(file.file.size for file in files)
     tensors = {name: loaded[spec] for name, spec in chosen.items()}
     check_finite(tensors, place)
+    digests = [digest() for digest in digesting]
     hints = hints_of(content, {spec: loaded[spec] for spec in options})
     sha256 = digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
     kinds = " and ".join(sorted({file.format for file in files}))

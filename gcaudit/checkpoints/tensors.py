@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, final
@@ -40,7 +40,9 @@ class TensorFile:
     swapped: bool = False
 
 
-def load_tensors(files: Iterable[TensorFile], specs: Iterable[TensorSpec]) -> tuple[dict[TensorSpec, Tensor], list[str]]:
+def load_tensors(
+    files: Iterable[TensorFile], specs: Iterable[TensorSpec]
+) -> tuple[dict[TensorSpec, Tensor], list[Callable[[], str]]]:
     """Read tensors, each file once from its beginning to its end.
 
     Args:
@@ -48,7 +50,7 @@ def load_tensors(files: Iterable[TensorFile], specs: Iterable[TensorSpec]) -> tu
         specs: what is wanted.
 
     Returns:
-        The tensors, and SHA-256 of each file.
+        The tensors, and for each file what waits for its SHA-256, which goes on; until then they must not be changed.
 
     Raises:
         CheckpointError: storages that lie over each other.
@@ -67,7 +69,7 @@ def load_tensors(files: Iterable[TensorFile], specs: Iterable[TensorSpec]) -> tu
     return found, digests
 
 
-def _read_storages(source: TensorFile, needed: Mapping[str, StorageSpec]) -> tuple[dict[str, Any], str]:
+def _read_storages(source: TensorFile, needed: Mapping[str, StorageSpec]) -> tuple[dict[str, Any], Callable[[], str]]:
     order = sorted(needed, key=lambda key: source.spans[key])
     buffers = _allocate({key: source.spans[key][1] for key in order})
     end = 0
@@ -82,6 +84,7 @@ def _read_storages(source: TensorFile, needed: Mapping[str, StorageSpec]) -> tup
         [(source.spans[key][0], memoryview(buffers[key].data)) for key in order if source.spans[key][1]]
     )
     if source.swapped:
+        digest()
         for key, buffer in buffers.items():
             _swap(buffer, getattr(torch, needed[key].dtype))
     return {key: torch.from_numpy(buffer).untyped_storage() for key, buffer in buffers.items()}, digest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import final
@@ -70,14 +70,14 @@ class OpenFile:
         if _stamp(os.fstat(self.file.fileno())) != self._stamp:
             raise UnfitFileError(0, "a file that changed while it was read; wait until it is written")
 
-    def read_spans(self, spans: Sequence[tuple[int, memoryview]]) -> str:
-        """Read the whole file once, in order: parts of it into memory, and all of it into a digest.
+    def read_spans(self, spans: Sequence[tuple[int, memoryview]]) -> Callable[[], str]:
+        """Read the whole file once, in order: parts of it into memory, and all of it into a digest, which another thread goes on with.
 
         Args:
-            spans: places, ascending and apart, and where the bytes from there go.
+            spans: places, ascending and apart, and where the bytes from there go; these must not change until the digest is there.
 
         Returns:
-            SHA-256 in hex of the very bytes that were read.
+            Waits for the digest, and returns SHA-256 in hex of the very bytes that were read.
 
         Raises:
             UnfitFileError: it ends early or was written to.
@@ -85,7 +85,8 @@ class OpenFile:
         digest, place = hashlib.sha256(), 0
         between = memoryview(bytearray(_PIECE))
         self.file.seek(0)
-        with ThreadPoolExecutor(1) as other:  # which digests a piece while the next is read
+        other = ThreadPoolExecutor(1)
+        try:
             digested = other.submit(lambda: None)
             for start, target in (*spans, (self.size, memoryview(b""))):
                 while place < start:
@@ -94,13 +95,12 @@ class OpenFile:
                     digested = other.submit(digest.update, self._fill(piece))
                     place += len(piece)
                 for begin in range(0, len(target), _PIECE):
-                    piece = self._fill(target[begin : begin + _PIECE])
-                    digested.result()
-                    digested = other.submit(digest.update, piece)
+                    digested = other.submit(digest.update, self._fill(target[begin : begin + _PIECE]))
                 place += len(target)
-            digested.result()
-        self.check_unchanged()
-        return digest.hexdigest()
+            self.check_unchanged()
+            return other.submit(digest.hexdigest).result
+        finally:
+            other.shutdown(wait=False)
 
     def _fill(self, piece: memoryview) -> memoryview:
         if self.file.readinto(piece) != len(piece):

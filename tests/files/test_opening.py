@@ -28,7 +28,7 @@ def test_parts_and_digest_come_of_the_same_bytes(tmp_path, places, monkeypatch):
     (tmp_path / "f").write_bytes(content)
     parts = [(start, bytearray(size)) for start, size in places]
     with OpenFile(tmp_path / "f") as file:
-        digest = file.read_spans([(start, memoryview(part)) for start, part in parts])
+        digest = file.read_spans([(start, memoryview(part)) for start, part in parts])()
     assert digest == hashlib.sha256(content).hexdigest()
     assert [bytes(part) for _, part in parts] == [content[start : start + size] for start, size in places]
 
@@ -53,5 +53,5 @@ def test_a_file_that_is_replaced_is_read_as_it_was(tmp_path):
         path.unlink()
         path.write_bytes(b"y" * 100)
         part = bytearray(3)
-        assert file.read_spans([(0, memoryview(part))]) == hashlib.sha256(b"x" * 100).hexdigest()
+        assert file.read_spans([(0, memoryview(part))])() == hashlib.sha256(b"x" * 100).hexdigest()
     assert part == b"xxx"

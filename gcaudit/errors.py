@@ -6,6 +6,8 @@ the message alone and exits with `exit_code`; anything that is not a `GcauditErr
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _LONGEST = 2000
@@ -51,6 +53,24 @@ class InterruptedAuditError(GcauditError):
     """Ctrl-C, when there is more to say than that nothing was written; exit code 130."""
 
     exit_code = 130
+
+
+@contextmanager
+def telling_paths(expected: str, kind: type[GcauditError]) -> Iterator[None]:
+    """Make one line of the system's refusal of a path: a name that is too long, a folder that may not be entered, a circle of links.
+
+    Args:
+        expected: what the path is of.
+        kind: of the error.
+
+    Raises:
+        GcauditError: of this kind.
+    """
+    try:
+        yield
+    except OSError as error:
+        place = f" of {plain(str(error.filename), 80)}" if error.filename else ""
+        raise kind(f"expected {expected}, found the path{place} refused: {error.strerror or one_line(error)}; check it") from None
 
 
 def shorten(names: list[str] | tuple[str, ...], limit: int = 5) -> str:

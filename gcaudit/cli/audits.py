@@ -71,6 +71,10 @@ def score(
     name = choose_format(format_, output)
     if save_evidence and (output is None or name != "json" or output.suffix != ".json"):
         raise RequestError("expected --save-evidence with --output FILE.json, found no such file; add -o report.json")
+    if save_evidence and output is not None:
+        from gcaudit.report import evidence_path
+
+        check_writable(evidence_path(output), "--save-evidence")
     from gcaudit.audit import AuditSpec, run_audit
 
     spec = AuditSpec.from_options(model, source, target, **options)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gcaudit.errors import AuditError, RequestError
+from gcaudit.errors import AuditError, RequestError, telling_paths
 from gcaudit.render import FORMATS, log_text
 
 if TYPE_CHECKING:
@@ -59,6 +59,11 @@ def check_writable(output: Path, option: str = "--output") -> None:
     Raises:
         RequestError: it cannot.
     """
+    with telling_paths(f"{option} that can be written", RequestError):
+        _check_place(output, option)
+
+
+def _check_place(output: Path, option: str) -> None:
     folder = output.parent
     if output.is_dir():
         raise RequestError(f"expected {option} to be a file, found the folder {output}")
@@ -99,7 +104,7 @@ def write_atomically(path: Path, text: str | bytes) -> None:
             path.write_bytes(content)
             return
         path = path.resolve()
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".gcaudit-")
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
@@ -192,7 +197,8 @@ def _write_evidence(evidence: ReportEvidence | None, output: Path, text: str) ->
     path = evidence_path(output)
     try:
         if evidence is None:
-            path.unlink(missing_ok=True)
+            if os.path.lexists(path):  # never so where the name would be too long
+                path.unlink(missing_ok=True)
         else:
             save_evidence(path, evidence, text)
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import gc
 import os
 import signal
@@ -19,7 +20,9 @@ from gcaudit.cli import audits, zoo  # noqa: F401 - they add their commands to t
 from gcaudit.cli.app import app
 from gcaudit.cli.console import write_stderr
 from gcaudit.cli.heap import keep_freed_memory
-from gcaudit.errors import GcauditError, InterruptedAuditError, one_line, printable
+from gcaudit.errors import GcauditError, InterruptedAuditError, one_line, plain, printable
+
+_WRONG_PATHS = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 
 
 def run() -> int:
@@ -49,6 +52,10 @@ def run() -> int:
         if os.environ.get("GCAUDIT_DEBUG"):
             traceback.print_exc()
             return 3
+        if isinstance(error, OSError) and error.errno in _WRONG_PATHS:
+            place = f"{plain(str(error.filename), 200)}: " if error.filename else ""
+            write_stderr(f"gcaudit: error: {place}expected a path that can be used, found {error.strerror}; check it")
+            return 2
         if isinstance(error, OSError | MemoryError):  # no room on disk, none in memory, or a limit of the system's
             write_stderr(f"gcaudit: error: the system refused: {one_line(error)}; see free space, permissions and ulimit -a")
             return 3

@@ -121,7 +121,7 @@ def _files(place: Path, root: Path) -> tuple[list[Path], list[Path]]:
         if _leads_out(Path(folder), (root,)):
             linked.append(Path(folder))
         found += [Path(folder, name) for name in files]
-    return sorted(path for path in found if path.is_file() or (path.is_symlink() and not path.exists())), linked
+    return sorted(found), linked
 
 
 def _leads_out(path: Path, folders: tuple[Path, ...]) -> bool:

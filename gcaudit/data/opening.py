@@ -18,7 +18,7 @@ from gcaudit.data.objects import open_object, open_torchvision
 from gcaudit.data.parquet import find_parquet, read_split
 from gcaudit.data.readers import RawData
 from gcaudit.data.request import DataRequest
-from gcaudit.errors import DataError, RequestError, printable, shorten
+from gcaudit.errors import DataError, RequestError, printable, shorten, telling_paths
 from gcaudit.geometry import balanced_order, derive_seed
 from gcaudit.report import ReportWarning, warn
 
@@ -36,7 +36,8 @@ def open_data(request: DataRequest) -> ImageSet:
         DataError: it is missing, unreadable, or too small.
         RequestError: classes or counts that make no sense.
     """
-    raw, spec, split, family = _open(request)
+    with telling_paths("a data set", DataError):
+        raw, spec, split, family = _open(request)
     chosen = np.arange(len(raw.class_names)) if request.classes is None else _choose(request.classes, raw, spec)
     renumber = np.full(len(raw.class_names), -1, dtype=np.int64)
     renumber[chosen] = np.arange(len(chosen))

@@ -6,6 +6,7 @@ import glob
 import json
 import re
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, final
@@ -23,8 +24,10 @@ from gcaudit.data.columns import (
     split_column_warnings,
 )
 from gcaudit.data.folders import IMAGE_SUFFIXES, SPLIT_NAMES
+from gcaudit.data.parquet_pages import PageError, check_pages, row_groups
 from gcaudit.data.readers import RawData
 from gcaudit.errors import DataError, foreign_file, one_line
+from gcaudit.files import OpenFile
 from gcaudit.report import ReportWarning, warn
 
 if TYPE_CHECKING:
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
 
 
 MOST_SHARDS = 10_000
-_LARGE_GROUP, _MOST_PACKED = 2**27, 50
+_LONGEST_LABEL = 10_000
 
 
 @final
@@ -70,13 +73,20 @@ class ParquetReader:
             import pyarrow.parquet as pq
 
             try:
-                with pq.ParquetFile(self.files[file], memory_map=True) as parquet:
-                    table = parquet.read_row_group(group, columns=[self.column], use_threads=False)
-            except (pa.ArrowException, OSError, UnicodeError) as error:
+                with OpenFile(self.files[file]) as opened:
+                    # pictures that are there once and shown many times stay there once
+                    shared = [part for part in check_pages(opened, {self.column}) if part in (self.column, f"{self.column}.bytes")]
+                    with pq.ParquetFile(opened.file, read_dictionary=shared) as parquet:
+                        table = parquet.read_row_group(group, columns=[self.column], use_threads=False)
+            except (pa.ArrowException, PageError, KeyError, OSError, UnicodeError) as error:
                 raise DataError(f"{self.files[file]}: expected readable parquet, found {one_line(error)}") from None
             while len(self._held) > 1:
                 del self._held[next(iter(self._held))]
             self._held[number] = table.column(0)
+        if place >= len(self._held[number]):
+            raise DataError(
+                f"{self.where(row)}: expected a row, found {len(self._held[number])} in its group; fetch the file again"
+            )
         return encoded(self._held[number][place].as_py(), self.where(row), self.files[self.groups[number][0]].parent)
 
     def where(self, row: int) -> str:
@@ -157,7 +167,9 @@ def read_parquet(files: Sequence[Path]) -> RawData:
     rows = 0
     for number, path in enumerate(files):
         try:
-            with pq.ParquetFile(path) as parquet:
+            with ExitStack() as stack:
+                opened = stack.enter_context(OpenFile(path))
+                parquet = stack.enter_context(pq.ParquetFile(opened.file))
                 schema = parquet.schema_arrow
                 label_column = pick_column(schema.names, wanted_labels, "labels", str(path))
                 image_column = pick_column(schema.names, wanted_images, "images", str(path))
@@ -167,19 +179,21 @@ def read_parquet(files: Sequence[Path]) -> RawData:
                     labels_too = [name for name in schema.names if name in LABEL_COLUMNS]
                     warnings += column_warnings({image_column: images, label_column: labels_too})
                 split_column = next((name for name in SPLIT_COLUMNS if name in schema.names and name != label_column), None)
+                check_pages(opened, {image_column, label_column, split_column or ""})
+                texts = [name for name in (label_column, split_column) if name is not None and _is_text(schema.field(name).type)]
+                shared = stack.enter_context(pq.ParquetFile(opened.file, read_dictionary=texts))
                 if split_column is not None:
-                    split_values |= {str(value) for value in parquet.read(columns=[split_column]).column(0).unique().to_pylist()}
+                    split_values |= {str(value) for value in _label_values(shared, split_column, path)}
                 wanted_labels, wanted_images = (label_column,), (image_column,)
                 found = _names_in_schema(schema, label_column)
                 if names is not None and found is not None and names != found:
                     raise DataError(f"{path}: expected the class names of the files before it, found others; pass one file")
                 names = names if found is None else found
-                values += parquet.read(columns=[label_column]).column(0).to_pylist()
-                _check_sizes(parquet, image_column, path)
-                for group in range(parquet.num_row_groups):
+                values += _label_values(shared, label_column, path)
+                for group, found_group in enumerate(row_groups(opened)):
                     groups.append((number, group, rows))
-                    rows += parquet.metadata.row_group(group).num_rows
-        except (pa.ArrowException, OSError, UnicodeError) as error:
+                    rows += found_group.rows
+        except (pa.ArrowException, PageError, KeyError, OSError, UnicodeError) as error:
             text = foreign_file(path, b"PAR1") or one_line(error)
             raise DataError(f"{path}: expected a readable parquet file, found {text}") from None
     if not rows:
@@ -190,14 +204,29 @@ def read_parquet(files: Sequence[Path]) -> RawData:
     return RawData(reader, labels, class_names, tuple(warnings), (wanted_images[0], wanted_labels[0]))
 
 
-def _check_sizes(parquet: Any, column: str, path: Path) -> None:
-    """Refuse pictures that are packed into next to nothing: they are packed already, so that this is a trap for memory."""
-    for group in range(parquet.num_row_groups):
-        parts = [parquet.metadata.row_group(group).column(number) for number in range(parquet.metadata.num_columns)]
-        chosen = [part for part in parts if part.path_in_schema.partition(".")[0] == column]
-        size, packed = sum(part.total_uncompressed_size for part in chosen), sum(part.total_compressed_size for part in chosen)
-        if size > _LARGE_GROUP and size > _MOST_PACKED * packed:
-            raise DataError(f"{path}: refused: {packed} bytes of pictures claim to be {size} when unpacked; write the file again")
+def _label_values(parquet: Any, column: str, path: Path) -> list[Any]:
+    """Read labels; text that many rows share is held once."""
+    import pyarrow as pa
+
+    found: list[Any] = []
+    for chunk in parquet.read(columns=[column]).column(0).chunks:
+        if not isinstance(chunk, pa.DictionaryArray):
+            found += chunk.to_pylist()
+            continue
+        texts = chunk.dictionary.to_pylist()
+        longest = max((len(text) for text in texts if isinstance(text, str | bytes)), default=0)
+        if longest > _LONGEST_LABEL:
+            raise DataError(
+                f"{path}: expected labels in the column {column!r}, found text of {longest} characters; name classes shortly"
+            )
+        found += [None if place is None else texts[place] for place in chunk.indices.to_pylist()]
+    return found
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind))
 
 
 def _holds_pictures(kind: pa.DataType) -> bool:

@@ -23,7 +23,7 @@ from gcaudit.encoders.preprocessing import PARTS, Preprocessing, override, prepr
 from gcaudit.encoders.request import ModelRequest
 from gcaudit.encoders.taps import Tap, captured, classifier_tap, dry_input, head_modules, layer_tap, pre_logits_tap
 from gcaudit.encoders.weights import load_weights, state_digest
-from gcaudit.errors import ArchitectureError, CheckpointError, GcauditError, RequestError, one_line, printable
+from gcaudit.errors import ArchitectureError, CheckpointError, GcauditError, RequestError, one_line, printable, telling_paths
 from gcaudit.report import ReportWarning, warn
 
 _MOST_PIXELS = 2**22
@@ -64,8 +64,9 @@ def load_encoder(request: ModelRequest) -> Encoder:
             raise RequestError(f"expected --arch with a file only, found it with {request.spec}; drop --arch")
         architecture = build_architecture(request.spec, request.arch_args, pretrained=True)
         return _finish(request, architecture, None, None, [])
-    _check_is_path(request.spec)
-    checkpoint = read_checkpoint(request.spec, ema=request.ema)
+    with telling_paths("a checkpoint", CheckpointError):
+        _check_is_path(request.spec)
+        checkpoint = read_checkpoint(request.spec, ema=request.ema)
     return _from_checkpoint(request, checkpoint)
 
 

@@ -19,6 +19,10 @@ _KINDS = {
 class UnfitFileError(OSError):
     """A file that cannot be read as it should be; the text says why."""
 
+    def __str__(self) -> str:
+        """Return the text alone."""
+        return str(self.strerror)
+
 
 @final
 class OpenFile:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, final
 
-from gcaudit.errors import RequestError
+from gcaudit.errors import RequestError, telling_paths
 from gcaudit.gate.comparable import contrast_error, differences, find_value
 from gcaudit.gate.rules import EXAMPLE, UNSURE, Level, Rule, RuleFile, Unsure, parse_rule, parse_share, project_rules, read_rules
 from gcaudit.geometry import NORMAL_95
@@ -362,4 +362,5 @@ def gate_request(
 
 
 def _is_file(text: str) -> bool:
-    return Path(text).suffix in (".yaml", ".yml", ".toml") or Path(text).is_file()
+    with telling_paths("a rule or a file of rules", RequestError):
+        return Path(text).suffix in (".yaml", ".yml", ".toml") or Path(text).is_file()

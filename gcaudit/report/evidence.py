@@ -69,7 +69,7 @@ def save_evidence(path: Path, evidence: ReportEvidence, report_text: str) -> Non
     """
     arrays = {f"influence/{key}": values for key, values in evidence.influences.items()}
     arrays |= {f"draws/{key}": values for key, values in evidence.draws.items()}
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".gcaudit-")
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:

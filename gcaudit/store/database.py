@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
 
-from gcaudit.errors import AuditError, RequestError, one_line
+from gcaudit.errors import AuditError, RequestError, one_line, telling_paths
 from gcaudit.files import OpenFile
 
 VERSION = 2
@@ -71,9 +71,11 @@ class Database:
         self.path = path
         self.damaged: set[tuple[str, str]] = set()
         """Rows whose digest is not theirs, by table and key."""
-        if not path.parent.is_dir():
+        with telling_paths("a store", RequestError):
+            parent, there = path.parent.is_dir(), path.exists()
+        if not parent:
             raise RequestError(f"expected --store in a folder that exists, found no {path.parent}; make it first")
-        if not create and not path.exists():
+        if not create and not there:
             raise RequestError(f"expected a store at {path}, found none; run gcaudit compare first, or pass --store FILE")
         check_header(path)
         with self._told():

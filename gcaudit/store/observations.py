@@ -68,7 +68,7 @@ def save_observation(path: Path, observation: Observation, used: Mapping[str, An
     handle, temporary = -1, Path()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".gcaudit-")
         os.close(handle)
         temporary = Path(name)
         said = {"format": OBSERVATION, "observation": json.dumps(words), "used": json.dumps(dict(used))}

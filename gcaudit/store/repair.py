@@ -75,7 +75,7 @@ def _keep_others_out(old: sqlite3.Connection, path: Path) -> None:
 
 def _repair(old: sqlite3.Connection, path: Path) -> Repair:
     kept, lost = dict.fromkeys(TABLES, 0), dict.fromkeys(TABLES, 0)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".gcaudit-") as folder:
         fresh = Path(folder) / path.name
         database = Database(fresh, create=True)
         with closing(database), database.transaction():

@@ -12,7 +12,7 @@ from typing import final
 
 from gcaudit.audit import AuditSpec, Block, assemble_report, check_target, refuse_warnings
 from gcaudit.data import DataRequest, ImageSet, content_key, open_data
-from gcaudit.errors import GcauditError, RequestError, printable
+from gcaudit.errors import DataError, GcauditError, RequestError, printable
 from gcaudit.metrics import Role
 from gcaudit.report import Report, ReportWarning
 from gcaudit.store import (
@@ -25,7 +25,7 @@ from gcaudit.store import (
     observation_key,
     observations_folder,
 )
-from gcaudit.zoo.engine import Engine, Failure, Task
+from gcaudit.zoo.engine import Engine, Failure, Task, failure_of
 from gcaudit.zoo.names import place_title
 from gcaudit.zoo.waiting import MAX_WAIT_MINUTES, Patience, Say, say_nothing
 
@@ -116,20 +116,20 @@ class _DataSets:
     """Data sets, each opened and named once."""
 
     def __init__(self) -> None:
-        self._found: dict[str, tuple[ImageSet, str, str] | GcauditError] = {}
+        self._found: dict[str, tuple[ImageSet, str, str] | Failure] = {}
 
     def find(self, request: DataRequest) -> tuple[ImageSet, str, str]:
-        """Open a data set, name its content and take its fingerprint, or raise the `GcauditError` that this led to the first time."""
+        """Open a data set, name its content and take its fingerprint, or raise an error with the reason that this could not be done the first time."""
         name = repr(request)
         if name not in self._found:
             try:
                 images = open_data(request)
                 self._found[name] = images, *content_key(images)
-            except GcauditError as error:
-                self._found[name] = error
+            except Exception as error:
+                self._found[name] = failure_of(error)
         found = self._found[name]
-        if isinstance(found, GcauditError):
-            raise found
+        if isinstance(found, Failure):
+            raise DataError(found.reason)
         return found
 
 

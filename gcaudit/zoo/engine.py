@@ -69,6 +69,24 @@ class Failure:
 Outcome = Block | ModelIdentity | Failure
 
 
+def failure_of(error: Exception) -> Failure:
+    """Say why something could not be done, so that the rest can go on.
+
+    Args:
+        error: that was raised.
+
+    Returns:
+        The failure; with $GCAUDIT_DEBUG what nobody expected is raised again.
+    """
+    if isinstance(error, GcauditError):
+        return Failure(str(error))
+    if isinstance(error, OSError | MemoryError):
+        return Failure(f"the system refused: {one_line(error)}; see the path, free space, permissions and ulimit -a")
+    if os.environ.get("GCAUDIT_DEBUG"):
+        raise error
+    return Failure(f"internal error: {type(error).__name__}: {one_line(error)}")
+
+
 class Engine(Protocol):
     """Carries out tasks."""
 
@@ -112,12 +130,8 @@ class Worker:
         """
         try:
             return self._carry_out(task)
-        except GcauditError as error:
-            return Failure(str(error))
         except Exception as error:  # one model of a thousand must not stop the others
-            if os.environ.get("GCAUDIT_DEBUG"):
-                raise
-            return Failure(f"internal error: {type(error).__name__}: {one_line(error)}")
+            return failure_of(error)
 
     def _carry_out(self, task: Task) -> Outcome:
         if task.role is None:

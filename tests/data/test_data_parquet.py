@@ -3,18 +3,23 @@ import io
 import json
 import pickle
 import re
+import sys
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from processes import finished
 
 from gcaudit.data.batches import stream_batches
 from gcaudit.data.columns import encoded
 from gcaudit.data.opening import open_data
+from gcaudit.data.parquet_pages import _pages, check_pages, row_groups
 from gcaudit.data.request import DataRequest
 from gcaudit.errors import DataError, RequestError
+from gcaudit.files import OpenFile
 
 
 def hugging_face(column, names):
@@ -397,7 +402,66 @@ def test_a_path_is_looked_for_beside_the_table(tmp_path, monkeypatch):
 
 
 def test_pictures_packed_into_nothing_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("gcaudit.data.parquet._LARGE_GROUP", 2**20)
+    monkeypatch.setattr("gcaudit.data.parquet_pages._LARGE_GROUP", 2**20)
     table = pa.table({"image": [bytes(2**20), b"1" * 2**20], "label": [0, 1]})
     pq.write_table(table, tmp_path / "a.parquet", compression="zstd")
     assert re.search(r"refused: [0-9]+ bytes of pictures claim to be 2[0-9]{6} when unpacked", refused(tmp_path / "a.parquet"))
+
+
+SHARED_WRITER = """
+import sys
+import pyarrow as pa, pyarrow.parquet as pq
+large, small = [b"x" * 2**20] * 1000, [b"x"] * 1000
+images, labels = (large, ["x"] * 1000) if sys.argv[2] == "image" else (small, [text.decode() for text in large])
+pq.write_table(pa.table({"image": pa.array(images, pa.large_binary()), "label": pa.array(labels, pa.large_string())}), sys.argv[1])
+"""
+SHARED_READER = """
+import sys
+import pyarrow as pa
+from gcaudit.data.opening import open_data
+from gcaudit.data.request import DataRequest
+try:
+    images = open_data(DataRequest(sys.argv[1], "source"))
+    print(len(images.reader.read(999)))
+except Exception as error:
+    print(error)
+print(pa.default_memory_pool().max_memory())
+"""
+
+
+@pytest.mark.parametrize(
+    ("column", "line"), [("image", "1048576"), ("label", "found text of 1048576 characters; name classes shortly")]
+)
+def test_one_value_that_many_rows_share_is_held_once(tmp_path, column, line):
+    path = tmp_path / "a.parquet"
+    finished([sys.executable, "-c", SHARED_WRITER, path, column])
+    assert path.stat().st_size < 2**18
+    said, memory = finished([sys.executable, "-c", SHARED_READER, path]).stdout.splitlines()
+    assert said.endswith(line)
+    assert int(memory) < 2**26
+
+
+def test_pages_are_measured_by_their_own_headers(tmp_path):
+    rng = np.random.default_rng(0)
+    cells = [{"bytes": rng.bytes(5000), "path": None} for _ in range(500)]
+    write(tmp_path / "a.parquet", [n % 7 for n in range(500)], images=cells)
+    with OpenFile(tmp_path / "a.parquet") as file:
+        (group,) = row_groups(file)
+        assert group.rows == 500
+        assert check_pages(file, {"image"}) == ["image.bytes", "image.path"]
+        meta = pq.ParquetFile(tmp_path / "a.parquet").metadata.row_group(0)
+        for number, column in enumerate(group.columns):
+            pages = list(_pages(file, column[3]))
+            assert sum(large for _, large in pages) == pytest.approx(
+                meta.column(number).total_uncompressed_size, abs=200 * len(pages)
+            )
+            assert sum(size for size, _ in pages) <= meta.column(number).total_compressed_size
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda raw: raw[:-4], lambda raw: raw[:-8] + b"\xff\xff\xff\x7fPAR1", lambda raw: raw[:-300] + bytes(292) + raw[-8:]]
+)
+def test_a_footer_that_is_damaged_is_told(tmp_path, damage):
+    path = write(tmp_path / "a.parquet", [0, 1])
+    path.write_bytes(damage(path.read_bytes()))
+    assert "expected a readable parquet file, found " in refused(path)

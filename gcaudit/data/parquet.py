@@ -78,6 +78,7 @@ class ParquetReader:
                     shared = [part for part in check_pages(opened, {self.column}) if part in (self.column, f"{self.column}.bytes")]
                     with pq.ParquetFile(opened.file, read_dictionary=shared) as parquet:
                         table = parquet.read_row_group(group, columns=[self.column], use_threads=False)
+                        table.validate(full=True)
             except (pa.ArrowException, PageError, KeyError, OSError, UnicodeError) as error:
                 raise DataError(f"{self.files[file]}: expected readable parquet, found {one_line(error)}") from None
             while len(self._held) > 1:
@@ -209,7 +210,9 @@ def _label_values(parquet: Any, column: str, path: Path) -> list[Any]:
     import pyarrow as pa
 
     found: list[Any] = []
-    for chunk in parquet.read(columns=[column]).column(0).chunks:
+    table = parquet.read(columns=[column])
+    table.validate(full=True)
+    for chunk in table.column(0).chunks:
         if not isinstance(chunk, pa.DictionaryArray):
             found += chunk.to_pylist()
             continue

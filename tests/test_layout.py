@@ -232,3 +232,11 @@ def test_the_readme_lists_every_warning(repository):
     used = "".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py"))
     for kind in set(WARNINGS) - {"other"}:
         assert f'warn("{kind}"' in used or f'("{kind}", "' in used or f'        "{kind}",\n' in used, kind
+
+
+def test_the_tests_that_the_readme_names_are_there(repository):
+    text = (repository / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z_/0-9]+/test_[a-z_0-9]+\.py)`", text))
+    assert len(named) > 15
+    lost = [name for name in named if not (repository / name).is_file() and not (repository / "tests" / name).is_file()]
+    assert lost == []

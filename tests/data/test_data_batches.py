@@ -3,12 +3,13 @@ import hashlib
 import io
 import multiprocessing
 import os
+import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from processes import until
+from processes import finished, until
 from timm.data import create_transform
 from torch.utils.data import get_worker_info
 
@@ -329,3 +330,20 @@ def test_workers_end_with_the_stream():
     batches.close()
     del batches
     assert len(multiprocessing.active_children()) == before
+
+
+FULL = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # as a /dev/shm that is full
+sys.argv = ["gcaudit", "score", "demo", "-s", "demo", "--workers", "2", "-q", "--metrics", "cdnv"]
+from gcaudit.cli import program
+program()
+"""
+
+
+def test_workers_without_room_for_their_batches_are_told_and_not_waited_for():
+    done = finished([sys.executable, "-c", FULL])
+    assert done.returncode == 3, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("gcaudit: error: expected the decoding workers to hand their batches on: RuntimeError: unable to ")
+    assert line.endswith("; pass --workers 0 or a smaller batch")

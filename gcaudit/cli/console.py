@@ -85,7 +85,7 @@ def write_output(content: str | bytes, output: Path | None) -> None:
     if output is not None:
         write_atomically(output, content)
     else:
-        write_stdout(content if isinstance(content, str) else content.decode())
+        write_stdout(content if isinstance(content, str) else log_text(content.decode()))
 
 
 def write_atomically(path: Path, text: str | bytes) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import final
 
 import numpy as np
 from PIL import Image
@@ -40,8 +42,8 @@ def read_folder(folder: Path, split: str | None, *, follow_links: bool = False) 
     root = folder
     if split is not None:
         if not (folder / split).is_dir():
-            found = shorten([path.name for path in sorted(folder.iterdir()) if path.is_dir()])
-            raise DataError(f"{folder}: expected a folder for split {split!r}, found {found or 'no folders'}")
+            there = shorten([path.name for path in sorted(folder.iterdir()) if path.is_dir()])
+            raise DataError(f"{folder}: expected a folder for split {split!r}, found {there or 'no folders'}")
         folder = folder / split
     inside = sorted(folder.iterdir())
     classes = [path for path in inside if path.is_dir() and not path.name.startswith(".")]
@@ -51,48 +53,71 @@ def read_folder(folder: Path, split: str | None, *, follow_links: bool = False) 
         raise DataError(
             f"{folder}: expected class folders, found the splits {told}; name one with --source-split or --target-split"
         )
-    paths, labels, others, hidden, linked = [], [], [], [], []
-    for number, place in enumerate(classes):
-        files, outside = _files(place, root)
-        linked += outside
-        for path in files:
-            if _is_hidden(path, folder):
-                hidden.append(path)
-            elif _leads_out(path, (root, *outside)) and not follow_links:
-                raise DataError(
-                    f"{path}: expected pictures in {root}, found a link to {path.resolve()}; remove it, or pass --follow-links"
-                )
-            elif is_picture(path):
-                paths.append(path)
-                labels.append(number)
-            else:
-                others.append(path)
-    if not paths:
-        odd = sorted({path.suffix or path.name for path in others})
+    found = _gather(classes, folder, root, follow_links=follow_links)
+    if not found.paths:
+        odd = sorted({path.suffix or path.name for path in found.others})
         seen = f"files ending in {shorten(odd)}" if odd else "no files" if classes else "no class folders"
         raise DataError(f"{folder}: expected one folder a class with pictures (.jpg, .png, ...) in it, found {seen}")
     names = tuple(path.name for path in classes)
     beside = [path for path in inside if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES]
     groups = {
-        "files in class folders that are no pictures": others,
-        "pictures whose names or folders begin with a dot": [path for path in hidden if _is_hidden_picture(path)],
+        "files in class folders that are no pictures": found.others,
+        "pictures whose names or folders begin with a dot": [path for path in found.hidden if _is_hidden_picture(path)],
         "folders whose names begin with a dot": [path for path in inside if path.name.startswith(".") and _has_pictures(path)],
         "pictures beside the class folders": beside,
     }
     warnings = [
-        warn(
-            "left-out", f"{{n}} {what} were left out ({{names}})", [str(path.relative_to(folder)) for path in found[:3]], len(found)
-        )
-        for what, found in groups.items()
-        if found
+        warn("left-out", f"{{n}} {what} were left out ({{names}})", [str(path.relative_to(folder)) for path in left[:3]], len(left))
+        for what, left in groups.items()
+        if left
     ]
-    if linked:
-        line = "{n} linked folders outside of the named one were read as parts of it ({names})"
-        warnings.append(warn("links", line, [str(path.relative_to(folder)) for path in linked]))
+    lines = {
+        "{n} linked folders outside of the named one were read as parts of it ({names})": found.linked,
+        "{n} pictures outside of the folder were read through links ({names})": found.followed,
+    }
+    for line, outside in lines.items():
+        if outside:
+            warnings.append(warn("links", line, [str(path.relative_to(folder)) for path in outside[:3]], len(outside)))
     if (inner := _common_folders(classes)) is not None:
         line = f"the folders {shorten(names, 3)} were taken for classes, and all hold the same folders ({shorten(inner, 3)}): are these the classes?"
         warnings.append(warn("split", line))
-    return RawData(FileReader(paths), np.array(labels, dtype=np.int64), names, tuple(warnings))
+    return RawData(FileReader(found.paths), np.array(found.labels, dtype=np.int64), names, tuple(warnings))
+
+
+@final
+@dataclass
+class _Seen:
+    """What lies in class folders: pictures with their classes, other files, hidden ones, and what was reached by links out of the root."""
+
+    paths: list[Path] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    others: list[Path] = field(default_factory=list)
+    hidden: list[Path] = field(default_factory=list)
+    linked: list[Path] = field(default_factory=list)
+    followed: list[Path] = field(default_factory=list)
+
+
+def _gather(classes: list[Path], folder: Path, root: Path, *, follow_links: bool) -> _Seen:
+    seen = _Seen()
+    for number, place in enumerate(classes):
+        files, outside = _files(place, root)
+        seen.linked += outside
+        for path in files:
+            if _is_hidden(path, folder):
+                seen.hidden.append(path)
+                continue
+            leaving = _leads_out(path, (root, *outside))
+            if leaving and not follow_links:
+                raise DataError(
+                    f"{path}: expected pictures in {root}, found a link to {path.resolve()}; remove it, or pass --follow-links"
+                )
+            if is_picture(path):
+                seen.followed += [path] * leaving
+                seen.paths.append(path)
+                seen.labels.append(number)
+            else:
+                seen.others.append(path)
+    return seen
 
 
 def _is_split(name: str) -> bool:

@@ -66,17 +66,14 @@ def read_hugging_face(spec: str, split: str | None, preferred: Sequence[str]) ->
     """
     datasets = _import_datasets(spec)
     kind, _, rest = spec.partition(":")
-    local = Path(rest)
+    name, _, config = rest.partition(":") if kind == "hf" else (rest, "", "")
+    local = Path(name)
     if local.is_dir():
         check_local(local, spec)
     elif kind == "hf":
         prepare_hub()
     try:
-        if kind == "disk":
-            found = datasets.load_from_disk(rest)
-        else:
-            name, _, config = rest.partition(":")
-            found = datasets.load_dataset(name, config or None)
+        found = datasets.load_from_disk(name) if kind == "disk" else datasets.load_dataset(name, config or None)
     except Exception as error:  # the library, the hub client and the network raise many kinds
         text = one_line(error, 200)
         raise DataError(
@@ -84,7 +81,7 @@ def read_hugging_face(spec: str, split: str | None, preferred: Sequence[str]) ->
         ) from None
     table, taken = _choose_split(found, split, preferred, spec)
     raw = _table_data(datasets, table, spec)
-    return replace(raw, warnings=(*raw.warnings, *_left_out(rest, found))), taken
+    return replace(raw, warnings=(*raw.warnings, *_left_out(name, found))), taken
 
 
 def _picture_mode(feature: Any) -> list[ReportWarning]:

@@ -14,7 +14,7 @@ from gcaudit.errors import DataError, one_line, plain
 from gcaudit.files import load_yaml, read_text
 
 _MOST_BYTES = 2**24
-_FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
+_FRONT_MATTER = re.compile(r"^\s*---[ \t]*[\r\n]+(.*?)(?:[\r\n]+\s*---|\Z)", re.DOTALL)
 _PLACES = ("data_files", "data_dir")
 
 
@@ -30,7 +30,10 @@ def check_local(folder: Path, spec: str) -> None:
     """
     for path in _files(folder, spec):
         if path.name == "README.md":
-            _check_card(path, folder, spec)
+            matter = _FRONT_MATTER.search(_read(path, spec))
+            _check_card("" if matter is None else matter[1], path, folder, spec)
+        elif path.name == ".huggingface.yaml":
+            _check_card(_read(path, spec), path, folder, spec)
         elif path.name in ("state.json", "dataset_dict.json"):
             _check_state(path, spec)
 
@@ -56,14 +59,11 @@ def _read(path: Path, spec: str) -> str:
         raise DataError(f"{spec}: expected text in {path}: {one_line(error)}; remove it") from None
 
 
-def _check_card(path: Path, folder: Path, spec: str) -> None:
-    matter = _FRONT_MATTER.match(_read(path, spec))
-    if matter is None:
-        return
+def _check_card(text: str, path: Path, folder: Path, spec: str) -> None:
     try:
-        content = load_yaml(matter[1])
+        content = load_yaml(text)
     except ValueError as error:
-        raise DataError(f"{spec}: expected plain YAML at the top of {path}: {one_line(error)}; mend or remove it") from None
+        raise DataError(f"{spec}: expected plain YAML in {path}: {one_line(error)}; mend or remove it") from None
     for place in _places(content):
         if "://" in place or "::" in place:
             raise DataError(

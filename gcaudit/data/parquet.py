@@ -24,7 +24,7 @@ from gcaudit.data.columns import (
     split_column_warnings,
 )
 from gcaudit.data.folders import IMAGE_SUFFIXES, SPLIT_NAMES
-from gcaudit.data.parquet_pages import PageError, check_pages, row_groups
+from gcaudit.data.parquet_pages import PageError, check_pages
 from gcaudit.data.readers import RawData
 from gcaudit.errors import DataError, foreign_file, one_line
 from gcaudit.files import OpenFile
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 MOST_SHARDS = 10_000
 _LONGEST_LABEL = 10_000
+_BATCH_ROWS = 1024
 
 
 @final
@@ -47,12 +48,16 @@ class ParquetReader:
         files: one or more.
         column: the image column.
         groups: for every row group its file's number, its number in the file and its first row.
+        stamps: of the files as they were when their pages were looked at.
+        shared: of each file, parts of the column whose values are held once however many rows show them.
     """
 
     turns: ClassVar[bool] = True
     files: tuple[Path, ...]
     column: str
     groups: tuple[tuple[int, int, int], ...]
+    stamps: tuple[tuple[int, ...], ...]
+    shared: tuple[tuple[str, ...], ...]
     _held: dict[int, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -74,8 +79,9 @@ class ParquetReader:
 
             try:
                 with OpenFile(self.files[file]) as opened:
-                    # pictures that are there once and shown many times stay there once
-                    shared = [part for part in check_pages(opened, {self.column}) if part in (self.column, f"{self.column}.bytes")]
+                    if opened.stamp != self.stamps[file]:
+                        raise DataError(f"{self.files[file]}: expected the file as it was opened, found it changed; run it again")
+                    shared = list(self.shared[file])  # pictures that are there once and shown many times stay there once
                     with pq.ParquetFile(opened.file, read_dictionary=shared) as parquet:
                         table = parquet.read_row_group(group, columns=[self.column], use_threads=False)
                         table.validate(full=True)
@@ -165,6 +171,8 @@ def read_parquet(files: Sequence[Path]) -> RawData:
     wanted_images: Sequence[str] = IMAGE_COLUMNS
     names: Sequence[str] | None = None
     split_values: set[str] = set()
+    stamps: list[tuple[int, ...]] = []
+    pictures: list[tuple[str, ...]] = []
     rows = 0
     for number, path in enumerate(files):
         try:
@@ -180,8 +188,12 @@ def read_parquet(files: Sequence[Path]) -> RawData:
                     labels_too = [name for name in schema.names if name in LABEL_COLUMNS]
                     warnings += column_warnings({image_column: images, label_column: labels_too})
                 split_column = next((name for name in SPLIT_COLUMNS if name in schema.names and name != label_column), None)
-                check_pages(opened, {image_column, label_column, split_column or ""})
-                texts = [name for name in (label_column, split_column) if name is not None and _is_text(schema.field(name).type)]
+                parts = check_pages(opened, {image_column, label_column, split_column or ""})
+                stamps.append(opened.stamp)
+                pictures.append(tuple(part for part in parts.shared if part in (image_column, f"{image_column}.bytes")))
+                texts = [
+                    name for name in (label_column, split_column) if name in parts.shared and _is_text(schema.field(name).type)
+                ]
                 shared = stack.enter_context(pq.ParquetFile(opened.file, read_dictionary=texts))
                 if split_column is not None:
                     split_values |= {str(value) for value in _label_values(shared, split_column, path)}
@@ -191,9 +203,9 @@ def read_parquet(files: Sequence[Path]) -> RawData:
                     raise DataError(f"{path}: expected the class names of the files before it, found others; pass one file")
                 names = names if found is None else found
                 values += _label_values(shared, label_column, path)
-                for group, found_group in enumerate(row_groups(opened)):
+                for group, count in enumerate(parts.rows):
                     groups.append((number, group, rows))
-                    rows += found_group.rows
+                    rows += count
         except (pa.ArrowException, PageError, KeyError, OSError, UnicodeError) as error:
             text = foreign_file(path, b"PAR1") or one_line(error)
             raise DataError(f"{path}: expected a readable parquet file, found {text}") from None
@@ -201,7 +213,7 @@ def read_parquet(files: Sequence[Path]) -> RawData:
         raise DataError(f"{files[0]}: expected images, found no rows")
     warnings += split_column_warnings(split_values)
     labels, class_names = number_labels(values, names, str(files[0]))
-    reader = ParquetReader(tuple(files), wanted_images[0], tuple(groups))
+    reader = ParquetReader(tuple(files), wanted_images[0], tuple(groups), tuple(stamps), tuple(pictures))
     return RawData(reader, labels, class_names, tuple(warnings), (wanted_images[0], wanted_labels[0]))
 
 
@@ -210,19 +222,18 @@ def _label_values(parquet: Any, column: str, path: Path) -> list[Any]:
     import pyarrow as pa
 
     found: list[Any] = []
-    table = parquet.read(columns=[column])
-    table.validate(full=True)
-    for chunk in table.column(0).chunks:
-        if not isinstance(chunk, pa.DictionaryArray):
-            found += chunk.to_pylist()
-            continue
-        texts = chunk.dictionary.to_pylist()
+    for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=[column]):
+        batch.validate(full=True)
+        chunk = batch.column(0)
+        shared = chunk.dictionary if isinstance(chunk, pa.DictionaryArray) else chunk
+        texts = shared.to_pylist()
         longest = max((len(text) for text in texts if isinstance(text, str | bytes)), default=0)
         if longest > _LONGEST_LABEL:
             raise DataError(
                 f"{path}: expected labels in the column {column!r}, found text of {longest} characters; name classes shortly"
             )
-        found += [None if place is None else texts[place] for place in chunk.indices.to_pylist()]
+        places = chunk.indices.to_pylist() if isinstance(chunk, pa.DictionaryArray) else range(len(texts))
+        found += [None if place is None else texts[place] for place in places]
     return found
 
 

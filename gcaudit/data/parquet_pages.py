@@ -24,6 +24,10 @@ _LARGE_GROUP, _MOST_PACKED = 2**27, 50
 _ROW_GROUPS, _ROWS, _COLUMNS, _META = 4, 3, 1, 3
 _PATH, _VALUES, _PACKED, _DATA_PLACE, _DICTIONARY_PLACE = 3, 5, 7, 9, 11
 _UNPACKED_SIZE, _PACKED_SIZE = 2, 3
+_ENCODINGS, _DICTIONARIES, _DELTAS = 2, {2, 8}, {5, 6, 7, 9}
+_LONGEST_ARRAY = 2**31 - 2**20
+"""Bytes of text that pyarrow reads into a dictionary."""
+_FEW_ROWS = 2**20
 
 
 class PageError(ValueError):
@@ -148,37 +152,65 @@ def _items(value: Any) -> list[dict[int, Any]]:
     return value
 
 
-def check_pages(file: OpenFile, columns: Collection[str]) -> list[str]:
-    """Refuse columns that are packed into next to nothing: pictures are packed already, so that this is a trap for memory.
+@final
+@dataclass(frozen=True)
+class Parts:
+    """What pages say of a file.
+
+    Attributes:
+        rows: of each row group.
+        shared: parts of columns, such as `image.bytes`, whose values can be held once however many rows show them.
+    """
+
+    rows: tuple[int, ...]
+    shared: tuple[str, ...]
+
+
+def check_pages(file: OpenFile, columns: Collection[str]) -> Parts:
+    """Refuse what is packed into next to nothing: pictures are packed already, so that this is a trap for memory.
 
     Args:
         file: open.
         columns: that are about to be read.
 
     Returns:
-        The paths of their parts, such as `image.bytes`.
+        The rows, and how columns can be read.
 
     Raises:
         DataError: naming the sizes.
         PageError: it is damaged.
     """
-    parts: dict[str, None] = {}
-    for group in row_groups(file):
+    found = row_groups(file)
+    rows = sum(group.rows for group in found)
+    if rows > max(_FEW_ROWS, file.size):
+        raise DataError(f"{file.path}: refused: {file.size} bytes claim to be {rows} rows; write the file again")
+    shared: dict[str, bool] = {}
+    for group in found:
         packed = unpacked = 0
         for column in group.columns:
             meta = column.get(_META)
             path = meta.get(_PATH) if isinstance(meta, dict) else None
             if not isinstance(meta, dict) or not isinstance(path, list) or not path or not all(isinstance(n, bytes) for n in path):
                 raise PageError("a column without a name")
-            if path[0].decode(errors="replace") in columns:
-                parts[b".".join(path).decode(errors="replace")] = None
-                for size, large in _pages(file, meta):
-                    packed, unpacked = packed + size, unpacked + large
+            if path[0].decode(errors="replace") not in columns:
+                continue
+            own = 0
+            for size, large in _pages(file, meta):
+                packed, unpacked, own = packed + size, unpacked + large, own + large
+            name = b".".join(path).decode(errors="replace")
+            shared[name] = shared.get(name, True) and own < _LONGEST_ARRAY and _has_dictionary(meta)
         if unpacked > _LARGE_GROUP and unpacked > _MOST_PACKED * packed:
             raise DataError(
                 f"{file.path}: refused: {packed} bytes of pictures claim to be {unpacked} when unpacked; write the file again"
             )
-    return list(parts)
+    return Parts(tuple(group.rows for group in found), tuple(name for name, sharing in shared.items() if sharing))
+
+
+def _has_dictionary(meta: dict[int, Any]) -> bool:
+    """Tell whether values stand in a dictionary, and none in an encoding that cannot be read into one."""
+    encodings = meta.get(_ENCODINGS)
+    found = set(encodings) if isinstance(encodings, list) and all(type(n) is int for n in encodings) else set()
+    return bool(found & _DICTIONARIES) and not found & _DELTAS
 
 
 def _pages(file: OpenFile, meta: dict[int, Any]) -> Iterator[tuple[int, int]]:

@@ -32,6 +32,7 @@ class OpenFile:
         path: as given.
         file: its bytes.
         size: how many there are.
+        stamp: tells it from another file, and from itself once it was written to.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,7 +52,7 @@ class OpenFile:
             raise UnfitFileError(0, f"{_KINDS.get(stat.S_IFMT(found.st_mode), 'something else')} in place of a regular file")
         self.file = os.fdopen(handle, "rb")
         self.size = found.st_size
-        self._stamp = _stamp(found)
+        self.stamp = _stamp(found)
 
     def __enter__(self) -> OpenFile:
         """Return itself."""
@@ -71,7 +72,7 @@ class OpenFile:
         Raises:
             UnfitFileError: it was written to.
         """
-        if _stamp(os.fstat(self.file.fileno())) != self._stamp:
+        if _stamp(os.fstat(self.file.fileno())) != self.stamp:
             raise UnfitFileError(0, "a file that changed while it was read; wait until it is written")
 
     def read_spans(self, spans: Sequence[tuple[int, memoryview]]) -> Callable[[], str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
-_MARKDOWN = re.compile(r"[\\`*|~$]|[!#](?=\[)|\](?=[(\[:])|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])")
+_MARKDOWN = re.compile(r"[\\`*|~$]|!(?=\[)|#(?=\w*\[)|\](?=[(\[:])|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])")
 _LINE_START = re.compile(r"^(?:[#+=-]+|\d+(?=[.)]))(?=[.)]?(?:\s|$))")
-_COMMAND = re.compile(r"^(\s*):(?=:)|#(?=#\[)", re.MULTILINE)
+_COMMAND = re.compile(r"^(\s*):(?=:)|#(?=#\w*\[)", re.MULTILINE)
+_HASHES = re.compile(r"#(?=#\w*\[)")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -38,7 +39,7 @@ def csv_text(text: str) -> str:
 
 
 def log_text(text: str) -> str:
-    """Keep a CI system that reads logs from taking text for commands of its own (`::error::`, `##[group]`).
+    """Keep a CI system that reads logs from taking text for commands of its own (`::error::`, `##[group]`, `##vso[...]`).
 
     Args:
         text: lines.
@@ -58,7 +59,7 @@ def xml_text(text: str) -> str:
     Returns:
         XML of the same content.
     """
-    return text.replace("##[", "&#35;#[")
+    return _HASHES.sub("&#35;", text)
 
 
 def json_text(text: str) -> str:
@@ -70,4 +71,4 @@ def json_text(text: str) -> str:
     Returns:
         JSON of the same content.
     """
-    return text.replace("##[", "\\u0023#[")
+    return _HASHES.sub(lambda _match: "\\u0023", text)

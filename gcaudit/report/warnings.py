@@ -25,7 +25,7 @@ WARNINGS: Mapping[str, str] = {
     "converted": "pictures were converted in a way that changes more than their size",
     "orientation": "pictures carry an orientation",
     "left-out": "files, folders, images or rows were left out",
-    "links": "folders outside of the named one were read through links",
+    "links": "folders or pictures outside of the named folder were read through links",
     "renamed": "names that cannot be printed were escaped",
     "column": "one of several columns was taken for the images or labels",
     "split": "one of several splits was taken",

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, final
 
@@ -89,7 +90,7 @@ class Database:
                 raise
 
     def _prepare(self) -> None:
-        if not self._is_ready():
+        if int(self._db.execute("PRAGMA user_version").fetchone()[0]) != VERSION:
             with self.transaction():  # another process may be making it at this very moment
                 if not self._is_ready():
                     for statement in _STATEMENTS.values():
@@ -98,8 +99,19 @@ class Database:
                     self._db.execute(f"PRAGMA user_version={VERSION}")
         if not has_tables(self._db):
             raise damaged_error(self.path, "its tables are not as they were made")
-        self._db.execute("PRAGMA journal_mode=WAL")
+        self._use_wal()
         self._db.execute("PRAGMA synchronous=NORMAL")
+
+    def _use_wal(self) -> None:
+        """Write ahead; of two processes that come at once, SQLite refuses one without letting it wait."""
+        deadline = time.monotonic() + _WAIT_SECONDS
+        while self._db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            try:
+                self._db.execute("PRAGMA journal_mode=WAL")
+            except sqlite3.OperationalError as error:
+                if not error.sqlite_errorname.startswith(_BUSY) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
 
     def _is_ready(self) -> bool:
         """Tell whether it is a store, or empty; the header on disk is older than what others have not yet moved into the file."""
@@ -192,19 +204,20 @@ class Database:
             with self.transaction():
                 yield False
             with self._told():
-                self._db.execute("PRAGMA journal_mode=WAL")  # of the file that somebody opened a moment ago
+                self._use_wal()  # of the file that somebody opened a moment ago
             return
         with self._told():
             try:
                 yield True
                 self._db.execute("COMMIT")
-                self._db.execute("VACUUM")
+                with suppress(sqlite3.OperationalError):  # somebody has opened it since; the next time will do
+                    self._db.execute("VACUUM")
             except BaseException:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
             finally:
-                self._db.execute("PRAGMA journal_mode=WAL")
+                self._use_wal()
 
     def put(self, table: str, row: tuple[Any, ...]) -> None:
         """Write a row in place of that of the same key.
@@ -313,7 +326,7 @@ def has_tables(database: sqlite3.Connection) -> bool:
     Args:
         database: open.
     """
-    found = dict(database.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall())
+    found = dict(database.execute("SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite!_%' ESCAPE '!'").fetchall())
     return found == _STATEMENTS
 
 

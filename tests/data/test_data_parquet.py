@@ -16,7 +16,7 @@ from processes import finished
 from gcaudit.data.batches import stream_batches
 from gcaudit.data.columns import encoded
 from gcaudit.data.opening import open_data
-from gcaudit.data.parquet_pages import _pages, check_pages, row_groups
+from gcaudit.data.parquet_pages import Parts, _pages, check_pages, row_groups
 from gcaudit.data.request import DataRequest
 from gcaudit.errors import DataError, RequestError
 from gcaudit.files import OpenFile
@@ -448,7 +448,7 @@ def test_pages_are_measured_by_their_own_headers(tmp_path):
     with OpenFile(tmp_path / "a.parquet") as file:
         (group,) = row_groups(file)
         assert group.rows == 500
-        assert check_pages(file, {"image"}) == ["image.bytes", "image.path"]
+        assert check_pages(file, {"image"}) == Parts((500,), ("image.bytes", "image.path"))
         meta = pq.ParquetFile(tmp_path / "a.parquet").metadata.row_group(0)
         for number, column in enumerate(group.columns):
             pages = list(_pages(file, column[3]))
@@ -465,3 +465,35 @@ def test_a_footer_that_is_damaged_is_told(tmp_path, damage):
     path = write(tmp_path / "a.parquet", [0, 1])
     path.write_bytes(damage(path.read_bytes()))
     assert "expected a readable parquet file, found " in refused(path)
+
+
+@pytest.mark.parametrize("encoding", ["DELTA_LENGTH_BYTE_ARRAY", "DELTA_BYTE_ARRAY", "PLAIN"])
+def test_encodings_of_other_writers_are_read(tmp_path, encoding):
+    table = pa.table({"image": [b"a", b"b", b"c"], "label": ["x", "y", "x"]})
+    encodings = {"image": encoding, "label": encoding}
+    pq.write_table(table, tmp_path / "a.parquet", use_dictionary=False, column_encoding=encodings, data_page_version="2.0")
+    images = opened(tmp_path / "a.parquet")
+    assert (read_all(images), images.class_names, images.labels.tolist()) == (["a", "b", "c"], ("x", "y"), [0, 1, 0])
+
+
+def test_rows_that_take_no_bytes_are_refused(tmp_path):
+    rows = 2 * 2**20
+    labels, images = pa.array(np.zeros(rows, np.int8)), pa.DictionaryArray.from_arrays(np.zeros(rows, np.int8), [b"x"])
+    pq.write_table(pa.table({"image": images.cast(pa.binary()), "label": labels}), tmp_path / "a.parquet")
+    size = (tmp_path / "a.parquet").stat().st_size
+    assert refused(tmp_path / "a.parquet") == (
+        f"{tmp_path / 'a.parquet'}: refused: {size} bytes claim to be {rows} rows; write the file again"
+    )
+
+
+def test_a_file_that_is_written_again_later_is_told(tmp_path):
+    images = opened(write(tmp_path / "a.parquet", [0, 1]))
+    write(tmp_path / "a.parquet", [0, 1, 1])
+    with pytest.raises(DataError, match=r"a\.parquet: expected the file as it was opened, found it changed; run it again"):
+        images.reader.read(0)
+
+
+def test_the_footer_is_read_once_however_many_row_groups_there_are(tmp_path, monkeypatch):
+    images = opened(write(tmp_path / "a.parquet", list(range(40)), group=1))
+    monkeypatch.setattr("gcaudit.data.parquet.check_pages", None)
+    assert len(read_all(images)) == 40

@@ -65,10 +65,21 @@ def test_a_card_that_leads_elsewhere_is_refused(folder, matter, place, reason):
     assert reason in message
 
 
+@pytest.mark.parametrize("start", ["\n", "\r\n  ", ""])
+def test_a_card_is_one_wherever_the_library_takes_it_for_one(folder, start):
+    matter = "configs:\n- config_name: one\n  data_files: https://example.com/a.parquet"
+    (folder / "README.md").write_text(f"{start}---\n{matter}\n---\n", encoding="utf-8", newline="")
+    for spec in (f"hf:{folder}", f"hf:{folder}:one"):
+        assert "names https://example.com/a.parquet, which is not in the folder" in refused(spec)
+    (folder / "README.md").rename(folder / ".huggingface.yaml")
+    (folder / ".huggingface.yaml").write_text(matter, encoding="utf-8")
+    assert "names https://example.com/a.parquet, which is not in the folder" in refused(f"hf:{folder}")
+
+
 @pytest.mark.parametrize("matter", ["a: &a [x, x]\nb: [*a, *a]", "a: !!python/object:os.system {}", "a: [", "a: " + "[" * 5000])
 def test_a_card_that_is_no_plain_yaml_is_refused(folder, matter):
     card(folder, matter)
-    assert f"hf:{folder}: expected plain YAML at the top of {folder / 'README.md'}: " in refused(f"hf:{folder}")
+    assert f"hf:{folder}: expected plain YAML in {folder / 'README.md'}: " in refused(f"hf:{folder}")
 
 
 @pytest.mark.parametrize("kind", ["hf", "disk"])

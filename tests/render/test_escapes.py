@@ -17,7 +17,7 @@ from gcaudit.report.schema import Report
 from gcaudit.report.warnings import ReportWarning
 from gcaudit.store.results import Cell
 
-HOSTILE = "a\n::error::b\x1b[31m <script>alert(1)</script> =1+1 [x](javascript:1) | `c` ##[error]d"
+HOSTILE = "a\n::error::b\x1b[31m <script>alert(1)</script> =1+1 [x](javascript:1) | `c` ##[error]d ##vso[x]"
 
 
 @pytest.mark.parametrize(
@@ -55,8 +55,9 @@ def test_logs_hold_no_commands():
         "\\x3a:error::x\n  \\x3a:stop-commands::y\nstd::vector a ::b"
     )
     assert log_text("a ##[error]b") == "a \\x23#[error]b"
-    text = json.dumps({"a": "##[error]b"})
-    assert "##[" not in json_text(text)
+    assert log_text("##vso[task.x]1") == "\\x23#vso[task.x]1"
+    text = json.dumps({"a": "##[error]b ##vso[task.x]1"})
+    assert re.search(r"##\w*\[", json_text(text)) is None
     assert json.loads(json_text(text)) == json.loads(text)
 
 
@@ -76,7 +77,7 @@ def lines_are_plain(text):
     for line in text.splitlines():
         assert line.isprintable()
         assert not line.strip().startswith("::")
-        assert "##[" not in line
+        assert re.search(r"##\w*\[", line) is None
         assert len(line) < 20_000
 
 

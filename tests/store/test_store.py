@@ -9,12 +9,12 @@ import tracemalloc
 import zipfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import numpy as np
 import pytest
-from processes import started
+from processes import GUARD_SECONDS, started
 
 from gcaudit.audit.blocks import Block
 from gcaudit.audit.run import run_audit
@@ -418,3 +418,30 @@ def test_arrays_that_claim_gigabytes_are_a_miss(filled):
     assert tracemalloc.get_traced_memory()[1] < 2**25
     tracemalloc.stop()
     again.close()
+
+
+def test_statistics_of_sqlite_are_no_damage(filled):
+    with closing(sqlite3.connect(filled.path, isolation_level=None)) as other:
+        other.execute("ANALYZE")
+    assert len(contents(filled.path)) == 6
+
+
+OPENER = """
+import sys
+from pathlib import Path
+from gcaudit.store.results import Store
+for number in range(int(sys.argv[2])):
+    store = Store(Path(sys.argv[1], f"{number}.db"))
+    store.put_failure(sys.argv[3], "m", "s", None, "why")
+    if sys.argv[3] == "0":
+        store.prune(failed=True)
+    store.close()
+"""
+
+
+def test_processes_that_come_at_once_make_one_store(tmp_path):
+    commands = [[sys.executable, "-c", OPENER, str(tmp_path), "15", str(number)] for number in range(3)]
+    with ExitStack() as stack:
+        several = [stack.enter_context(started(command, stderr=subprocess.PIPE, text=True)) for command in commands]
+        said = [process.communicate(timeout=GUARD_SECONDS)[1] for process in several]
+    assert said == ["", "", ""]

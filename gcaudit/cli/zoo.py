@@ -168,10 +168,12 @@ def _opened(ctx: typer.Context, store: Path | None) -> Iterator[Store]:
     from gcaudit.store import Store, damage_of
 
     opened = Store(_path(ctx, store), create=False)
-    yield opened
-    if (line := damage_of(opened)) is not None:
-        write_stderr(f"gcaudit: warning: {line}")
-    opened.close()
+    try:
+        yield opened
+    finally:
+        if (line := damage_of(opened)) is not None:
+            write_stderr(f"gcaudit: warning: {line}")
+        opened.close()
 
 
 def _path(ctx: typer.Context, store: Path | None) -> Path:

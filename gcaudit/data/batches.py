@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from gcaudit.data.perceptual import PERCEPTUAL_BYTES, perceptual_hash
 from gcaudit.data.pictures import open_picture
 from gcaudit.data.readers import ItemReader, Reader
-from gcaudit.errors import AuditError, GcauditError, foreign_content, one_line
+from gcaudit.errors import AuditError, GcauditError, foreign_content, one_line, plain
 
 Transform = Callable[[Image.Image], Tensor]
 DIGEST_BYTES = 16
@@ -211,7 +211,7 @@ def stream_batches(
             raise
         if "Original Traceback" in str(error):  # what the worker raised, in its last line
             raise AuditError(
-                f"expected the decoding workers to hand their batches on: {one_line(RuntimeError(str(error).strip().splitlines()[-1]))}; pass --workers 0 or a smaller batch"
+                f"expected the decoding workers to hand their batches on: {plain(str(error).strip().splitlines()[-1], 160)}; pass --workers 0 or a smaller batch"
             ) from error
         text = one_line(_last_words(error))
         raise AuditError(f"expected the decoding workers to live: {text}; pass --workers 0 or a smaller batch") from error

@@ -6,7 +6,7 @@ import re
 
 _MARKDOWN = re.compile(r"[\\`*|~$]|!(?=\[)|#(?=\w*\[)|\](?=[(\[:])|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])")
 _LINE_START = re.compile(r"^(?:[#+=-]+|\d+(?=[.)]))(?=[.)]?(?:\s|$))")
-_COMMAND = re.compile(r"^(\s*):(?=:)|#(?=#\w*\[)", re.MULTILINE)
+_COLONS = re.compile(r"^(\s*):(?=:)", re.MULTILINE)
 _HASHES = re.compile(r"#(?=#\w*\[)")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -47,7 +47,7 @@ def log_text(text: str) -> str:
     Returns:
         The lines, with one sign of each such beginning escaped.
     """
-    return _COMMAND.sub(lambda match: "\\x23" if match[0] == "#" else f"{match[1]}\\x3a", text)
+    return _HASHES.sub(r"\\x23", _COLONS.sub(r"\1\\x3a", text))
 
 
 def xml_text(text: str) -> str:

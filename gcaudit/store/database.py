@@ -6,32 +6,20 @@ is as good as none. Files of other programs and versions are told by their heade
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, final
 
 from gcaudit.errors import AuditError, RequestError, one_line, telling_paths
 from gcaudit.files import OpenFile
+from gcaudit.store.rows import RAW, STATEMENTS, TABLES, digest_of, is_sound, names_of, storable
 
 VERSION = 2
 APPLICATION = 0x67634175
 """Marks SQLite files as stores, in their header."""
-TABLES: Mapping[str, tuple[str, ...]] = {
-    "blocks": ("key", "observation", "role", "seconds", "content", "arrays_digest", "arrays"),
-    "cells": ("key", "created", "model", "arch", "sha256", "source", "target", "source_block", "target_block", "report"),
-    "failures": ("key", "created", "model", "source", "target", "reason"),
-    "models": ("key", "answer"),
-}
-"""Columns by table; the first is its key, and `digest` follows the last."""
-_STATEMENTS = {
-    name: f"CREATE TABLE {name} ({columns[0]} PRIMARY KEY, {', '.join(columns[1:])}, digest)" for name, columns in TABLES.items()
-}
-RAW = "arrays"
-"""The column that has a digest of its own, so that rows can be checked without reading it."""
 _WAIT_SECONDS = 60
 _HEADER_BYTES = 100
 _MAGIC = b"SQLite format 3\0"
@@ -39,19 +27,6 @@ _DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT")
 _BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED")
 
 Row = dict[str, Any]
-
-
-def digest_of(values: Any) -> str:
-    """Digest a row, or raw bytes.
-
-    Args:
-        values: bytes, or a sequence of columns.
-
-    Returns:
-        32 hexadecimal digits.
-    """
-    content = values if isinstance(values, bytes) else repr(values).encode(errors="surrogatepass")
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 @final
@@ -80,9 +55,7 @@ class Database:
             raise RequestError(f"expected a store at {path}, found none; run gcaudit compare first, or pass --store FILE")
         check_header(path)
         with self._told():
-            place = path.absolute()  # SQLite takes :memory: and file: for more than names
-            self._db = sqlite3.connect(place, timeout=_WAIT_SECONDS, isolation_level=None)
-            self._db.text_factory = lambda raw: raw.decode(errors="surrogateescape")
+            self._db = connect(path, _WAIT_SECONDS)
             try:
                 self._prepare()
             except BaseException:
@@ -93,7 +66,7 @@ class Database:
         if int(self._db.execute("PRAGMA user_version").fetchone()[0]) != VERSION:
             with self.transaction():  # another process may be making it at this very moment
                 if not self._is_ready():
-                    for statement in _STATEMENTS.values():
+                    for statement in STATEMENTS.values():
                         self._db.execute(statement)
                     self._db.execute(f"PRAGMA application_id={APPLICATION}")
                     self._db.execute(f"PRAGMA user_version={VERSION}")
@@ -190,14 +163,8 @@ class Database:
         """
         with self._told():
             self._db.execute("PRAGMA busy_timeout=0")
-            try:  # a file that others have open cannot leave the WAL mode
-                alone = self._db.execute("PRAGMA journal_mode=DELETE").fetchone()[0] == "delete"
-                if alone:
-                    self._db.execute("BEGIN EXCLUSIVE")
-            except sqlite3.OperationalError as error:
-                if not error.sqlite_errorname.startswith(_BUSY):
-                    raise
-                alone = False
+            try:
+                alone = shut_others_out(self._db)
             finally:
                 self._db.execute(f"PRAGMA busy_timeout={_WAIT_SECONDS * 1000}")
         if not alone:
@@ -229,7 +196,7 @@ class Database:
         Raises:
             AuditError: it cannot be written.
         """
-        row = tuple(_storable(value) for value in row)
+        row = tuple(storable(value) for value in row)
         plain = [value for name, value in zip(TABLES[table], row, strict=True) if name != RAW]
         marks = ", ".join("?" * (len(row) + 1))
         with self._told():
@@ -252,7 +219,7 @@ class Database:
         """
         with self._told():
             found = self._db.execute(
-                f"SELECT {self._columns(table, raw)} FROM {table} WHERE {TABLES[table][0]} = ?", (key,)
+                f"SELECT {', '.join((*names_of(table, raw=raw), 'digest'))} FROM {table} WHERE key = ?", (key,)
             ).fetchone()
         return None if found is None else self._checked(table, found, raw=raw)
 
@@ -269,7 +236,9 @@ class Database:
             RequestError: the file is damaged.
         """
         with self._told():
-            found = self._db.execute(f"SELECT {self._columns(table, raw=False)} FROM {table} ORDER BY rowid").fetchall()
+            found = self._db.execute(
+                f"SELECT {', '.join((*names_of(table, raw=False), 'digest'))} FROM {table} ORDER BY rowid"
+            ).fetchall()
         seen = set()
         for values in found:
             if values[0] not in seen and (row := self._checked(table, values, raw=False)) is not None:
@@ -290,16 +259,13 @@ class Database:
             AuditError: it cannot be written.
         """
         with self._told():
-            return self._db.execute(f"DELETE FROM {table} WHERE {TABLES[table][0]} = ?", (key,)).rowcount
-
-    def _columns(self, table: str, raw: bool) -> str:
-        return ", ".join(name for name in (*TABLES[table], "digest") if raw or name != RAW)
+            return self._db.execute(f"DELETE FROM {table} WHERE key = ?", (key,)).rowcount
 
     def _checked(self, table: str, values: tuple[Any, ...], *, raw: bool) -> Row | None:
         if not is_sound(table, values, raw=raw):
             self.mark_damaged(table, str(values[0]))
             return None
-        return dict(zip([name for name in TABLES[table] if raw or name != RAW], values[:-1], strict=True))
+        return dict(zip(names_of(table, raw=raw), values[:-1], strict=True))
 
     def mark_damaged(self, table: str, key: str) -> None:
         """Take note of a row that is not what it should be; make sure that the file is sound where it is the first.
@@ -320,6 +286,42 @@ class Database:
                 raise damaged_error(self.path, " ".join(str(found).split()))
 
 
+def connect(path: Path, seconds: float) -> sqlite3.Connection:
+    """Open a file of rows; text that is none is read all the same, and its row told by its digest.
+
+    Args:
+        path: of the file.
+        seconds: to wait for others.
+
+    Returns:
+        The connection.
+    """
+    # SQLite takes :memory: and file: for more than names
+    found = sqlite3.connect(path.absolute(), timeout=seconds, isolation_level=None)
+    found.text_factory = lambda raw: raw.decode(errors="surrogateescape")
+    return found
+
+
+def shut_others_out(database: sqlite3.Connection) -> bool:
+    """Begin a transaction that nobody else can read or write beside, where nobody else has the file open.
+
+    Args:
+        database: that does not wait for others.
+
+    Returns:
+        Whether it has begun.
+    """
+    try:  # a file that others have open cannot leave the WAL mode
+        if database.execute("PRAGMA journal_mode=DELETE").fetchone()[0] != "delete":
+            return False
+        database.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError as error:
+        if not error.sqlite_errorname.startswith(_BUSY):
+            raise
+        return False
+    return True
+
+
 def has_tables(database: sqlite3.Connection) -> bool:
     """Tell whether the tables are as they were made.
 
@@ -327,30 +329,7 @@ def has_tables(database: sqlite3.Connection) -> bool:
         database: open.
     """
     found = dict(database.execute("SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite!_%' ESCAPE '!'").fetchall())
-    return found == _STATEMENTS
-
-
-def is_sound(table: str, values: tuple[Any, ...], *, raw: bool = True) -> bool:
-    """Tell whether a row is as it was written.
-
-    Args:
-        table: one of `TABLES`.
-        values: its columns, and its digest.
-        raw: its raw bytes are among them.
-
-    Returns:
-        Whether the digests are those of the columns.
-    """
-    row = dict(zip([name for name in TABLES[table] if raw or name != RAW], values[:-1], strict=True))
-    held = row.pop(RAW, None)
-    if RAW in TABLES[table] and raw and not (isinstance(held, bytes) and digest_of(held) == row[f"{RAW}_digest"]):
-        return False
-    return bool(values[-1] == digest_of(list(row.values())))
-
-
-def _storable(value: Any) -> Any:
-    """Escape what is no text, such as names of files that are not UTF-8."""
-    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
+    return found == STATEMENTS
 
 
 def damaged_error(path: Path, what: str) -> RequestError:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, final
 
 from gcaudit.errors import AuditError, RequestError, one_line
-from gcaudit.store.database import TABLES, Database, check_header, has_tables, is_sound
+from gcaudit.store.database import Database, check_header, connect, has_tables, shut_others_out
+from gcaudit.store.rows import TABLES, is_sound
 
 _SIDES = ("", "-wal", "-shm")
 _UNREADABLE = (sqlite3.Error, UnicodeError)
@@ -52,8 +53,7 @@ def repair_store(path: Path) -> Repair:
         raise RequestError(f"expected a store at {path}, found none; pass --store FILE")
     check_header(path)
     try:
-        with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as old:
-            old.text_factory = lambda raw: raw.decode(errors="surrogateescape")
+        with closing(connect(path, 0)) as old:
             _keep_others_out(old, path)
             return _repair(old, path)
     except _UNREADABLE as error:
@@ -64,13 +64,11 @@ def repair_store(path: Path) -> Repair:
 
 def _keep_others_out(old: sqlite3.Connection, path: Path) -> None:
     try:
-        old.execute("PRAGMA journal_mode=DELETE").fetchone()
-        old.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorname.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-            raise RequestError(f"{path}: expected a store that no process uses, found it open in another; end that first") from None
+        alone = shut_others_out(old)
     except _UNREADABLE:
         return  # damaged beyond locks, so that nobody can work with it
+    if not alone:
+        raise RequestError(f"{path}: expected a store that no process uses, found it open in another; end that first")
 
 
 def _repair(old: sqlite3.Connection, path: Path) -> Repair:
@@ -108,8 +106,8 @@ def _rows(old: sqlite3.Connection, table: str) -> Iterator[tuple[Any, ...] | Non
     for order in (
         "rowid",
         "rowid DESC",
-        f"{TABLES[table][0]}",
-        f"{TABLES[table][0]} DESC",
+        "key",
+        "key DESC",
     ):  # from both ends, by table and by index
         with suppress(*_UNREADABLE):
             for (place,) in old.execute(f"SELECT rowid FROM {table} ORDER BY {order}"):

@@ -24,7 +24,8 @@ from gcaudit.errors import GcauditError, RequestError
 from gcaudit.report import Report, ReportEvidence, ReportWarning
 from gcaudit.store.blocks import pack_block, unpack_block
 from gcaudit.store.claims import Claims
-from gcaudit.store.database import Database, digest_of
+from gcaudit.store.database import Database
+from gcaudit.store.rows import digest_of
 
 DEFAULT_STORE = Path("gcaudit.db")
 

@@ -22,9 +22,9 @@ from gcaudit.audit.spec import AuditSpec
 from gcaudit.errors import AuditError, RequestError
 from gcaudit.report.evidence import ReportEvidence
 from gcaudit.report.warnings import warn
-from gcaudit.store.database import digest_of
 from gcaudit.store.repair import repair_store
 from gcaudit.store.results import Store, cell_key, content_hash, damage_of, observations_folder
+from gcaudit.store.rows import digest_of
 
 
 @pytest.fixture(scope="module")

@@ -1,21 +1,26 @@
 from .agreement import Agreement as Agreement, agreement as agreement
 from .conditions import (
     ONE_IMAGE as ONE_IMAGE,
+    distances_reason as distances_reason,
     energies_reason as energies_reason,
     energy_count as energy_count,
+    energy_details as energy_details,
     labels_reason as labels_reason,
     means_reason as means_reason,
+    single_reason as single_reason,
+    unsure_reason as unsure_reason,
 )
 from .counter import balanced_order as balanced_order, derive_seed as derive_seed, random_order_keys as random_order_keys
 from .delta import (
     ClassStatistics as ClassStatistics,
-    Statistic as Statistic,
     class_complexities as class_complexities,
+    class_statistics as class_statistics,
     delta_method as delta_method,
 )
 from .estimate import NORMAL_95 as NORMAL_95, Estimate as Estimate, missing as missing, normal_estimate as normal_estimate
 from .evidence import Evidence as Evidence
 from .influence import centred_influence as centred_influence
+from .interval import positive_estimate as positive_estimate
 from .jacobian import (
     ESTIMATORS as ESTIMATORS,
     Estimator as Estimator,
@@ -24,9 +29,13 @@ from .jacobian import (
     never_alone as never_alone,
     vectors_per_image as vectors_per_image,
 )
+from .maximum import positive_maximum as positive_maximum
 from .mixture import SingularCovarianceError as SingularCovarianceError, mixture_probabilities as mixture_probabilities
 from .moments import ClassMoments as ClassMoments
+from .nearest_mean import nearest_mean_share as nearest_mean_share
+from .pairs import debiased as debiased, mean_over_pairs as mean_over_pairs, squared_distances as squared_distances
 from .proportion import balanced_proportion as balanced_proportion
+from .reciprocals import reciprocal as reciprocal, reciprocal_cube as reciprocal_cube, reciprocal_square as reciprocal_square
 from .rows import Rows as Rows, chunks as chunks
 from .simplex import centred_means as centred_means, simplex_error as simplex_error, simplex_estimate as simplex_estimate
 from .spectrum import Spectrum as Spectrum, triangle as triangle
@@ -36,3 +45,4 @@ from .subset import (
     single_image_reason as single_image_reason,
     subset_accuracy as subset_accuracy,
 )
+from .tails import describe_tail as describe_tail, tail_reason as tail_reason

@@ -65,6 +65,19 @@ def class_complexities(evidence: Evidence) -> Tensor:
     return sums / evidence.energy_counts()
 
 
+def class_statistics(evidence: Evidence) -> ClassStatistics:
+    """Return the arguments of a statistic.
+
+    Args:
+        evidence: the observed images.
+
+    Returns:
+        Counts, means, variances and complexities.
+    """
+    moments = evidence.moments
+    return ClassStatistics(moments.counts.to(torch.float64), moments.means, moments.variances(), class_complexities(evidence))
+
+
 def delta_method(evidence: Evidence, statistic: Statistic) -> tuple[Tensor, Tensor | None]:
     """Evaluate a statistic and the influence of each image on it.
 

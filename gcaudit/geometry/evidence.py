@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gcaudit.geometry.moments import ClassMoments
+from gcaudit.geometry.pairs import ClassPairs, measure_pairs
 from gcaudit.geometry.rows import Rows
 from gcaudit.geometry.spectrum import Spectrum, decompose
 
@@ -69,6 +70,11 @@ class Evidence:
     def spectrum(self) -> Spectrum:
         """Singular values and vectors of the embeddings; made at the first use, which takes a pass over them, and shared by all scores."""
         return decompose(self.embeddings, self.labels, self.moments)
+
+    @cached_property
+    def pairs(self) -> ClassPairs:
+        """Distances between class means without bias; made at the first use, of classes with at least 2 images each."""
+        return measure_pairs(self.embeddings, self.labels, self.moments, self.fingerprint)
 
     def energy_counts(self) -> Tensor:
         """Return how many energies each class has.

@@ -8,15 +8,35 @@ import torch
 from torch import Tensor
 
 from gcaudit.geometry.estimate import NORMAL_95, Estimate
+from gcaudit.geometry.interval import student_95
+
+
+def wilson(share: float, size: float, quantile: float = NORMAL_95) -> tuple[float, float]:
+    """Return Wilson's interval of a share.
+
+    Args:
+        share: between 0 and 1.
+        size: how many draws.
+        quantile: of the error, in standard errors.
+
+    Returns:
+        Low and high, between 0 and 1.
+    """
+    z2 = quantile**2
+    middle = (share + z2 / (2 * size)) / (1 + z2 / size)
+    half = quantile / (1 + z2 / size) * math.sqrt(max(0.0, share * (1 - share) / size + z2 / (4 * size**2)))
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def balanced_proportion(correct: Tensor, labels: Tensor, classes: int) -> Estimate:
     """Average a yes/no outcome over classes of equal weight.
 
-    p = (1/K) sum_c p_c. The standard error is that of stratified sampling, sqrt(sum_c p_c (1 - p_c) / (n_c - 1)) / K. The interval is
-    Wilson's at the effective sample size K^2 / sum_c (1/n_c), which stays honest when p is 0 or 1.
+    p = (1/K) sum_c p_c. The standard error s is that of stratified sampling, s^2 = sum_c p_c (1 - p_c) / (n_c - 1) / K^2. The interval is Wilson's at
+    the number of simple draws that would have that error, p (1 - p)/s^2, with Student's quantile at Satterthwaite's degrees of freedom: so a rare
+    class that differs from the others has its full say. Where all p_c are 0 or 1 there is no such number, and K^2 / sum_c (1/n_c) is taken.
 
-    Reference: Wilson, "Probable inference, the law of succession, and statistical inference", JASA 1927.
+    References: Wilson, "Probable inference, the law of succession, and statistical inference", JASA 1927; Korn, Graubard, "Confidence intervals
+    for proportions with small expected number of positive counts estimated from survey data", Survey Methodology 1998.
 
     Args:
         correct: (N,) bool.
@@ -30,13 +50,13 @@ def balanced_proportion(correct: Tensor, labels: Tensor, classes: int) -> Estima
     hits = torch.zeros(classes, dtype=torch.float64).index_add_(0, labels, correct.to(torch.float64))
     share = hits / counts
     value = float(share.mean())
-    size = classes**2 / float((1 / counts).sum())
-    z2 = NORMAL_95**2
-    middle = (value + z2 / (2 * size)) / (1 + z2 / size)
-    half = NORMAL_95 / (1 + z2 / size) * math.sqrt(value * (1 - value) / size + z2 / (4 * size**2))
-    interval = (max(0.0, middle - half), min(1.0, middle + half))
+    simple = classes**2 / float((1 / counts).sum())
     if bool((counts < 2).any()):
         reason = "a class with a single image has no variance: no standard error"
-        return Estimate(value, None, interval, len(labels), reason)
+        return Estimate(value, None, wilson(value, simple), len(labels), reason)
     influence = (correct.to(torch.float64) - share[labels]) / (classes * (counts * (counts - 1)).sqrt()[labels])
-    return Estimate(value, float(influence.norm()), interval, len(labels), influence=influence)
+    error = float(influence.norm())
+    if error == 0:
+        return Estimate(value, 0.0, wilson(value, simple), len(labels), influence=influence)
+    interval = wilson(value, value * (1 - value) / error**2, student_95(influence, labels, classes))
+    return Estimate(value, error, interval, len(labels), influence=influence)

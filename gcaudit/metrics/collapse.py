@@ -1,6 +1,13 @@
-"""Neural collapse (CDNV) and geometric collapse, from the class moments; directional CDNV needs two more passes over the embeddings.
+"""Neural collapse (CDNV) and geometric collapse of the distribution that the images were drawn from.
 
-All averages are over ordered pairs i != j of classes; each is invariant under scaling, rotating and shifting the embedding.
+Both are means over ordered pairs i != j of classes of something over d_ij^2, the squared distance of the class means; each is invariant under
+scaling, rotating and shifting the embedding. The definitions in the papers put in the means of the images at hand. These are noisy, which makes
+every distance too long: by u_i/n_i + u_j/n_j in d_ij^2, so that the plug-in CDNV of n images a class is about C (1 - 1/n)/(1 + 2C/n) where the
+distribution's is C. A model with more noise around its means so looks better than it is. Here the value is that of the distribution: 1/d_ij^2 is
+estimated from the debiased squared distance and its variance (`geometry/reciprocals.py`), and the covariance of numerator and distance is taken into
+account. `plug_in` beside it is what the papers' formula gives for the images at hand; with many images a class both agree.
+
+Where most of a value would come of pairs of classes whose means cannot be told apart, there is no value.
 
 References: Galanti, Gyorgy, Hutter, "On the role of neural collapse in transfer learning", ICLR 2022 (CDNV); Munn, Dherin,
 Gonzalvo, NeurIPS 2024, equations (5) and (6) (geometric collapse).
@@ -8,241 +15,177 @@ Gonzalvo, NeurIPS 2024, equations (5) and (6) (geometric collapse).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from gcaudit.geometry import (
-    ONE_IMAGE,
     ClassStatistics,
     Estimate,
     Evidence,
-    Statistic,
     chunks,
+    class_statistics,
+    debiased,
     delta_method,
+    distances_reason,
     energies_reason,
     energy_count,
+    energy_details,
+    mean_over_pairs,
     missing,
-    normal_estimate,
+    positive_estimate,
+    reciprocal,
+    reciprocal_cube,
+    reciprocal_square,
+    single_reason,
+    squared_distances,
+    unsure_reason,
 )
 
-_RESOLUTION = 64 * torch.finfo(torch.float64).eps
+Numerators = Callable[[ClassStatistics], Tensor]
+"""From class statistics to (K, K) numerators of the pairs, linear in a quantity w of each class."""
 
 
-def squared_distances(means: Tensor) -> Tensor:
-    """Return d_ij^2, by differences rather than by expanding the square, which would cancel.
+def _mean_variance(stats: ClassStatistics) -> Tensor:
+    unbiased = stats.variances * stats.counts / (stats.counts - 1)
+    return (unbiased[:, None] + unbiased) / 2
+
+
+def _plain_variance(stats: ClassStatistics) -> Tensor:
+    return (stats.variances[:, None] + stats.variances) / 2
+
+
+def _mean_complexity(stats: ClassStatistics) -> Tensor:
+    classes = len(stats.complexities)
+    return (classes / 2 * stats.complexities.mean()).expand(classes, classes)
+
+
+def _pair_complexity(stats: ClassStatistics) -> Tensor:
+    return (stats.complexities[:, None] + stats.complexities) / 2
+
+
+def _plug_in(evidence: Evidence, numerators: Numerators) -> float:
+    stats = class_statistics(evidence)
+    squared = squared_distances(stats.means)
+    return float(mean_over_pairs(numerators(stats) / squared.fill_diagonal_(torch.inf)))
+
+
+def _covariances(evidence: Evidence, values: Tensor, rows: Tensor) -> Tensor:
+    """Return (K, K): how the class mean of some images' values goes with the debiased squared distance of class i to j."""
+    pairs, labels = evidence.pairs, evidence.labels[rows]
+    classes = len(pairs.counts)
+    sizes = torch.bincount(labels, minlength=classes).to(torch.float64)
+    centre = torch.zeros(classes, dtype=torch.float64).index_add_(0, labels, values) / sizes
+    deviations = values - centre[labels]
+    pull = torch.zeros_like(pairs.means)
+    stretch = torch.zeros(classes, dtype=torch.float64)
+    for part, embedded in chunks(evidence.embeddings, rows):
+        own = labels[part]
+        z = (embedded - evidence.moments.means[own]) / pairs.unit
+        pull.index_add_(0, own, deviations[part, None] * z)
+        stretch.index_add_(0, own, deviations[part] * z.square().sum(1))
+    onto = pull @ pairs.means.T
+    change = 2 * (onto.diagonal()[:, None] - onto) - (stretch / (pairs.counts - 1))[:, None]
+    return change / (pairs.counts * (sizes - 1).clamp(min=1))[:, None]
+
+
+def _estimate(evidence: Evidence, numerators: Numerators, covariances: Tensor, n: int, **details: Any) -> Estimate:
+    """Average numerators over debiased squared distances.
 
     Args:
-        means: (K, D) float64 class means.
-
-    Returns:
-        (K, K) float64, differentiable; the diagonal is 0.
+        evidence: the observed images.
+        numerators: of the pairs.
+        covariances: (K, K) of numerator and squared distance.
+        n: the number of images.
+        details: of the estimate, and energies that have a say.
     """
-    centred = means - means.mean(0)
-    distances = torch.cdist(centred, centred, compute_mode="donot_use_mm_for_euclid_dist")
-    return distances.square()
+    pairs = evidence.pairs
+    area = pairs.unit**2
 
+    def statistic(stats: ClassStatistics) -> Tensor:
+        unbiased = stats.variances * stats.counts / (stats.counts - 1) / area
+        squared = debiased(squared_distances(stats.means / pairs.unit), unbiased, stats.counts)
+        return mean_over_pairs(numerators(stats) / area * reciprocal(squared, pairs.noise))
 
-def mean_over_pairs(values: Tensor) -> Tensor:
-    """Average a (K, K) matrix over ordered pairs i != j.
-
-    Args:
-        values: (K, K); the diagonal may hold anything.
-
-    Returns:
-        Scalar.
-    """
-    classes = len(values)
-    keep = ~torch.eye(classes, dtype=torch.bool, device=values.device)
-    return torch.where(keep, values, torch.zeros_like(values)).sum() / (classes * (classes - 1))
-
-
-def _inverse(squared: Tensor) -> Tensor:
-    """Invert d_ij^2 off the diagonal; 0 on it, also for gradients."""
-    eye = torch.eye(len(squared), dtype=torch.bool, device=squared.device)
-    return torch.where(eye, torch.zeros_like(squared), 1 / torch.where(eye, torch.ones_like(squared), squared))
-
-
-def _pair_reason(evidence: Evidence) -> str | None:
-    if evidence.classes < 2:
-        return f"pairs of classes need at least 2 classes, found {evidence.classes}"
-    if reason := evidence.moments.range_reason:
-        return reason
-    means = evidence.moments.means
-    scale = float(means.norm(dim=1).max())
-    squared = squared_distances(means)
-    squared.fill_diagonal_(torch.inf)
-    lowest = int(torch.argmin(squared))
-    if float(squared.flatten()[lowest]) <= (_RESOLUTION * scale) ** 2:
-        names = evidence.class_names[lowest // evidence.classes], evidence.class_names[lowest % evidence.classes]
-        return f"classes {names[0]!r} and {names[1]!r} have the same mean embedding: their distance is 0"
-    return None
-
-
-def _variance_reason(evidence: Evidence) -> str | None:
-    short = [name for name, n in zip(evidence.class_names, evidence.moments.counts.tolist(), strict=True) if n < 2]
-    return f"class {short[0]!r} has 1 image: the variance within a class needs 2" if short else None
-
-
-def _cdnv(stats: ClassStatistics) -> Tensor:
-    pooled = (stats.variances[:, None] + stats.variances[None, :]) / 2
-    return mean_over_pairs(pooled * _inverse(squared_distances(stats.means)))
+    value, influence = delta_method(evidence, statistic)
+    value = value + mean_over_pairs(covariances * reciprocal_square(pairs.squared, pairs.noise))
+    heights = numerators(class_statistics(evidence)) / area
+    curvature = 2 * heights * reciprocal_cube(pairs.squared, pairs.noise) * pairs.noise
+    classes = len(pairs.counts)
+    both = (curvature + curvature.T).fill_diagonal_(0.0) / (classes * (classes - 1))
+    return positive_estimate(value, influence, evidence.labels, n, second=float(both.square().sum()) / 4, **details)
 
 
 def cdnv(evidence: Evidence) -> Estimate:
     """Measure the class-distance normalised variance, the paper's measure of neural collapse.
 
-    CDNV = mean over ordered pairs i != j of (v_i + v_j) / (2 d_ij^2), with v_c divided by n_c. 0 is full collapse.
+    CDNV = mean over ordered pairs i != j of (v_i + v_j) / (2 d_ij^2) of the distribution. 0 is full collapse.
 
     Args:
         evidence: at least two classes with at least two images each.
 
     Returns:
-        The estimate, without unit; None with a reason when two class means coincide.
+        The estimate, without unit, `plug_in` with v_c divided by n_c and the distances of the images at hand; None with a reason when two
+        class means coincide, or when most of the value would come of pairs that cannot be told apart.
 
     Example:
-        Classes {-1, 1} and {9, 11} on a line: v = 1, d^2 = 100, CDNV = (1 + 1) / 200 = 0.01.
+        Classes {-1, 1} and {9, 11} on a line: v = 1, d^2 = 100, and `plug_in` is (1 + 1) / 200 = 0.01.
     """
-    reason = _variance_reason(evidence) or _pair_reason(evidence)
+    reason = single_reason(evidence) or distances_reason(evidence)
     if reason:
         return missing(reason, evidence.images)
-    value, influence = delta_method(evidence, _cdnv)
-    return normal_estimate(value, influence, evidence.images)
+    plug_in = _plug_in(evidence, _plain_variance)
+    if reason := unsure_reason(evidence):
+        return missing(reason, evidence.images, plug_in=plug_in)
+    squares = torch.empty(evidence.images, dtype=torch.float64)
+    for rows, z in chunks(evidence.embeddings):
+        squares[rows] = ((z - evidence.moments.means[evidence.labels[rows]]) / evidence.pairs.unit).square().sum(1)
+    counts = evidence.pairs.counts
+    own = _covariances(evidence, squares, torch.arange(evidence.images)) * (counts / (counts - 1))[:, None]
+    return _estimate(evidence, _mean_variance, (own + own.T) / 2, evidence.images, plug_in=plug_in)
 
 
-def _debiased_parts(stats: ClassStatistics) -> tuple[Tensor, Tensor]:
-    unbiased = stats.variances * stats.counts / (stats.counts - 1)
-    share = unbiased / stats.counts
-    squared = squared_distances(stats.means) - share[:, None] - share[None, :]
-    return (unbiased[:, None] + unbiased[None, :]) / 2, squared
-
-
-def _cdnv_debiased(stats: ClassStatistics) -> Tensor:
-    pooled, squared = _debiased_parts(stats)
-    return mean_over_pairs(pooled * _inverse(squared))
-
-
-def cdnv_debiased(evidence: Evidence) -> Estimate:
-    """Measure CDNV with unbiased numerator and denominator.
-
-    CDNV with u_c in place of v_c and d_ij^2 - u_i/n_i - u_j/n_j in place of d_ij^2: the plug-in squared distance is too large by
-    just those terms. Numerator and denominator are unbiased; their ratio is not. Compares data sets of different size.
-
-    Args:
-        evidence: at least two classes with at least two images each.
-
-    Returns:
-        The estimate, without unit; None when a pair's debiased distance is not positive, with the count of such pairs.
-    """
-    reason = _variance_reason(evidence) or _pair_reason(evidence)
+def _collapse(evidence: Evidence, numerators: Numerators) -> Estimate:
+    count = energy_count(evidence)
+    reason = energies_reason(evidence) or distances_reason(evidence)
     if reason:
-        return missing(reason, evidence.images)
-    moments = evidence.moments
-    counts = moments.counts.to(torch.float64)
-    _, squared = _debiased_parts(ClassStatistics(counts, moments.means, moments.variances(), counts))
-    squared.fill_diagonal_(torch.inf)
-    bad = int((squared <= 0).sum()) // 2
-    if bad:
-        pairs = evidence.classes * (evidence.classes - 1) // 2
-        return missing(f"{bad} of {pairs} class pairs have a debiased squared distance <= 0: too few images", evidence.images)
-    value, influence = delta_method(evidence, _cdnv_debiased)
-    return normal_estimate(value, influence, evidence.images)
-
-
-def directional_cdnv(evidence: Evidence) -> Estimate:
-    """Measure CDNV along the lines between class means, which is all that a nearest-mean rule sees of the variance.
-
-    Mean over ordered pairs i != j of (variance of class i along the unit vector from mu_i to mu_j) / d_ij^2, the variance divided by n_i. Never
-    larger than CDNV, and CDNV/D for classes that are round. With b_kj = (z_k - mu_i).(mu_j - mu_i) / d_ij^2 for an image k of class
-    i it is the mean over pairs of U_ij, the class mean of b_kj^2; the standard error also holds what the means contribute.
-
-    Args:
-        evidence: at least two classes with at least two images each.
-
-    Returns:
-        The estimate, without unit, invariant under scale, rotation and shift; None with a reason when two class means coincide.
-
-    Example:
-        Classes {(-1, -9), (1, 9)} and {(9, 0), (11, 0)} in the plane: 1/100 along the line, whatever the spread across it.
-    """
-    reason = _variance_reason(evidence) or _pair_reason(evidence)
-    if reason:
-        return missing(reason, evidence.images)
-    classes, labels = evidence.classes, evidence.labels
-    counts = evidence.moments.counts.to(torch.float64)
-    means = evidence.moments.means - evidence.moments.means.mean(0)
-    inverse = _inverse(squared_distances(means))
-
-    def deviations(rows: slice, z: Tensor) -> tuple[Tensor, Tensor]:
-        classes_of = labels[rows]
-        z = z - evidence.moments.means[classes_of]
-        products = z @ means.T
-        return z, (products - products.gather(1, classes_of[:, None])) * inverse[classes_of]
-
-    shares = torch.zeros(classes, classes, dtype=torch.float64)
-    pulls = torch.zeros_like(means)
-    for rows, embeddings in chunks(evidence.embeddings):
-        z, ratios = deviations(rows, embeddings)
-        shares.index_add_(0, labels[rows], ratios.square() / counts[labels[rows], None])
-        weighted = ratios * inverse[labels[rows]] / counts[labels[rows], None]
-        pulls += weighted.T @ z
-        pulls.index_add_(0, labels[rows], z * -weighted.sum(1, keepdim=True))
-    pairs = classes * (classes - 1)
-    stretch = shares * inverse
-    stretch = stretch + stretch.T
-    by_mean = (2 * pulls - 4 * (stretch.sum(1)[:, None] * means - stretch @ means)) / pairs
-    influence = torch.empty(evidence.images, dtype=torch.float64)
-    scale = 1 / (counts * (counts - 1)).sqrt()
-    for rows, embeddings in chunks(evidence.embeddings):
-        z, ratios = deviations(rows, embeddings)
-        direct = (ratios.square() - shares[labels[rows]]).sum(1) / pairs
-        influence[rows] = scale[labels[rows]] * (direct + (z * by_mean[labels[rows]]).sum(1))
-    return normal_estimate(mean_over_pairs(shares), influence, evidence.images)
-
-
-def _geometric_collapse(stats: ClassStatistics) -> Tensor:
-    inverse = mean_over_pairs(_inverse(squared_distances(stats.means)))
-    return len(stats.means) / 2 * stats.complexities.mean() * inverse
-
-
-def _geometric_collapse_refined(stats: ClassStatistics) -> Tensor:
-    pooled = (stats.complexities[:, None] + stats.complexities[None, :]) / 2
-    return mean_over_pairs(pooled * _inverse(squared_distances(stats.means)))
-
-
-def _collapse(evidence: Evidence, statistic: Statistic) -> Estimate:
-    reason = energies_reason(evidence) or _pair_reason(evidence)
-    if reason:
-        return missing(reason, energy_count(evidence))
-    value, influence = delta_method(evidence, statistic)
-    provenance = {"estimator": evidence.estimator, "vectors": evidence.vectors}
-    return normal_estimate(value, influence, energy_count(evidence), ONE_IMAGE, **provenance)
+        return missing(reason, count)
+    details = {"plug_in": _plug_in(evidence, numerators), **energy_details(evidence)}
+    if reason := single_reason(evidence) or unsure_reason(evidence):
+        return missing(reason, count, **details)
+    assert evidence.energies is not None
+    assert evidence.energy_rows is not None
+    own = _covariances(evidence, evidence.energies / evidence.pairs.unit**2, evidence.energy_rows)
+    return _estimate(evidence, numerators, (own + own.T) / 2, count, energies=evidence.energies, **details)
 
 
 def geometric_collapse(evidence: Evidence) -> Estimate:
     """Measure the geometric collapse: GC against the distances of the class means.
 
-    GC / (K - 1) * sum over unordered pairs of 1/d_ij^2, which is K/2 * GC * mean over ordered pairs of 1/d_ij^2. This is what
+    GC / (K - 1) * sum over unordered pairs of 1/d_ij^2 of the distribution, which is K/2 * GC * mean over ordered pairs of 1/d_ij^2. This is what
     the derivation of the paper's equation (6) gives; a text that sums over ordered pairs reports twice this number. It
     bounds CDNV: CDNV <= kappa * geometric collapse for a Poincare constant kappa. Compare at equal K, input size and data.
 
     Args:
-        evidence: at least two classes, with energies.
+        evidence: at least two classes with at least two images each, with energies.
 
     Returns:
-        The estimate, per squared pixel unit.
+        The estimate, per squared pixel unit; `plug_in` with the distances of the images at hand.
     """
-    return _collapse(evidence, _geometric_collapse)
+    return _collapse(evidence, _mean_complexity)
 
 
 def geometric_collapse_refined(evidence: Evidence) -> Estimate:
     """Measure the refined geometric collapse, which can be compared across numbers of classes.
 
-    Mean over ordered pairs i != j of (GC_i + GC_j) / (2 d_ij^2); never larger than `geometric_collapse`.
+    Mean over ordered pairs i != j of (GC_i + GC_j) / (2 d_ij^2) of the distribution; never larger than `geometric_collapse`.
 
     Args:
-        evidence: at least two classes, with energies.
+        evidence: at least two classes with at least two images each, with energies.
 
     Returns:
-        The estimate, per squared pixel unit.
+        The estimate, per squared pixel unit; `plug_in` with the distances of the images at hand.
     """
-    return _collapse(evidence, _geometric_collapse_refined)
+    return _collapse(evidence, _pair_complexity)

@@ -10,6 +10,8 @@ Reference: Munn, Dherin, Gonzalvo, NeurIPS 2024, section 2.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -20,11 +22,17 @@ from gcaudit.geometry import (
     Evidence,
     class_complexities,
     delta_method,
+    describe_tail,
     energies_reason,
     energy_count,
+    energy_details,
     missing,
-    normal_estimate,
+    positive_estimate,
+    positive_maximum,
+    tail_reason,
 )
+
+_TINY = torch.finfo(torch.float64).tiny
 
 
 def _mean_complexity(stats: ClassStatistics) -> Tensor:
@@ -44,8 +52,17 @@ def total_variance(stats: ClassStatistics) -> Tensor:
     return (stats.variances + between).mean()
 
 
-def _provenance(evidence: Evidence) -> dict[str, object]:
-    return {"estimator": evidence.estimator, "vectors": evidence.vectors}
+def _estimate(evidence: Evidence, value: Tensor, influence: Tensor | None, **details: Any) -> Estimate:
+    return positive_estimate(
+        value,
+        influence,
+        evidence.labels,
+        energy_count(evidence),
+        reason=ONE_IMAGE,
+        energies=evidence.energies,
+        **energy_details(evidence),
+        **details,
+    )
 
 
 def gc(evidence: Evidence) -> Estimate:
@@ -58,15 +75,25 @@ def gc(evidence: Evidence) -> Estimate:
         evidence: with energies.
 
     Returns:
-        The estimate; `details["gc_per_class"]` maps class names to GC_c. Unit: squared embedding units per squared pixel unit.
+        The estimate; `details["gc_per_class"]` maps class names to GC_c, `energy_median`, `energy_top_share` (of the largest 1%) and
+        `energy_tail_index` (Hill's) describe the energies. Unit: squared embedding units per squared pixel unit.
     """
     reason = energies_reason(evidence)
     if reason:
         return missing(reason)
     value, influence = delta_method(evidence, _mean_complexity)
     per_class = dict(zip(evidence.class_names, class_complexities(evidence).tolist(), strict=True))
-    count = energy_count(evidence)
-    return normal_estimate(value, influence, count, ONE_IMAGE, gc_per_class=per_class, **_provenance(evidence))
+    assert evidence.energies is not None
+    tail = describe_tail(evidence.energies)
+    return _estimate(
+        evidence,
+        value,
+        influence,
+        gc_per_class=per_class,
+        energy_median=tail.median,
+        energy_top_share=tail.top_share,
+        energy_tail_index=tail.index,
+    )
 
 
 def relative_gc(evidence: Evidence) -> Estimate:
@@ -87,30 +114,45 @@ def relative_gc(evidence: Evidence) -> Estimate:
     if evidence.moments.all_equal:
         return missing("all embeddings are equal: their total variance is 0", evidence.images)
     value, influence = delta_method(evidence, lambda stats: stats.complexities.mean() / total_variance(stats))
-    return normal_estimate(value, influence, energy_count(evidence), ONE_IMAGE, **_provenance(evidence))
+    return _estimate(evidence, value, influence)
 
 
 def poincare_lower_bound(evidence: Evidence) -> Estimate:
-    """Estimate a lower bound for the Poincare constant of the data: the largest v_c / GC_c.
+    """Estimate how large the Poincare constant of the data must be at least: the largest v_c / GC_c.
 
     If class c satisfies a Poincare inequality with constant kappa, v_c <= kappa GC_c, and then CDNV <= kappa times the refined
-    geometric collapse. So no kappa below this number is valid. A maximum of noisy ratios is biased up.
+    geometric collapse. So no kappa below this number of the distribution is valid. The largest of noisy ratios is too large; what it is too
+    large by is estimated, with the ratios pulled together by as much as noise has spread them, and taken off. It is an estimate of a bound, not a
+    bound: the true number may be above or below it.
 
     Args:
         evidence: with energies and at least two images a class.
 
     Returns:
-        The estimate, in squared pixel units; invariant under scale, rotation and shift of the embedding.
+        The estimate, in squared pixel units; invariant under scale, rotation and shift of the embedding. `plug_in` is the largest ratio of the
+        images at hand, with v_c divided by n_c; `attained_by` names its class.
     """
     reason = energies_reason(evidence)
     if reason:
         return missing(reason)
-    if bool((evidence.moments.counts < 2).any()):
+    counts = evidence.moments.counts
+    if bool((counts < 2).any()):
         return missing(ONE_IMAGE)
     complexities = class_complexities(evidence)
     if bool((complexities <= 0).any()):
         return missing("a class has zero geometric complexity")
-    worst = int(torch.argmax(evidence.moments.variances() / complexities))
-    value, influence = delta_method(evidence, lambda stats: stats.variances[worst] / stats.complexities[worst])
-    name = evidence.class_names[worst]
-    return normal_estimate(value, influence, energy_count(evidence), ONE_IMAGE, attained_by=name, **_provenance(evidence))
+    plain = evidence.moments.variances() / complexities
+    ratios = evidence.moments.variances(1) / complexities
+    worst = int(torch.argmax(ratios))
+    if not bool(torch.isfinite(ratios).all()) or not float(ratios[worst]) > 0:
+        return missing("no class has a variance", energy_count(evidence))
+    _, influence = delta_method(evidence, lambda stats: (stats.variances / stats.complexities).sum())
+    details = {"attained_by": evidence.class_names[worst], "plug_in": float(plain.max()), **energy_details(evidence)}
+    assert evidence.energies is not None
+    reason = ONE_IMAGE if influence is None else tail_reason(evidence.energies)
+    if influence is None or reason:
+        return Estimate(float(ratios[worst]), n=energy_count(evidence), reason=reason, details=details)
+    squares = torch.zeros(evidence.classes, dtype=torch.float64).index_add_(0, evidence.labels, influence.square())
+    value, chances = positive_maximum(ratios, squares.sqrt() * counts / (counts - 1))
+    own = influence * (value * chances.sqrt() / plain.clamp(min=_TINY))[evidence.labels]
+    return positive_estimate(value, own, evidence.labels, energy_count(evidence), **details)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gcaudit.geometry import Estimate, Evidence, balanced_proportion, means_reason, missing
+from gcaudit.geometry import ONE_IMAGE, Estimate, Evidence, balanced_proportion, means_reason, missing, nearest_mean_share
 
 _ROWS = 4096
 
@@ -42,13 +42,13 @@ def nearest_means(evidence: Evidence) -> Tensor:
 def nc4(evidence: Evidence) -> Estimate:
     """Measure the agreement of the head with the nearest class mean.
 
-    The interval treats images as independent given the class means and the head.
+    With the class means of the distribution; the head is fixed.
 
     Args:
-        evidence: with predictions; at least two classes.
+        evidence: with predictions; at least two classes with at least 3 images each.
 
     Returns:
-        The estimate, from 0 to 1 (collapsed); higher is better.
+        The estimate, from 0 to 1 (collapsed); higher is better. `plug_in` is the share by the class means of the images at hand.
     """
     if evidence.predictions is None:
         return missing(evidence.predictions_reason, evidence.images)
@@ -58,4 +58,7 @@ def nc4(evidence: Evidence) -> Estimate:
     if bool((evidence.predictions == evidence.predictions[0]).all()):
         return missing("the model's head says the same class for every image", evidence.images)
     agrees = evidence.predictions == nearest_means(evidence)
-    return balanced_proportion(agrees, evidence.labels, evidence.classes)
+    plug_in = balanced_proportion(agrees, evidence.labels, evidence.classes)
+    if bool((evidence.moments.counts < 2).any()):
+        return missing(ONE_IMAGE, evidence.images, plug_in=plug_in.value)
+    return nearest_mean_share(evidence, evidence.predictions, plug_in.value)

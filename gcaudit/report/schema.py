@@ -28,8 +28,8 @@ class _Model(BaseModel):
 
 
 _MOST_BYTES = 2**28
-SCHEMA: Literal["gcaudit.report/2"] = "gcaudit.report/2"
-"""What is written; the version before it is read too."""
+SCHEMA: Literal["gcaudit.report/3"] = "gcaudit.report/3"
+"""What is written; the versions before it are read too. Before 3, values of class means were those of the images at hand."""
 _ALWAYS = frozenset(("value", "stderr", "ci95", "n"))
 
 
@@ -52,9 +52,16 @@ class MetricValue(_Model):
     ci95: tuple[float, float] | None = Field(description="95% interval")
     n: int = Field(description="independent draws behind it: images, or episodes")
     reason: Text | None = Field(None, description="why value, or only stderr, is null")
+    plug_in: float | None = Field(
+        None,
+        description="what the papers' formula gives for the images at hand; `value` is that of the distribution they were drawn from",
+    )
     estimator: Literal["sketch", "exact", "outputs", "given"] | None = None
     vectors: int | None = Field(None, description="VJPs an image")
     gc_per_class: dict[Text, float] | None = None
+    energy_median: float | None = None
+    energy_top_share: float | None = Field(None, description="share of the energies' sum that the largest 1% hold")
+    energy_tail_index: float | None = Field(None, description="Hill's; below 2 the energies have no variance")
     attained_by: Text | None = Field(None, description="the class at which the maximum is")
     n_way: int | None = None
     n_shot: int | None = None
@@ -135,7 +142,7 @@ class Report(_Model):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
 
-    schema_: Literal["gcaudit.report/1", "gcaudit.report/2"] = Field(SCHEMA, alias="schema")
+    schema_: Literal["gcaudit.report/1", "gcaudit.report/2", "gcaudit.report/3"] = Field(SCHEMA, alias="schema")
     gcaudit: Text
     created: Text
     model: ModelBlock
@@ -215,7 +222,7 @@ class Report(_Model):
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the file"
             raise RequestError(
-                f"{place}: expected a report of schema {SCHEMA} or 1, found in {where}: {first['msg']}; score again"
+                f"{place}: expected a report of schema {SCHEMA} or before, found in {where}: {first['msg']}; score again"
             ) from None
         return report.with_evidence(load_evidence(evidence_path(place), text))
 

@@ -37,7 +37,7 @@ def numbers(report):
 
 def test_every_metric_is_measured_where_it_belongs(report):
     assert list(report.source.metrics) == [m.name for m in METRICS if "source" in m.roles and m.group == "core"]
-    assert set(report.target.metrics) == {"cdnv", "cdnv_debiased", "directional_cdnv", "ncm_accuracy", "probe_accuracy"}
+    assert set(report.target.metrics) == {"cdnv", "directional_cdnv", "ncm_accuracy", "probe_accuracy"}
     for name, value in numbers(report):
         assert value.value is not None, name
         assert value.ci95[0] <= value.value <= value.ci95[1], name
@@ -265,7 +265,7 @@ def test_one_class_gives_reasons():
     values = found.source.metrics
     assert values["gc"].value > 0
     assert values["relative_gc"].value > 0
-    for name in ("cdnv", "cdnv_debiased", "geometric_collapse", "geometric_collapse_refined", "ncm_accuracy"):
+    for name in ("cdnv", "geometric_collapse", "geometric_collapse_refined", "ncm_accuracy"):
         assert values[name].value is None
         assert "at least 2 classes, found 1" in values[name].reason
 

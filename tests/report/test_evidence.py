@@ -73,7 +73,12 @@ def test_pickles_in_evidence_are_not_read(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(None, "No such file"), ("{", "found in the file"), ('{"schema": "x"}', "schema gcaudit.report/2 or 1"), ("\xff", "not text")],
+    [
+        (None, "No such file"),
+        ("{", "found in the file"),
+        ('{"schema": "x"}', "schema gcaudit.report/3 or before"),
+        ("\xff", "not text"),
+    ],
 )
 def test_files_that_are_no_reports_are_told(tmp_path, text, message):
     path = tmp_path / "r.json"

@@ -33,7 +33,7 @@ def test_nan_and_infinity_never_get_into_a_report(number):
 
 def test_unknown_keys_and_other_versions_are_refused():
     with pytest.raises(ValidationError, match=r"gcaudit\.report/1"):
-        make(schema="gcaudit.report/3")
+        make(schema="gcaudit.report/4")
     with pytest.raises(ValidationError, match="Extra inputs"):
         make(extra=1)
 

@@ -31,7 +31,6 @@ METRICS = (
     "gc",
     "relative_gc",
     "cdnv",
-    "cdnv_debiased",
     "directional_cdnv",
     "geometric_collapse",
     "geometric_collapse_refined",
@@ -78,9 +77,9 @@ class Pool:
 
 def population_values(pool: Pool, metrics: Sequence[str]) -> dict[str, float]:
     """Return the exact values of the distribution that draws come from: every class is its images in the pool, each equally likely."""
-    plain = {"cdnv_debiased": "cdnv"}  # of a whole population nothing is biased
-    found = pool.measured(sorted({plain.get(name, name) for name in metrics} - {"ncm_accuracy"}))
-    values = {name: found[plain.get(name, name)].value for name in metrics if name != "ncm_accuracy"}
+    found = pool.measured(tuple(metrics))
+    # a whole population has nothing to correct
+    values = {name: value.details.get("plug_in", value.value) for name, value in found.items()}
     if "ncm_accuracy" in metrics:  # no image is left out of its own mean: it weighs nothing there
         z, classes = pool.embeddings.double(), int(pool.labels.max()) + 1
         means = torch.stack([z[pool.labels == number].mean(0) for number in range(classes)])

@@ -1,0 +1,118 @@
+"""Intervals that keep their word with few images: on the scale of logarithms, and with as many degrees of freedom as the classes give.
+
+The standard error s of a value T is itself estimated, from n_c - 1 differences within each class. With V_c the share of class c in s^2, the degrees of
+freedom are those of Satterthwaite, (sum V_c)^2 / sum(V_c^2/(n_c - 1)), and the interval of a positive quantity is T exp(-+ t s/T), t the quantile of
+Student's distribution: no bound is below zero, and the error of a ratio is close to symmetric there.
+
+Reference: Satterthwaite, "An approximate distribution of estimates of variance components", Biometrics Bulletin 1946.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gcaudit.geometry.estimate import NORMAL_95, Estimate, missing
+from gcaudit.geometry.tails import critical_values, describe_tail, tail_reason
+
+_FARTHEST = 300.0
+
+
+def student_95(influence: Tensor, labels: Tensor, classes: int) -> float:
+    """Return the 97.5% point of Student's distribution for a standard error that influences make up.
+
+    Args:
+        influence: (N,) float64.
+        labels: (N,) int64 of the same images.
+        classes: K.
+
+    Returns:
+        At least 1.96; classes with a single influence are left out.
+    """
+    from scipy.special import stdtrit
+
+    used = influence != 0
+    counts = torch.bincount(labels[used], minlength=classes).to(torch.float64)
+    shares = torch.zeros(classes, dtype=torch.float64).index_add_(0, labels, influence.square())
+    total = float(shares.sum())
+    kept = counts > 1
+    if not total > 0 or not bool(kept.any()):
+        return NORMAL_95
+    shares = shares / total
+    freedom = 1 / float((shares[kept].square() / (counts[kept] - 1)).sum())
+    return float(stdtrit(max(1.0, freedom), 0.975))
+
+
+def positive_estimate(
+    value: Tensor | float,
+    influence: Tensor | None,
+    labels: Tensor,
+    n: int,
+    *,
+    reason: str | None = None,
+    second: float = 0.0,
+    energies: Tensor | None = None,
+    **details: Any,
+) -> Estimate:
+    """Make an estimate of a positive quantity.
+
+    Args:
+        value: the number.
+        influence: (N,) of the images, or None with a `reason`.
+        labels: (N,) int64.
+        n: the number of images behind it.
+        reason: why there is no standard error.
+        second: what terms of second order add to the variance.
+        energies: (M,) that the value is made of; their tail says whether the interval takes the bootstrap-t, or is withheld.
+        details: kept in the estimate.
+
+    Returns:
+        The estimate; `missing` when value overflows. A value that is not positive has no interval.
+    """
+    number = float(value)
+    if not math.isfinite(number):
+        return missing("the value is beyond the range of 64-bit floating point", n, **details)
+    first = math.nan if influence is None else float(influence.norm())
+    if influence is not None and energies is not None and (heavy := tail_reason(energies)):
+        return Estimate(number, n=n, reason=heavy, details=details)
+    if influence is None or not math.isfinite(first):
+        return Estimate(number, n=n, reason=reason or "the standard error is not defined", details=details)
+    if first == 0:
+        return Estimate(number, 0.0, (number, number), n, None, details, influence)
+    error = math.hypot(first, math.sqrt(max(0.0, second)))
+    influence = influence * (error / first)
+    student = student_95(influence, labels, int(labels.max()) + 1)
+    sides = (-student, student)
+    if energies is not None and number > 0 and describe_tail(energies).heavy:
+        found = critical_values(influence, number)
+        sides = sides if found is None else (found[0] * student / NORMAL_95, found[1] * student / NORMAL_95)
+    if not number > 0 or max(-sides[0], sides[1]) * error > _FARTHEST * number:
+        return Estimate(
+            number, n=n, reason="the standard error is beyond all measure of the value: take more images", details=details
+        )
+    interval = (number * math.exp(-sides[1] * error / number), number * math.exp(-sides[0] * error / number))
+    return Estimate(number, error, interval, n, None, details, influence)
+
+
+def share_estimate(value: float, influence: Tensor, labels: Tensor, n: int, least: tuple[float, float], **details: Any) -> Estimate:
+    """Make an estimate of a quantity between 0 and 1.
+
+    Args:
+        value: the number, which is brought into that range.
+        influence: (N,) of the images.
+        labels: (N,) int64.
+        n: the number of images.
+        least: an interval that it must hold at least.
+        details: kept in the estimate.
+
+    Returns:
+        The estimate with the interval value -+ t standard errors, within 0 and 1.
+    """
+    error = float(influence.norm())
+    half = student_95(influence, labels, int(labels.max()) + 1) * error
+    number = min(1.0, max(0.0, value))
+    interval = (max(0.0, min(number - half, least[0])), min(1.0, max(number + half, least[1])))
+    return Estimate(number, error, interval, n, None, details, influence)

@@ -134,21 +134,27 @@ def make_block(spec: AuditSpec, role: Role, images: ImageSet, observation: Obser
 
 
 def _role_evidence(role: Role, observation: Observation, estimates: Mapping[str, Estimate]) -> ReportEvidence:
-    influences, draws = {}, {}
+    influences, episodes, draws = {}, {}, {}
     for name, estimate in estimates.items():
-        if estimate.influence is not None:
-            influences[f"{role}.{name}"] = estimate.influence.numpy()
+        points = {f"{role}.{name}": estimate}
         for point in estimate.details.get("curve", (estimate,)):
             shot = point.details.get("n_shot")
-            if shot is not None and point.influence is not None:
-                influences[f"{role}.{name}@{shot}"] = point.influence.numpy()
-                scale = (point.n * (point.n - 1)) ** 0.5
-                draws[f"{role}.episode_accuracies@{shot}"] = point.value + scale * point.influence.numpy()
+            if shot is not None:
+                points[f"{role}.{name}@{shot}"] = point
+                pool = point.given_pool
+                if pool is not None and pool.influence is not None:
+                    scale = (pool.n * (pool.n - 1)) ** 0.5
+                    draws[f"{role}.episode_accuracies@{shot}"] = pool.value + scale * pool.influence.numpy()
+        for key, point in points.items():
+            if point.influence is not None:
+                influences[key] = point.influence.numpy()
+            if point.given_pool is not None and point.given_pool.influence is not None:
+                episodes[key] = point.given_pool.influence.numpy()
     evidence = observation.evidence
     if evidence.energies is not None and evidence.energy_rows is not None:
         draws[f"{role}.energies"] = evidence.energies.numpy()
         draws[f"{role}.energy_images"] = evidence.energy_rows.numpy()
-    return ReportEvidence(influences, draws)
+    return ReportEvidence(influences, draws, episodes)
 
 
 def metric_value(estimate: Estimate) -> MetricValue:
@@ -162,12 +168,15 @@ def metric_value(estimate: Estimate) -> MetricValue:
     """
     details = dict(estimate.details)
     curve = details.pop("curve", None)
+    pool = estimate.given_pool
     return MetricValue(
         value=estimate.value,
         stderr=estimate.stderr,
         ci95=estimate.ci95,
         n=estimate.n,
         reason=estimate.reason,
+        pool_stderr=None if pool is None else pool.stderr,
+        pool_ci95=None if pool is None else pool.ci95,
         curve=None if curve is None else tuple(metric_value(point) for point in curve),
         **details,
     )
@@ -216,7 +225,8 @@ def assemble_report(
     )
     influences = {key: values for block in blocks for key, values in block.evidence.influences.items()}
     draws = {key: values for block in blocks for key, values in block.evidence.draws.items()}
-    return report.with_evidence(ReportEvidence(influences, draws))
+    episodes = {key: values for block in blocks for key, values in block.evidence.episodes.items()}
+    return report.with_evidence(ReportEvidence(influences, draws, episodes))
 
 
 _ELSEWHERE = ("mean", "std", "input_size", "crop_pct", "interpolation", "input_space", "source_split", "target_split")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import numpy as np
-
 from gcaudit.errors import shorten
 from gcaudit.gate.rules import Rule
 from gcaudit.metrics import Metric
@@ -63,6 +61,9 @@ def _rule_differences(report: Report, baseline: Report, rule: Rule) -> list[str]
         found.append(f"architecture, for {rule.name}: {report.model.arch} against {baseline.model.arch} in the baseline")
     a, b = find_value(report, rule), find_value(baseline, rule)
     if isinstance(a, MetricValue) and isinstance(b, MetricValue):
+        if (a.plug_in is None) != (b.plug_in is None) and a.value is not None and b.value is not None:
+            told = " against ".join("the images at hand" if value.plug_in is None else "the distribution" for value in (a, b))
+            found.append(f"meaning of {rule.name}: that of {told} in the baseline")
         found += [
             f"{key} of {rule.name}: {getattr(a, key)} against {getattr(b, key)} in the baseline"
             for key in _PROBE
@@ -93,36 +94,6 @@ def find_value(report: Report, rule: Rule) -> MetricValue | str:
     if rule.shot not in points:
         return f"the report has no {rule.shot}-shot {rule.metric}, only {', '.join(str(shot) for shot in points)}"
     return points[rule.shot]
-
-
-def contrast_error(
-    report: Report, baseline: Report, rule: Rule, factor: float, pair: tuple[MetricValue, MetricValue]
-) -> tuple[float | None, bool]:
-    """Say how sure the difference of two reports is.
-
-    Args:
-        report: the new one.
-        baseline: the old one.
-        rule: that names the metric.
-        factor: of the old value.
-        pair: the new value and the old.
-
-    Returns:
-        The standard error of new - factor * old, None when it is not known; and whether images or episodes were paired.
-    """
-    new, old = pair
-    ours, theirs = report.evidence, baseline.evidence
-    if ours is not None and theirs is not None:
-        a, b = ours.influences.get(rule.name), theirs.influences.get(rule.name)
-        same_draws = new.n_way is None or (
-            report.settings.get("seed") == baseline.settings.get("seed") and new.episodes == old.episodes
-        )
-        same_images = report.blocks()[rule.role].fingerprint == baseline.blocks()[rule.role].fingerprint
-        if a is not None and b is not None and a.shape == b.shape and same_draws and same_images:
-            return float(np.linalg.norm(a - factor * b)), True
-    if new.stderr is None or old.stderr is None:
-        return None, False
-    return float(np.hypot(new.stderr, factor * old.stderr)), False
 
 
 def comparable_group(report: Report, rule: Rule, metric: Metric) -> str:

@@ -5,25 +5,32 @@ interval decides: a rule is passed when the whole interval is on the good side, 
 close to call otherwise; `when_unsure` says what that means.
 
 Against a baseline the contrast is new - (1 +- r) old, in the metric's worse direction. Its standard error comes from the influences of
-the same images or episodes when both reports kept them (paired), and from the two standard errors otherwise (unpaired).
+the same images or episodes when both reports kept them (paired), and from the two standard errors otherwise (unpaired). With several regressions
+each has its chance to fail by accident: they fail by Holm's procedure, so that one that is no worse fails the gate in at most 2.5% of releases. A value
+without an interval cannot be judged.
+
+Reference: Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 1979.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, final
 
 from gcaudit.errors import RequestError, telling_paths
-from gcaudit.gate.comparable import contrast_error, differences, find_value
+from gcaudit.gate.comparable import differences, find_value
+from gcaudit.gate.contrast import contrast_error
 from gcaudit.gate.rules import EXAMPLE, UNSURE, Level, Rule, RuleFile, Unsure, parse_rule, parse_share, project_rules, read_rules
 from gcaudit.geometry import NORMAL_95
-from gcaudit.metrics import Metric, find_metric
+from gcaudit.metrics import find_metric
 from gcaudit.report import MetricValue, Report, ReportWarning
 
 Status = Literal["passed", "warned", "failed", "off"]
 Outcome = Literal["passed", "failed", "unsure", "missing", "off"]
+_FAILS = 0.025
 HEADLINES = ("source.geometric_collapse", "target.probe_accuracy")
 """What `max_regression` is applied to when no rule says otherwise."""
 
@@ -42,6 +49,7 @@ class Verdict:
         value: of the report.
         ci95: its 95% interval.
         baseline: value of the baseline, for a regression.
+        p_value: of a regression, one-sided, after Holm's correction for the number of regressions; at most 0.025 fails.
         comparison: `interval` (threshold), `paired` or `unpaired`.
         message: one line for people, with enough digits to see why.
     """
@@ -56,6 +64,36 @@ class Verdict:
     baseline: float | None
     comparison: Literal["interval", "paired", "unpaired", "none"]
     message: str
+    p_value: float | None = None
+
+
+@final
+@dataclass(frozen=True)
+class _Contrast:
+    """A regression before it is judged beside the others.
+
+    Attributes:
+        new: value of the report.
+        old: value of the baseline.
+        ci95: of the new value.
+        excess: new - (1 +- r) old, positive where it is worse.
+        error: its standard error.
+        paired: whether it is on the same images.
+    """
+
+    new: float
+    old: float
+    ci95: tuple[float, float] | None
+    excess: float
+    error: float
+    paired: bool
+
+    @property
+    def p_value(self) -> float:
+        """One-sided: how likely such an excess is where there is none."""
+        if self.error == 0:
+            return 0.0 if self.excess > 0 else 1.0
+        return 0.5 * math.erfc(self.excess / self.error / math.sqrt(2))
 
 
 @final
@@ -131,42 +169,75 @@ def _without_value(rule: Rule, reason: str, value: float | None = None) -> Verdi
 
 def _judge_threshold(rule: Rule, value: MetricValue, when_unsure: Unsure) -> Verdict:
     assert value.value is not None
-    low, high = value.ci95 or (value.value, value.value)
+    interval = value.pool_ci95 if rule.pool else value.ci95
+    if interval is None:
+        return _without_value(rule, f"it has no interval ({value.reason or 'none was kept'})", value.value)
+    low, high = interval
     good = {">=": (low >= rule.limit, high >= rule.limit), ">": (low > rule.limit, high > rule.limit)}
     good |= {"<=": (high <= rule.limit, low <= rule.limit), "<": (high < rule.limit, low < rule.limit)}
     surely, possibly = good[rule.sign]
     outcome: Outcome = "passed" if surely else "unsure" if possibly else "failed"
     shown, limit = _pair(value.value, rule.limit)
-    ends = f"[{_number(low, rule.limit)}, {_number(high, rule.limit)}]" if value.ci95 else "(no interval)"
+    ends = f"[{_number(low, rule.limit)}, {_number(high, rule.limit)}]"
     verb = {"passed": "meets", "failed": "violates", "unsure": "is too close to call against"}[outcome]
-    message = f"{rule.name} = {shown} {ends} {verb} {rule.sign} {limit}"
+    message = f"{rule.name} = {shown} {ends} {verb} {rule.sign} {limit}" + (" given the pool" if rule.pool else "")
     status = _status(outcome, rule.level, when_unsure)
-    return Verdict(rule.text, rule.name, rule.level, outcome, status, value.value, value.ci95, None, "interval", message)
+    return Verdict(rule.text, rule.name, rule.level, outcome, status, value.value, interval, None, "interval", message)
 
 
-def _judge_regression(rule: Rule, metric: Metric, report: Report, baseline: Report, when_unsure: Unsure) -> Verdict:
+def _contrast(rule: Rule, report: Report, baseline: Report) -> _Contrast | Verdict:
+    """Compare a metric, or say why it cannot be."""
     new, old = find_value(report, rule), find_value(baseline, rule)
     if isinstance(new, str) or new.value is None:
         return _without_value(rule, new if isinstance(new, str) else new.reason or "it is null")
     if isinstance(old, str) or old.value is None:
         reason = old if isinstance(old, str) else old.reason or "it is null"
         return _without_value(rule, f"in the baseline, {reason}", new.value)
-    worse = 1.0 if metric.direction == "lower" else -1.0
-    factor = 1 + worse * rule.limit if old.value >= 0 else 1 - worse * rule.limit
-    excess = worse * (new.value - factor * old.value)
+    worse = _worse(rule)
+    factor = _factor(rule, old.value)
     error, paired = contrast_error(report, baseline, rule, factor, (new, old))
-    low, high = (excess, excess) if error is None else (excess - NORMAL_95 * error, excess + NORMAL_95 * error)
-    outcome: Outcome = "passed" if high <= 0 else "failed" if low > 0 else "unsure"
-    shown, before = _pair(new.value, old.value)
-    change = f"{100 * (new.value / old.value - 1):+.3g}%" if old.value else f"{new.value - old.value:+.4g}"
-    how: Literal["paired", "unpaired"] = "paired" if paired else "unpaired"
+    if error is None:
+        where, value = ("", new) if (new.pool_stderr if rule.pool else new.stderr) is None else ("in the baseline, ", old)
+        return _without_value(rule, f"{where}it has no standard error ({value.reason or 'none was kept'})", new.value)
+    interval = new.pool_ci95 if rule.pool else new.ci95
+    return _Contrast(new.value, old.value, interval, worse * (new.value - factor * old.value), error, paired)
+
+
+def _worse(rule: Rule) -> float:
+    return 1.0 if find_metric(rule.metric).direction == "lower" else -1.0
+
+
+def _factor(rule: Rule, old: float) -> float:
+    share = _worse(rule) * rule.limit
+    return 1 + share if old >= 0 else 1 - share
+
+
+def _holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p-values for their number, the smallest by all of them, the next by one less, never falling."""
+    found, running = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[place]))
+        found[place] = running
+    return found
+
+
+def _judge_regression(rule: Rule, contrast: _Contrast, adjusted: float, count: int, when_unsure: Unsure) -> Verdict:
+    new, old = contrast.new, contrast.old
+    excess, error = contrast.excess, contrast.error
+    low, high = excess - NORMAL_95 * error, excess + NORMAL_95 * error
+    outcome: Outcome = "passed" if high <= 0 else "failed" if adjusted < _FAILS else "unsure"
+    shown, before = _pair(new, old)
+    change = f"{100 * (new / old - 1):+.3g}%" if old else f"{new - old:+.4g}"
+    how: Literal["paired", "unpaired"] = "paired" if contrast.paired else "unpaired"
     verb = {"passed": "stays within", "failed": "is worse by more than", "unsure": "is too close to call against"}[outcome]
+    several = f", p = {adjusted:.2g} by Holm over {count} regressions" if count > 1 else ""
     message = (
         f"{rule.name} = {shown} against {before} ({change}) {verb} the allowed {100 * rule.limit:g}%: "
-        f"excess {_number(excess, 0.0)} [{_number(low, 0.0)}, {_number(high, 0.0)}], {how}"
+        f"excess {_number(excess, 0.0)} [{_number(low, 0.0)}, {_number(high, 0.0)}], {how}{several}"
+        + (", given the pool" if rule.pool else "")
     )
     status = _status(outcome, rule.level, when_unsure)
-    return Verdict(rule.text, rule.name, rule.level, outcome, status, new.value, new.ci95, old.value, how, message)
+    return Verdict(rule.text, rule.name, rule.level, outcome, status, new, contrast.ci95, old, how, message, adjusted)
 
 
 def _judge_warning(warning: ReportWarning) -> Verdict:
@@ -221,15 +292,24 @@ def judge(
         raise RequestError(
             f"expected reports that may be compared, found other {'; other '.join(unlike)}; pass --allow-mismatch to go on"
         )
+    contrasts = (
+        {}
+        if baseline is None
+        else {place: _contrast(rule, report, baseline) for place, rule in enumerate(rules) if rule in regressions}
+    )
+    judged = [place for place, found in contrasts.items() if isinstance(found, _Contrast)]
+    adjusted = dict(zip(judged, _holm([each.p_value for each in contrasts.values() if isinstance(each, _Contrast)]), strict=True))
     verdicts = []
-    for rule in rules:
+    for place, rule in enumerate(rules):
         found = find_value(report, rule)
         if rule.level == "off":
             text = f"{rule.name} is not judged"
             verdicts.append(Verdict(rule.text, rule.name, "off", "off", "off", None, None, None, "none", text))
         elif rule.regression and baseline is not None:
-            metric = find_metric(rule.metric)
-            verdicts.append(_judge_regression(rule, metric, report, baseline, when_unsure))
+            contrast = contrasts[place]
+            if isinstance(contrast, _Contrast):
+                contrast = _judge_regression(rule, contrast, adjusted[place], len(judged), when_unsure)
+            verdicts.append(contrast)
         elif isinstance(found, str) or found.value is None:
             verdicts.append(_without_value(rule, found if isinstance(found, str) else found.reason or "it is null"))
         else:

@@ -28,7 +28,9 @@ UNSURE: tuple[Unsure, ...] = ("pass", "warn", "fail")
 Unsure = Literal["pass", "warn", "fail"]
 _NAME = r"(?P<role>source|target)\.(?P<metric>[\w-]+)(?:@(?P<shot>\d+))?"
 _NUMBER = r"(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?P<percent>\s*%)?"
-_RULE = re.compile(rf"\s*(?:(?P<level>error|warn|off)\s*:)?\s*{_NAME}\s*(?P<kind>regression)?\s*(?P<sign><=|>=|<|>)\s*{_NUMBER}\s*")
+_RULE = re.compile(
+    rf"\s*(?:(?P<level>error|warn|off)\s*:)?\s*{_NAME}\s*(?P<kind>regression)?\s*(?P<sign><=|>=|<|>)\s*{_NUMBER}(?P<pool>\s+given\s+the\s+pool)?\s*"
+)
 EXAMPLE = "'target.probe_accuracy >= 0.6' or 'source.cdnv regression <= 5%'"
 
 
@@ -48,6 +50,7 @@ class Rule:
         sign: `<=`, `>=`, `<` or `>`.
         limit: the threshold, or the largest allowed regression as a share of the baseline's value.
         level: what a failure means.
+        pool: of a mean over episodes, hold the images fixed: judge these images, not others of their kind.
     """
 
     role: Role
@@ -57,6 +60,7 @@ class Rule:
     sign: str
     limit: float
     level: Level = "error"
+    pool: bool = False
 
     @property
     def name(self) -> str:
@@ -66,14 +70,16 @@ class Rule:
     @property
     def text(self) -> str:
         """The rule as it may be typed."""
-        return f"{self.name} regression <= {100 * self.limit:g}%" if self.regression else f"{self.name} {self.sign} {self.limit!r}"
+        limit = f"regression <= {100 * self.limit:g}%" if self.regression else f"{self.sign} {self.limit!r}"
+        return f"{self.name} {limit}" + (" given the pool" if self.pool else "")
 
 
 def parse_rule(text: str, level: Level = "error") -> Rule:
     """Read a rule.
 
     Args:
-        text: such as `target.probe_accuracy >= 0.6`, `warn: source.gc <= 1e4` or `source.cdnv regression <= 5%`.
+        text: such as `target.probe_accuracy >= 0.6`, `warn: source.gc <= 1e4` or `source.cdnv regression <= 5%`; `given the pool` may
+            end a rule on the probe.
         level: when the text names none.
 
     Returns:
@@ -88,6 +94,8 @@ def parse_rule(text: str, level: Level = "error") -> Rule:
     metric = find_metric(match["metric"])
     if match["shot"] is not None and not metric.episodes:
         raise RequestError(f"expected @N_SHOT with probe_accuracy only, found {text!r}")
+    if match["pool"] and not metric.episodes:
+        raise RequestError(f"expected 'given the pool' with probe_accuracy only, found {text!r}")
     number = float(match["number"]) / (100 if match["percent"] else 1)
     if not math.isfinite(number):
         raise RequestError(f"expected a rule with a number that is finite, found {text!r}, which always says the same")
@@ -99,7 +107,7 @@ def parse_rule(text: str, level: Level = "error") -> Rule:
     shot = None if match["shot"] is None else int(match["shot"])
     role: Role = "source" if match["role"] == "source" else "target"
     chosen = {"error": "error", "warn": "warn", "off": "off", None: level}[match["level"]]
-    return Rule(role, metric.name, shot, regression, match["sign"], number, chosen)
+    return Rule(role, metric.name, shot, regression, match["sign"], number, chosen, match["pool"] is not None)
 
 
 def parse_share(text: str | float) -> float:

@@ -17,10 +17,11 @@ from .delta import (
     class_statistics as class_statistics,
     delta_method as delta_method,
 )
+from .episodes import EpisodeInfluence as EpisodeInfluence
 from .estimate import NORMAL_95 as NORMAL_95, Estimate as Estimate, missing as missing, normal_estimate as normal_estimate
 from .evidence import Evidence as Evidence
 from .influence import centred_influence as centred_influence
-from .interval import positive_estimate as positive_estimate
+from .interval import positive_estimate as positive_estimate, student_95 as student_95
 from .jacobian import (
     ESTIMATORS as ESTIMATORS,
     Estimator as Estimator,

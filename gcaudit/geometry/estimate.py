@@ -27,9 +27,12 @@ class Estimate:
         n: the number of independent draws behind it (images, or episodes).
         reason: why `value` (or only `stderr`) is None.
         details: what else a reader needs (estimator, vectors, settings of the probe, values per class, ...).
-        influence: (N,) float64, by how much each image (or episode) moves the value to first order, scaled so that the sum of
+        influence: (N,) float64, by how much each image moves the value to first order, scaled so that the sum of
             squares is the squared standard error. The standard error of the difference of two models on the same images
-            follows from the difference of their influences.
+            follows from the difference of their influences. (2, N) are two measurements of it whose noise is independent: the sum of
+            products takes the place of the sum of squares.
+        given_pool: of a mean over episodes, the same with the images held fixed: its influence is that of episodes, (E,), and its squared standard
+            error is a part of this one.
     """
 
     value: float | None
@@ -39,6 +42,7 @@ class Estimate:
     reason: str | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
     influence: Tensor | None = field(default=None, repr=False, compare=False)
+    given_pool: Estimate | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for number in (self.value, self.stderr, *(self.ci95 or ())):

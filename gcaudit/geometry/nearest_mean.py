@@ -33,6 +33,7 @@ from gcaudit.geometry.rows import chunks
 _PARTS = 4
 _FEWEST = 3
 _STEEPEST, _STRAIGHT = 1.25, 2.0
+_FAR = 8.0
 _WORK = 2**29
 _ROUNDS = 8
 _HALVES = tuple((a, b) for a in range(_PARTS) for b in range(a))
@@ -184,7 +185,7 @@ def _through_means(evidence: Evidence, wanted: Tensor, answers: _Answers) -> Ten
     if not 0 < width < math.inf:
         return torch.zeros_like(margins)
     density = (-(margins / width).square() / 2).exp() / (width * math.sqrt(2 * math.pi)) / (len(counts) * counts[labels])
-    density = torch.where(wanted >= 0, density, 0.0)
+    density = torch.where((wanted >= 0) & (margins.abs() < _FAR * width), density, 0.0)
     means, place = evidence.moments.means, wanted.clamp(min=0)
     gradient = torch.zeros_like(means)
     for rows, embeddings in chunks(evidence.embeddings):

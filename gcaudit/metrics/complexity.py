@@ -33,6 +33,7 @@ from gcaudit.geometry import (
 )
 
 _TINY = torch.finfo(torch.float64).tiny
+_NEVER = 1e-9
 
 
 def _mean_complexity(stats: ClassStatistics) -> Tensor:
@@ -154,5 +155,6 @@ def poincare_lower_bound(evidence: Evidence) -> Estimate:
         return Estimate(float(ratios[worst]), n=energy_count(evidence), reason=reason, details=details)
     squares = torch.zeros(evidence.classes, dtype=torch.float64).index_add_(0, evidence.labels, influence.square())
     value, chances = positive_maximum(ratios, squares.sqrt() * counts / (counts - 1))
+    chances = torch.where(chances > _NEVER, chances, 0.0)
     own = influence * (value * chances.sqrt() / plain.clamp(min=_TINY))[evidence.labels]
     return positive_estimate(value, own, evidence.labels, energy_count(evidence), **details)

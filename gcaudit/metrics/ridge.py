@@ -19,14 +19,24 @@ Munn, Dherin, Gonzalvo, NeurIPS 2024, section 5 (its use as transfer accuracy).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from gcaudit.errors import DataError, RequestError
-from gcaudit.geometry import NORMAL_95, Estimate, Evidence, Rows, derive_seed, missing, random_order_keys
+from gcaudit.geometry import (
+    NORMAL_95,
+    EpisodeInfluence,
+    Estimate,
+    Evidence,
+    Rows,
+    derive_seed,
+    missing,
+    random_order_keys,
+    student_95,
+)
 
 _BYTES = 8 * 2**20
 _ROWS = 4096
@@ -153,8 +163,8 @@ def draw_episodes(members: Tensor, counts: Tensor, numbers: Tensor, *, settings:
     return Episodes(rows.gather(2, head), rows.gather(2, tail), torch.arange(tail.shape[2]) < wanted[:, :, None])
 
 
-def _score(products: Tensor, queries: Tensor, episodes: Episodes, ridge: float, floor: Tensor | float) -> tuple[Tensor, Tensor]:
-    """Fit and score episodes from inner products.
+def _answer(products: Tensor, queries: Tensor, episodes: Episodes, ridge: float, floor: Tensor | float) -> tuple[Tensor, Tensor]:
+    """Fit episodes and answer their queries from inner products.
 
     Args:
         products: (B, S, S) of the support embeddings, about any origin that the queries share.
@@ -164,7 +174,7 @@ def _score(products: Tensor, queries: Tensor, episodes: Episodes, ridge: float, 
         floor: traces of the centred products up to this are rounding.
 
     Returns:
-        (B,) float64 accuracies and (B,) bool, whether the support was told apart from a single point.
+        (B, n_way, Q) bool, which queries are real and answered rightly, and (B,) bool, whether the support was told apart from a single point.
     """
     batch, ways, shots = episodes.support.shape
     size = ways * shots
@@ -181,8 +191,22 @@ def _score(products: Tensor, queries: Tensor, episodes: Episodes, ridge: float, 
     # weights of a class sum to 0 but for rounding, which a small penalty magnifies: queries must be centred in both ways
     queries = queries - queries.mean(2, keepdim=True) - (middle - middle.mean(1, keepdim=True))[:, None, :]
     predicted = (queries @ weights).argmax(2).reshape(episodes.query.shape)
-    correct = (predicted == torch.arange(ways)[None, :, None]) & episodes.present
-    return (correct.sum(2) / episodes.present.sum(2).to(torch.float64)).mean(1), usable
+    return (predicted == torch.arange(ways)[None, :, None]) & episodes.present, usable
+
+
+def accuracies_of(correct: Tensor, usable: Tensor, episodes: Episodes) -> Tensor:
+    """Average answers over the queries of each class, then over classes.
+
+    Args:
+        correct: (B, n_way, Q) bool.
+        usable: (B,) bool.
+        episodes: B episodes.
+
+    Returns:
+        (B,) float64 class-balanced accuracy; NaN where all support embeddings are identical.
+    """
+    found = (correct.sum(2) / episodes.present.sum(2).to(torch.float64)).mean(1)
+    return torch.where(usable, found, torch.nan)
 
 
 def _take(pool: Rows, rows: Tensor) -> Tensor:
@@ -190,8 +214,8 @@ def _take(pool: Rows, rows: Tensor) -> Tensor:
     return found.to(torch.float64)
 
 
-def ridge_accuracies(pool: Rows, episodes: Episodes, ridge: float, resolution: float = 0.0) -> Tensor:
-    """Fit and score episodes from the embeddings.
+def ridge_answers(pool: Rows, episodes: Episodes, ridge: float, resolution: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Fit episodes and answer their queries from the embeddings.
 
     Args:
         pool: (N, D) embeddings.
@@ -200,7 +224,7 @@ def ridge_accuracies(pool: Rows, episodes: Episodes, ridge: float, resolution: f
         resolution: distances up to this size are rounding.
 
     Returns:
-        (B,) float64 class-balanced accuracy on the queries; NaN where all support embeddings are identical.
+        (B, n_way, Q) bool, which queries are real and answered rightly, and (B,) bool, false where all support embeddings are identical.
     """
     batch, ways, shots = episodes.support.shape
     size = ways * shots
@@ -208,12 +232,11 @@ def ridge_accuracies(pool: Rows, episodes: Episodes, ridge: float, resolution: f
     mean = support.mean(1, keepdim=True)
     support = support - mean
     query = _take(pool, episodes.query).view(batch, -1, support.shape[2]) - mean
-    accuracy, usable = _score(support @ support.mT, query @ support.mT, episodes, ridge, size * resolution**2)
-    return torch.where(usable, accuracy, torch.nan)
+    return _answer(support @ support.mT, query @ support.mT, episodes, ridge, size * resolution**2)
 
 
-def gram_accuracies(gram: Tensor, pool: Rows, episodes: Episodes, ridge: float, resolution: float = 0.0) -> Tensor:
-    """Fit and score episodes from the inner products of the whole pool.
+def gram_answers(gram: Tensor, pool: Rows, episodes: Episodes, ridge: float, resolution: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Fit episodes and answer their queries from the inner products of the whole pool.
 
     Centring inner products cancels where a support is tight beside its distance from the origin; such episodes, if any, are done again from
     the embeddings.
@@ -226,7 +249,7 @@ def gram_accuracies(gram: Tensor, pool: Rows, episodes: Episodes, ridge: float, 
         resolution: distances up to this size are rounding.
 
     Returns:
-        What `ridge_accuracies` returns, to rounding.
+        What `ridge_answers` returns.
     """
     batch = len(episodes.support)
     support, query = episodes.support.reshape(batch, -1), episodes.query.reshape(batch, -1)
@@ -239,12 +262,12 @@ def gram_accuracies(gram: Tensor, pool: Rows, episodes: Episodes, ridge: float, 
 
     products, queries = inner(support), inner(query)
     floor = (_CANCELLED * products.diagonal(dim1=1, dim2=2).sum(1)).clamp(min=support.shape[1] * resolution**2)
-    accuracy, sound = _score(products, queries, episodes, ridge, floor)
-    if not bool(sound.all()):
-        again = (~sound).nonzero().flatten()
+    correct, usable = _answer(products, queries, episodes, ridge, floor)
+    if not bool(usable.all()):
+        again = (~usable).nonzero().flatten()
         tight = Episodes(episodes.support[again], episodes.query[again], episodes.present[again])
-        accuracy[again] = ridge_accuracies(pool, tight, ridge, resolution)
-    return accuracy
+        correct[again], usable[again] = ridge_answers(pool, tight, ridge, resolution)
+    return correct, usable
 
 
 def _gram(pool: Rows, centre: Tensor) -> Tensor:
@@ -252,7 +275,21 @@ def _gram(pool: Rows, centre: Tensor) -> Tensor:
     return centred @ centred.T
 
 
-def episode_accuracies(evidence: Evidence, settings: ProbeSettings) -> list[Tensor]:
+@final
+@dataclass(frozen=True)
+class EpisodeScores:
+    """What came of all episodes at one n_shot.
+
+    Attributes:
+        accuracies: (episodes,) float64; NaN where all support embeddings are identical.
+        influence: (2, N) of the images on their mean, see `EpisodeInfluence`; None for fewer than 2 episodes.
+    """
+
+    accuracies: Tensor
+    influence: Tensor | None
+
+
+def score_episodes(evidence: Evidence, settings: ProbeSettings) -> list[EpisodeScores]:
     """Score all episodes at each n_shot.
 
     All inner products of the pool are taken once where that is less work than taking those of each episode, and fits; the numbers are the
@@ -263,7 +300,7 @@ def episode_accuracies(evidence: Evidence, settings: ProbeSettings) -> list[Tens
         settings: of the probe.
 
     Returns:
-        (episodes,) float64 for each n_shot; see `ridge_accuracies`.
+        The scores at each n_shot.
     """
     counts, pool = evidence.moments.counts, evidence.embeddings
     by_class = torch.split(torch.argsort(evidence.labels, stable=True), counts.tolist())
@@ -282,44 +319,54 @@ def episode_accuracies(evidence: Evidence, settings: ProbeSettings) -> list[Tens
     for shot, (support, both) in rows.items():
         each = support * both if gram is not None else both * pool.shape[1]
         chunk = max(1, min(1024, _BYTES // (8 * max(each, settings.n_way * longest * 4))))
-        parts = []
+        parts, images = [], EpisodeInfluence(evidence.labels, len(counts))
         for start in range(0, settings.episodes, chunk):
             numbers = torch.arange(start, min(start + chunk, settings.episodes))
             episodes = draw_episodes(members, counts, numbers, settings=settings, n_shot=shot, seed=seed)
-            parts.append(
-                ridge_accuracies(pool, episodes, settings.ridge, resolution)
-                if gram is None
-                else gram_accuracies(gram, pool, episodes, settings.ridge, resolution)
-            )
-        found.append(torch.cat(parts))
+            if gram is None:
+                correct, usable = ridge_answers(pool, episodes, settings.ridge, resolution)
+            else:
+                correct, usable = gram_answers(gram, pool, episodes, settings.ridge, resolution)
+            images.update(numbers, episodes.support, episodes.query, episodes.present, correct)
+            parts.append(accuracies_of(correct, usable, episodes))
+        found.append(EpisodeScores(torch.cat(parts), images.compute()))
     return found
 
 
-def _summarise(accuracies: Tensor, settings: ProbeSettings, n_shot: int) -> Estimate:
+def _summarise(scores: EpisodeScores, evidence: Evidence, settings: ProbeSettings, n_shot: int) -> Estimate:
+    accuracies = scores.accuracies
     details: dict[str, Any] = {
         "n_way": settings.n_way,
         "n_shot": n_shot,
         "n_query": settings.n_query or "all",
         "episodes": settings.episodes,
     }
-    details |= {"ridge": settings.ridge, "interval": "over episodes, given the pool of images"}
+    details |= {"ridge": settings.ridge, "interval": "for the images' distribution; pool_ci95 is given the pool of images"}
     failed = int(accuracies.isnan().sum())
     if failed:
         reason = f"all support embeddings are identical in {failed} of {settings.episodes} episodes"
         return missing(reason, settings.episodes, **details)
     value = float(accuracies.mean())
-    if settings.episodes < 2:
+    if scores.influence is None:
         return Estimate(value, n=1, reason="one episode has no standard error", details=details)
-    influence = (accuracies - value) / (settings.episodes * (settings.episodes - 1)) ** 0.5
-    stderr = float(influence.norm())
-    interval = (max(0.0, value - NORMAL_95 * stderr), min(1.0, value + NORMAL_95 * stderr))
-    return Estimate(value, stderr, interval, settings.episodes, None, details, influence)
+    episodes = (accuracies - value) / (settings.episodes * (settings.episodes - 1)) ** 0.5
+    stderr = float(episodes.norm())
+    pool = Estimate(value, stderr, _within(value, NORMAL_95 * stderr), settings.episodes, None, {}, episodes)
+    images = scores.influence
+    error = (max(0.0, float((images[0] * images[1]).sum())) + stderr**2) ** 0.5
+    quantile = student_95(images.mean(0), evidence.labels, evidence.classes)
+    return Estimate(value, error, _within(value, quantile * error), evidence.images, None, details, images, pool)
+
+
+def _within(value: float, half: float) -> tuple[float, float]:
+    return max(0.0, value - half), min(1.0, value + half)
 
 
 def probe_accuracy(evidence: Evidence, settings: ProbeSettings) -> Estimate:
     """Measure the accuracy of the few-shot ridge probe, averaged over episodes.
 
-    The interval is *given the pool of images*: it shrinks with the number of episodes, not of images.
+    The interval is for the distribution of the images, classes held fixed; `given_pool` has the one given the pool of images, which shrinks with the number of
+    episodes, not of images.
 
     Args:
         evidence: the target's embeddings.
@@ -335,10 +382,10 @@ def probe_accuracy(evidence: Evidence, settings: ProbeSettings) -> Estimate:
         return missing(str(error), evidence.images)
     if reason := evidence.moments.range_reason:
         return missing(reason, evidence.images)
-    accuracies = episode_accuracies(evidence, settings)
-    curve = [_summarise(found, settings, shot) for found, shot in zip(accuracies, settings.n_shot, strict=True)]
+    scores = score_episodes(evidence, settings)
+    curve = [_summarise(found, evidence, settings, shot) for found, shot in zip(scores, settings.n_shot, strict=True)]
     if len(curve) == 1:
         return curve[0]
     first = curve[0]
     details = {**first.details, "curve": tuple(curve)}
-    return Estimate(first.value, first.stderr, first.ci95, first.n, first.reason, details, first.influence)
+    return replace(first, details=details)

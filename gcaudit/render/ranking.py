@@ -42,7 +42,7 @@ def _notes(ranking: Ranking, table: RankingTable) -> list[str]:
     found += [f"warning: {shorten(models, 3)}: {line}" for line, models in warned.items()]
     if len(table.rows) > 1:
         how = "on the same images or episodes" if table.paired else "not paired"
-        found.append(f"models of one letter cannot be told apart at 95% by {ranking.sort} (each pair by itself, {how})")
+        found.append(f"models that share a letter cannot be told apart at 95% by {ranking.sort} (all pairs together, {how})")
     return found
 
 

@@ -1,8 +1,8 @@
 """What lies beside a report: the influence of each image and episode, so that two reports can be compared pairwise.
 
-A value's influences are scaled so that the sum of their squares is its squared standard error. For two models seen on the same images
-(or episodes), the squared standard error of a*new - b*old is the sum of squares of a*psi_new - b*psi_old, which is far smaller than that
-of independent data when hard images are hard for both.
+A value's influences are scaled so that the sum of their squares is its squared standard error. For two models seen on the same images,
+the squared standard error of a*new - b*old is the sum of squares of a*psi_new - b*psi_old, which is far smaller than that
+of independent data when hard images are hard for both. Means over episodes have influences of images and of episodes, whose parts add up.
 
 The file is `NAME.evidence.npz` beside `NAME.json`, and names the report it belongs to by its digest.
 """
@@ -35,12 +35,15 @@ class ReportEvidence:
     """Arrays behind the numbers of a report.
 
     Attributes:
-        influences: by `ROLE.METRIC`, and `ROLE.METRIC@N_SHOT` for the points of a curve.
+        influences: of images by `ROLE.METRIC`, and `ROLE.METRIC@N_SHOT` for the points of a curve; (N,), or (2, N) where the sum of products of two
+            measurements takes the place of the sum of squares.
         draws: by name, for people: `ROLE.energies` with `ROLE.energy_images`, and `target.episode_accuracies@N_SHOT`.
+        episodes: influences of episodes, by the same names as those of images; (E,).
     """
 
     influences: Arrays = field(default_factory=dict, compare=False)
     draws: Arrays = field(default_factory=dict, compare=False)
+    episodes: Arrays = field(default_factory=dict, compare=False)
 
 
 def evidence_path(report: Path) -> Path:
@@ -68,6 +71,7 @@ def save_evidence(path: Path, evidence: ReportEvidence, report_text: str) -> Non
         report_text: the JSON that they belong to.
     """
     arrays = {f"influence/{key}": values for key, values in evidence.influences.items()}
+    arrays |= {f"episodes/{key}": values for key, values in evidence.episodes.items()}
     arrays |= {f"draws/{key}": values for key, values in evidence.draws.items()}
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".gcaudit-")
     temporary = Path(name)
@@ -106,4 +110,4 @@ def load_evidence(path: Path, report_text: str) -> ReportEvidence | None:
     def under(prefix: str) -> dict[str, NDArray[np.float64]]:
         return {name.removeprefix(prefix): values for name, values in arrays.items() if name.startswith(prefix)}
 
-    return ReportEvidence(under("influence/"), under("draws/"))
+    return ReportEvidence(under("influence/"), under("draws/"), under("episodes/"))

@@ -50,7 +50,7 @@ class MetricValue(_Model):
     value: float | None
     stderr: float | None = Field(description="standard error, in the unit of value")
     ci95: tuple[float, float] | None = Field(description="95% interval")
-    n: int = Field(description="independent draws behind it: images, or episodes")
+    n: int = Field(description="images behind it")
     reason: Text | None = Field(None, description="why value, or only stderr, is null")
     plug_in: float | None = Field(
         None,
@@ -68,7 +68,9 @@ class MetricValue(_Model):
     n_query: int | Literal["all"] | None = None
     episodes: int | None = None
     ridge: float | None = None
-    interval: Text | None = Field(None, description="what the interval is conditional on")
+    pool_stderr: float | None = Field(None, description="of a mean over episodes, given the pool of images")
+    pool_ci95: tuple[float, float] | None = Field(None, description="of a mean over episodes, given the pool of images")
+    interval: Text | None = Field(None, description="what the interval is for")
     curve: tuple[MetricValue, ...] | None = Field(None, description="the probe at each n_shot")
 
     @model_serializer(mode="wrap")

@@ -8,12 +8,14 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gcaudit.audit import Block
 from gcaudit.files import read_arrays
 from gcaudit.report import DataBlock, ReportEvidence, ReportWarning
 
 _MOST_ARRAY_BYTES = 2**30
+_KEPT = ("influence", "episodes")
 
 
 def pack_block(block: Block) -> tuple[str, bytes]:
@@ -32,6 +34,7 @@ def pack_block(block: Block) -> tuple[str, bytes]:
         "used": dict(block.used),
     }
     arrays = {f"influence/{name}": values.astype(np.float32) for name, values in block.evidence.influences.items()}
+    arrays |= {f"episodes/{name}": values.astype(np.float32) for name, values in block.evidence.episodes.items()}
     buffer = io.BytesIO()
     np.savez(buffer, digests=block.digests, perceptual=block.perceptual, **arrays)  # type: ignore[arg-type]
     return json.dumps(content), buffer.getvalue()
@@ -53,15 +56,19 @@ def unpack_block(row: Mapping[str, Any], influences: Collection[str] | None) -> 
     content = json.loads(row["content"])
 
     def wanted(name: str) -> bool:
-        lead, _, metric = name.partition("/")
-        return lead != "influence" or influences is None or metric in influences
+        lead, slash, metric = name.partition("/")
+        return not slash or lead not in _KEPT or influences is None or metric in influences
 
     arrays = read_arrays(io.BytesIO(row["arrays"]), _MOST_ARRAY_BYTES, wanted)
-    found = {name.removeprefix("influence/"): values.astype(np.float64) for name, values in arrays.items() if "/" in name}
+    found: dict[str, dict[str, NDArray[np.float64]]] = {lead: {} for lead in _KEPT}
+    for name, values in arrays.items():
+        lead, slash, metric = name.partition("/")
+        if slash and lead in found:
+            found[lead][metric] = values.astype(np.float64)
     return Block(
         role=row["role"],
         data=DataBlock.model_validate(content["data"]),
-        evidence=ReportEvidence(found, {}),
+        evidence=ReportEvidence(found["influence"], {}, found["episodes"]),
         digests=arrays["digests"],
         perceptual=arrays["perceptual"],
         family=content["family"],

@@ -213,7 +213,8 @@ class Store:
         names = (row["source_block"], row["target_block"])
         blocks = [block for name in names if name is not None and (block := self.get_block(name, influences)) is not None]
         found = {name: values for block in blocks for name, values in block.evidence.influences.items()}
-        return report.with_evidence(ReportEvidence(found, {}))
+        episodes = {name: values for block in blocks for name, values in block.evidence.episodes.items()}
+        return report.with_evidence(ReportEvidence(found, {}, episodes))
 
     def _report(self, row: Mapping[str, Any]) -> Report | None:
         try:

@@ -1,17 +1,19 @@
-"""Many reports -> rankings: one for each source and target, with groups of neighbours that cannot be told apart."""
+"""Many reports -> rankings: one for each source and target, with letters for models that cannot be told apart."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, final
 
+import numpy as np
+
 from gcaudit.errors import RequestError
-from gcaudit.gate import Rule, comparable_group, contrast_error, find_value, parse_rule
-from gcaudit.geometry import NORMAL_95
+from gcaudit.gate import Rule, comparable_group, find_value, joint_covariance, parse_rule
 from gcaudit.metrics import Metric, find_metric, find_metrics
 from gcaudit.report import MetricValue, Report
 from gcaudit.zoo.cells import CellResult
+from gcaudit.zoo.letters import letters_of, told_apart
 from gcaudit.zoo.names import place_title
 
 
@@ -22,7 +24,7 @@ class RankedRow:
 
     Attributes:
         rank: 1 is best; None where the value is missing.
-        groups: letters; models of one letter are neighbours of which no two can be told apart at 95%.
+        groups: letters; two models share one when, and only when, they cannot be told apart at 95% over the whole table.
         model: its name.
         report: all that was measured.
         value: of the metric that is sorted by, or None.
@@ -159,16 +161,11 @@ def _ranked(members: Sequence[tuple[CellResult, Report]], rule: Rule, metric: Me
         else:
             values.append((value.value if metric.direction == "lower" else -value.value, result, report, value))
     values.sort(key=lambda entry: (entry[0], entry[1].request.model))
-    paired = len(values) > 1
-
-    def together(first: int, second: int) -> bool:
-        nonlocal paired
-        (a, _, report, new), (b, _, other, old) = values[first], values[second]
-        error, same = contrast_error(report, other, rule, 1.0, (new, old))
-        paired = paired and same
-        return error is None or abs(a - b) <= NORMAL_95 * error
-
-    letters = group_letters(len(values), together)
+    reports, measured = [entry[2] for entry in values], [entry[3] for entry in values]
+    covariance, same = joint_covariance(reports, rule, measured)
+    covariance[[value.stderr is None for value in measured], :] = np.inf
+    letters = letters_of(told_apart(np.array([entry[0] for entry in values]), covariance))
+    paired = len(values) > 1 and bool(same.all())
     ranks: list[int] = []
     for place, entry in enumerate(values):
         tied = place > 0 and entry[0] == values[place - 1][0]
@@ -178,50 +175,3 @@ def _ranked(members: Sequence[tuple[CellResult, Report]], rule: Rule, metric: Me
         for place, (_, result, report, value) in enumerate(values)
     ]
     return (*rows, *without), paired
-
-
-Together = Callable[[int, int], bool]
-
-
-def group_letters(size: int, together: Together) -> list[str]:
-    """Group neighbours of a ranking.
-
-    A group is a longest run of neighbours of which no two can be told apart; it may be a single model, and a model may be in several.
-
-    Args:
-        size: number of models, best first.
-        together: tells of two places whether their models cannot be told apart.
-
-    Returns:
-        For each place its groups' letters; past z they go on with aa.
-    """
-    starts: list[tuple[int, int]] = []
-    first = 0
-    for last in range(size):
-        start = first
-        for place in range(last - 1, first - 1, -1):
-            if not together(place, last):
-                start = place + 1
-                break
-        if start > first and last > 0:
-            starts.append((first, last - 1))
-        first = start
-    if size:
-        starts.append((first, size - 1))
-    letters = [""] * size
-    for number, (start, end) in enumerate(starts):
-        for place in range(start, end + 1):
-            letters[place] += ("," if letters[place] and number >= _ALPHABET else "") + _letter(number)
-    return letters
-
-
-_ALPHABET = 26
-
-
-def _letter(number: int) -> str:
-    text = ""
-    number += 1
-    while number:
-        number, rest = divmod(number - 1, _ALPHABET)
-        text = chr(ord("a") + rest) + text
-    return text

@@ -7,7 +7,7 @@ from conftest import interleaved
 from sklearn.linear_model import Ridge
 
 from gcaudit.metrics.measuring import evidence_of
-from gcaudit.metrics.ridge import ProbeSettings, draw_episodes, episode_accuracies
+from gcaudit.metrics.ridge import ProbeSettings, draw_episodes, score_episodes
 
 EPISODES = 10_000
 
@@ -38,8 +38,8 @@ def test_ten_thousand_episodes(benchmark, report, classes, per_class, bound):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        times = interleaved({"ours": lambda: episode_accuracies(evidence, settings), "loop": loop}, 3, warm=False)
-        ours = benchmark.pedantic(lambda: episode_accuracies(evidence, settings), rounds=1)[0]
+        times = interleaved({"ours": lambda: score_episodes(evidence, settings), "loop": loop}, 3, warm=False)
+        ours = benchmark.pedantic(lambda: score_episodes(evidence, settings), rounds=1)[0].accuracies
     finally:
         torch.set_num_threads(threads)
     spread = float(ours.std()) * (2 / EPISODES) ** 0.5

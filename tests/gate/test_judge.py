@@ -23,8 +23,8 @@ from gcaudit.report.warnings import warn
         ("<= 0.6", 0.5, 0.61, "unsure"),
         ("<= 0.6", 0.61, 0.62, "failed"),
         ("< 0.6", 0.6, 0.62, "failed"),
-        (">= 0.6", None, None, "passed"),
-        (">= 0.7", None, None, "failed"),
+        (">= 0.6", None, None, "missing"),
+        (">= 0.7", None, None, "missing"),
     ],
 )
 def test_the_interval_decides(demo, rule, low, high, outcome):
@@ -103,8 +103,11 @@ def test_paired_errors_are_those_of_the_difference(demo):
 def test_other_episodes_are_not_paired(demo):
     rule = ["target.probe_accuracy regression <= 0%"]
     assert only(gcaudit.gate(demo, rule, demo)).comparison == "paired"
-    assert only(gcaudit.gate(demo, rule, gcaudit.score("demo", "demo", "demo", seed=1))).comparison == "unpaired"
-    assert only(gcaudit.gate(demo, rule, gcaudit.score("demo", "demo", "demo", episodes=999))).comparison == "unpaired"
+    assert only(gcaudit.gate(demo, [f"{rule[0]} given the pool"], demo)).comparison == "paired"
+    for options in ({"seed": 1}, {"episodes": 999}):
+        other = gcaudit.score("demo", "demo", "demo", **options)
+        assert only(gcaudit.gate(demo, rule, other)).comparison == "paired"  # the images are the same
+        assert only(gcaudit.gate(demo, [f"{rule[0]} given the pool"], other)).comparison == "unpaired"
 
 
 def test_a_report_against_itself_passes_without_doubt(demo):

@@ -10,11 +10,12 @@ from gcaudit.errors import DataError, RequestError
 from gcaudit.metrics.measuring import evidence_of
 from gcaudit.metrics.ridge import (
     ProbeSettings,
+    accuracies_of,
     draw_episodes,
-    episode_accuracies,
-    gram_accuracies,
+    gram_answers,
     probe_accuracy,
-    ridge_accuracies,
+    ridge_answers,
+    score_episodes,
 )
 from gcaudit.passes.embeddings import EmbeddingFile
 
@@ -31,6 +32,18 @@ def drawn(counts=(20, 20, 20, 20, 20, 20), numbers=range(50), n_shot=5, seed=0, 
     members, sizes = members_of(counts)
     settings = ProbeSettings(**{"n_way": 3, "n_query": 4, **options})
     return draw_episodes(members, sizes, torch.tensor(list(numbers)), settings=settings, n_shot=n_shot, seed=seed)
+
+
+def ridge_accuracies(pool, episodes, *settings):
+    return accuracies_of(*ridge_answers(pool, episodes, *settings), episodes)
+
+
+def gram_accuracies(gram, pool, episodes, *settings):
+    return accuracies_of(*gram_answers(gram, pool, episodes, *settings), episodes)
+
+
+def episode_accuracies(evidence, settings):
+    return [scores.accuracies for scores in score_episodes(evidence, settings)]
 
 
 @pytest.mark.parametrize("ridge", [1e-3, 1.0, 30.0])
@@ -203,14 +216,16 @@ def test_the_curve_holds_each_shot():
     assert "curve" not in alone.details
 
 
-def test_the_interval_is_over_episodes():
+def test_the_interval_given_the_pool_is_over_episodes():
     z, y = clouds(per_class=(30,) * 6, dim=10, spread=4.0)
     settings = ProbeSettings(episodes=300)
     evidence = evidence_of(z, y)
-    found, values = probe_accuracy(evidence, settings), episode_accuracies(evidence, settings)[0]
-    assert found.n == 300
+    whole, values = probe_accuracy(evidence, settings), episode_accuracies(evidence, settings)[0]
+    found = whole.given_pool
+    assert (found.n, whole.n) == (300, 180)
+    assert whole.stderr > 2 * found.stderr
     assert found.stderr == pytest.approx(float(np.std(values.numpy(), ddof=1)) / 300**0.5, rel=1e-12)
-    assert "given the pool of images" in found.details["interval"]
+    assert "given the pool of images" in whole.details["interval"]
 
 
 def test_chunks_of_episodes_do_not_matter(monkeypatch):

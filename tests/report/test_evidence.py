@@ -19,7 +19,13 @@ def test_evidence_is_kept_and_belongs_to_its_report(demo, tmp_path):
     for key, values in demo.evidence.influences.items():
         assert np.array_equal(found.evidence.influences[key], values)
         role, metric = key.split("@")[0].split(".")
-        assert np.linalg.norm(values) == pytest.approx(found.blocks()[role].metrics[metric].stderr, rel=1e-12)
+        stderr = found.blocks()[role].metrics[metric].stderr
+        if values.ndim == 1:
+            assert np.linalg.norm(values) == pytest.approx(stderr, rel=1e-12)
+        else:
+            episodes = found.evidence.episodes[key]
+            assert (values[0] * values[1]).sum() + (episodes**2).sum() == pytest.approx(stderr**2, rel=1e-12)
+    assert set(found.evidence.episodes) == {"target.probe_accuracy", "target.probe_accuracy@5"}
     assert found.evidence.draws["source.energies"].mean() == pytest.approx(demo.source.metrics["gc"].value, rel=1e-12)
     path.write_text(changed(demo, "source", spec="other").to_json())
     with pytest.raises(RequestError, match="found another's"):

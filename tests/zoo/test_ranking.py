@@ -1,5 +1,4 @@
 import io
-import itertools
 import json
 
 import numpy as np
@@ -16,7 +15,7 @@ from gcaudit.render.text import table_text
 from gcaudit.report.evidence import ReportEvidence
 from gcaudit.zoo.cells import CellRequest, CellResult
 from gcaudit.zoo.frames import ranking_frame
-from gcaudit.zoo.ranking import group_letters, parse_sort, rank
+from gcaudit.zoo.ranking import parse_sort, rank
 
 
 @pytest.fixture(scope="module")
@@ -108,35 +107,6 @@ def test_missing_values_come_last_and_failures_apart(report):
 def test_equal_values_have_equal_ranks(report):
     cells = [result(n, with_value(report, "target", "probe_accuracy", v, 0.0)) for n, v in (("a", 0.5), ("b", 0.5), ("c", 0.4))]
     assert [(row.rank, row.groups) for row in rank(cells, SORT).tables[0].rows] == [(1, "a"), (1, "a"), (3, "b")]
-
-
-def brute_groups(size, together):
-    """All longest runs of neighbours of which no two can be told apart."""
-    runs = [
-        (i, j)
-        for i in range(size)
-        for j in range(i, size)
-        if all(together(a, b) for a, b in itertools.combinations(range(i, j + 1), 2))
-    ]
-    return [run for run in runs if not any(other != run and other[0] <= run[0] and run[1] <= other[1] for other in runs)]
-
-
-@pytest.mark.parametrize("seed", range(30))
-def test_groups_are_the_longest_runs(seed):
-    rng = np.random.default_rng(seed)
-    size = int(rng.integers(1, 12))
-    table = rng.random((size, size)) < 0.8
-    letters = group_letters(size, lambda a, b: bool(table[min(a, b), max(a, b)]))
-    runs = sorted(brute_groups(size, lambda a, b: bool(table[min(a, b), max(a, b)])))
-    expected = ["".join(chr(ord("a") + n) for n, (i, j) in enumerate(runs) if i <= place <= j) for place in range(size)]
-    assert letters == expected
-
-
-def test_letters_go_on_past_z():
-    letters = group_letters(30, lambda _a, _b: False)
-    assert letters[:2] == ["a", "b"]
-    assert letters[25:28] == ["z", "aa", "ab"]
-    assert group_letters(0, lambda _a, _b: True) == []
 
 
 @pytest.mark.parametrize(

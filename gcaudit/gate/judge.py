@@ -6,15 +6,12 @@ close to call otherwise; `when_unsure` says what that means.
 
 Against a baseline the contrast is new - (1 +- r) old, in the metric's worse direction. Its standard error comes from the influences of
 the same images or episodes when both reports kept them (paired), and from the two standard errors otherwise (unpaired). With several regressions
-each has its chance to fail by accident: they fail by Holm's procedure, so that one that is no worse fails the gate in at most 2.5% of releases. A value
+each has its chance to fail by accident: they fail by Holm's procedure, so that a release that is no worse fails the gate in at most 2.5% of cases. A value
 without an interval cannot be judged.
-
-Reference: Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 1979.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +19,9 @@ from typing import Literal, final
 
 from gcaudit.errors import RequestError, telling_paths
 from gcaudit.gate.comparable import differences, find_value
-from gcaudit.gate.contrast import contrast_error
+from gcaudit.gate.regression import Contrast, Incomparable, contrast_of, holm
 from gcaudit.gate.rules import EXAMPLE, UNSURE, Level, Rule, RuleFile, Unsure, parse_rule, parse_share, project_rules, read_rules
 from gcaudit.geometry import NORMAL_95
-from gcaudit.metrics import find_metric
 from gcaudit.report import MetricValue, Report, ReportWarning
 
 Status = Literal["passed", "warned", "failed", "off"]
@@ -65,35 +61,6 @@ class Verdict:
     comparison: Literal["interval", "paired", "unpaired", "none"]
     message: str
     p_value: float | None = None
-
-
-@final
-@dataclass(frozen=True)
-class _Contrast:
-    """A regression before it is judged beside the others.
-
-    Attributes:
-        new: value of the report.
-        old: value of the baseline.
-        ci95: of the new value.
-        excess: new - (1 +- r) old, positive where it is worse.
-        error: its standard error.
-        paired: whether it is on the same images.
-    """
-
-    new: float
-    old: float
-    ci95: tuple[float, float] | None
-    excess: float
-    error: float
-    paired: bool
-
-    @property
-    def p_value(self) -> float:
-        """One-sided: how likely such an excess is where there is none."""
-        if self.error == 0:
-            return 0.0 if self.excess > 0 else 1.0
-        return 0.5 * math.erfc(self.excess / self.error / math.sqrt(2))
 
 
 @final
@@ -185,43 +152,7 @@ def _judge_threshold(rule: Rule, value: MetricValue, when_unsure: Unsure) -> Ver
     return Verdict(rule.text, rule.name, rule.level, outcome, status, value.value, interval, None, "interval", message)
 
 
-def _contrast(rule: Rule, report: Report, baseline: Report) -> _Contrast | Verdict:
-    """Compare a metric, or say why it cannot be."""
-    new, old = find_value(report, rule), find_value(baseline, rule)
-    if isinstance(new, str) or new.value is None:
-        return _without_value(rule, new if isinstance(new, str) else new.reason or "it is null")
-    if isinstance(old, str) or old.value is None:
-        reason = old if isinstance(old, str) else old.reason or "it is null"
-        return _without_value(rule, f"in the baseline, {reason}", new.value)
-    worse = _worse(rule)
-    factor = _factor(rule, old.value)
-    error, paired = contrast_error(report, baseline, rule, factor, (new, old))
-    if error is None:
-        where, value = ("", new) if (new.pool_stderr if rule.pool else new.stderr) is None else ("in the baseline, ", old)
-        return _without_value(rule, f"{where}it has no standard error ({value.reason or 'none was kept'})", new.value)
-    interval = new.pool_ci95 if rule.pool else new.ci95
-    return _Contrast(new.value, old.value, interval, worse * (new.value - factor * old.value), error, paired)
-
-
-def _worse(rule: Rule) -> float:
-    return 1.0 if find_metric(rule.metric).direction == "lower" else -1.0
-
-
-def _factor(rule: Rule, old: float) -> float:
-    share = _worse(rule) * rule.limit
-    return 1 + share if old >= 0 else 1 - share
-
-
-def _holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values for their number, the smallest by all of them, the next by one less, never falling."""
-    found, running = [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        running = max(running, min(1.0, (len(p_values) - rank) * p_values[place]))
-        found[place] = running
-    return found
-
-
-def _judge_regression(rule: Rule, contrast: _Contrast, adjusted: float, count: int, when_unsure: Unsure) -> Verdict:
+def _judge_regression(rule: Rule, contrast: Contrast, adjusted: float, count: int, when_unsure: Unsure) -> Verdict:
     new, old = contrast.new, contrast.old
     excess, error = contrast.excess, contrast.error
     low, high = excess - NORMAL_95 * error, excess + NORMAL_95 * error
@@ -292,24 +223,19 @@ def judge(
         raise RequestError(
             f"expected reports that may be compared, found other {'; other '.join(unlike)}; pass --allow-mismatch to go on"
         )
-    contrasts = (
-        {}
-        if baseline is None
-        else {place: _contrast(rule, report, baseline) for place, rule in enumerate(rules) if rule in regressions}
-    )
-    judged = [place for place, found in contrasts.items() if isinstance(found, _Contrast)]
-    adjusted = dict(zip(judged, _holm([each.p_value for each in contrasts.values() if isinstance(each, _Contrast)]), strict=True))
+    contrasts = {} if baseline is None else {rule: contrast_of(rule, report, baseline) for rule in regressions}
+    judged = {rule: found for rule, found in contrasts.items() if isinstance(found, Contrast)}
+    adjusted = dict(zip(judged, holm([contrast.p_value for contrast in judged.values()]), strict=True))
     verdicts = []
-    for place, rule in enumerate(rules):
+    for rule in rules:
         found = find_value(report, rule)
         if rule.level == "off":
             text = f"{rule.name} is not judged"
             verdicts.append(Verdict(rule.text, rule.name, "off", "off", "off", None, None, None, "none", text))
-        elif rule.regression and baseline is not None:
-            contrast = contrasts[place]
-            if isinstance(contrast, _Contrast):
-                contrast = _judge_regression(rule, contrast, adjusted[place], len(judged), when_unsure)
-            verdicts.append(contrast)
+        elif rule in judged:
+            verdicts.append(_judge_regression(rule, judged[rule], adjusted[rule], len(judged), when_unsure))
+        elif isinstance(kept := contrasts.get(rule), Incomparable):
+            verdicts.append(_without_value(rule, kept.reason, kept.value))
         elif isinstance(found, str) or found.value is None:
             verdicts.append(_without_value(rule, found if isinstance(found, str) else found.reason or "it is null"))
         else:

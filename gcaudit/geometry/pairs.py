@@ -57,6 +57,8 @@ class ClassPairs:
         along: (K, K) float64 variance of class i along D, times |D|^2, without bias; may be negative.
         along_slope: (K,) float64 >= 0, `along` over `squared` of class i's pairs taken together.
         along_noise: (K, K) float64 variance of what class i puts into `along`.
+        traces: (K, K) float64 tr S_iS_j.
+        product_noise: variance of the inner products of the centred class means, free of the noise's own mean, summed over all K^2.
     """
 
     unit: float
@@ -69,6 +71,8 @@ class ClassPairs:
     along: Tensor
     along_slope: Tensor
     along_noise: Tensor
+    traces: Tensor
+    product_noise: float
 
     def unsure_share(self) -> float:
         """Return which share of the mean of 1/d^2 comes of pairs that are within two standard errors of coinciding."""
@@ -151,12 +155,14 @@ def measure_pairs(embeddings: Rows, labels: Tensor, moments: ClassMoments, finge
     total = moments.squares / unit / unit
     unbiased = total / (counts - 1)
     squares, cubes = torch.zeros(2, classes, classes, dtype=torch.float64)
-    fourth = torch.zeros(classes, dtype=torch.float64)
+    fourth, moved = torch.zeros(2, classes, dtype=torch.float64)
     for rows, embedded in chunks(embeddings):
         own = labels[rows]
         z = (embedded - moments.means[own]) / unit
         lengths = z.square().sum(1)
         along = _along(z, means, own)
+        onto = (z @ means.T).square()
+        moved.index_add_(0, own, 2 * (1 - 1 / classes) * onto.sum(1) + 2 * onto.gather(1, own[:, None])[:, 0])
         squares.index_add_(0, own, along.square())
         cubes.index_add_(0, own, along * lengths[:, None])
         fourth.index_add_(0, own, lengths.square())
@@ -174,9 +180,13 @@ def measure_pairs(embeddings: Rows, labels: Tensor, moments: ClassMoments, finge
     spread = 2 * torch.maximum(within, _LEAST * typical) / (counts * (counts - 1))
     noise = spread[:, None] + spread + 4 * traces / (counts[:, None] * counts)
     part = 4 * slope[:, None] * held / counts[:, None]
-    return ClassPairs(
-        unit, counts, means, unbiased, plain, squared, noise + part + part.T, along, slope, along_noise / counts[:, None]
-    )
+    noise = noise + part + part.T
+    # of second order: in the sum over images it is there twice
+    crossed = traces / (counts[:, None] * counts)
+    second = float(crossed.sum() - crossed.trace() + spread.sum())
+    product_noise = max(second, float((moved / (counts * (counts - 1))).sum()) - second)
+    own_noise = along_noise / counts[:, None]
+    return ClassPairs(unit, counts, means, unbiased, plain, squared, noise, along, slope, own_noise, traces, product_noise)
 
 
 def _unit(square: float) -> float:

@@ -21,9 +21,9 @@ from gcaudit.geometry import (
     Estimate,
     Evidence,
     centred_means,
+    chunks,
     means_reason,
     missing,
-    simplex_error,
     simplex_estimate,
 )
 
@@ -39,11 +39,11 @@ def nc3(evidence: Evidence) -> Estimate:
         evidence: with the head's weights; at least two classes.
 
     Returns:
-        The estimate, from 0 (collapsed) to 2; lower is better. Invariant under a common rotation, under the scale of either, and under a shift of
+        The estimate, from 0 (collapsed) to 2, of the distribution's class means; `plug_in` of those of the images at hand. Lower is better. Invariant under a common rotation, under the scale of either, and under a shift of
         the embeddings.
 
     Example:
-        W = M gives NC2.
+        W = M gives the `plug_in` of NC2.
     """
     weight = evidence.head_weight
     if weight is None:
@@ -62,7 +62,16 @@ def nc3(evidence: Evidence) -> Estimate:
     ):
         return missing("the head's weights are orthogonal to all class means", evidence.images)
 
-    def statistic(stats: ClassStatistics) -> Tensor:
-        return simplex_error(weight / largest @ centred_means(stats.means).T)
+    weight = weight / largest
+    scale = float((evidence.moments.means - evidence.moments.means.mean(0)).abs().max())
 
-    return simplex_estimate(evidence, statistic)
+    def products(stats: ClassStatistics) -> Tensor:
+        return weight @ (stats.means - stats.means.mean(0)).T / scale
+
+    noise = torch.zeros(evidence.classes, dtype=torch.float64)
+    for rows, embeddings in chunks(evidence.embeddings):
+        own = evidence.labels[rows]
+        noise.index_add_(0, own, ((embeddings - evidence.moments.means[own]) / scale @ weight.T).square().sum(1))
+    counts = evidence.moments.counts.to(torch.float64)
+    noise = noise / (counts * (counts - 1).clamp(min=1)) * (1 - 1 / evidence.classes)
+    return simplex_estimate(evidence, products, products, float(noise.sum()))

@@ -67,7 +67,8 @@ def repeated_warnings(
     other = int((labels[again] != labels[before[again]]).sum())
     names = None if where is None else [where(int(row)) for row in again[:_NAMED]]
     line = "{n} images are there more than once" + (f", {other} of them under another label" if other else "")
-    return [warn("repeated", f"{line}{'' if names is None else ' ({names})'}", names, len(again))]
+    line = f"{line}{'' if names is None else ' ({names})'}; --drop-duplicates leaves them out"
+    return [warn("repeated", line, names, len(again))]
 
 
 def _shared_names(source: Block, target: Block) -> Sequence[str]:

@@ -79,10 +79,12 @@ class AuditSpec:
             RequestError: an option is unknown or out of range.
         """
         parts = place_options(options)
+        on_source = DataRequest(source, "source", **parts.get("source", {}))
+        unlike = on_source if on_source.drop_duplicates else None
         return AuditSpec(
             model=_model_request(model, parts),
-            source=DataRequest(source, "source", **parts.get("source", {})),
-            target=DataRequest(target, "target", **parts.get("target", {})),
+            source=on_source,
+            target=DataRequest(target, "target", **parts.get("target", {}), unlike=unlike),
             run=RunSettings(**parts.get("run", {})),
             passes=PassSettings(**parts.get("passes", {})),
             probe=ProbeSettings(**parts.get("probe", {})),

@@ -1,4 +1,4 @@
-"""Commands on one checkpoint: score, gate, demo, inspect; and what there is: metrics, datasets."""
+"""Commands on one checkpoint: score, gate, power, demo, inspect; and what there is: metrics, datasets."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from gcaudit.cli.options import (
 )
 from gcaudit.errors import RequestError
 from gcaudit.progress import progress_bar
-from gcaudit.render import GATE_FORMATS
+from gcaudit.render import FORMATS, GATE_FORMATS
 
 
 @app.command()
@@ -152,6 +152,31 @@ def gate(
     result = asked.judge(Report.read(report))
     write_output(render_gate(result, format_), output)
     _finish_gate(result, junit)
+
+
+@app.command()
+def power(
+    report: Annotated[Path, typer.Argument(metavar="REPORT", help="JSON from gcaudit score")],
+    baseline: Annotated[
+        Path | None,
+        option(
+            "--baseline", "-b", panel=GATE, text="report of another model on the same images, with its evidence", metavar="REPORT"
+        ),
+    ] = None,
+    format_: Annotated[str, option("--format", "-f", panel=OUT, text="table, json or markdown")] = "table",
+    output: Output = None,
+) -> None:
+    """Say how many images or episodes a gate needs to see a change of 1%, 2% or 5%."""
+    if format_ not in FORMATS:
+        raise RequestError(f"expected --format of {', '.join(FORMATS)}; found {format_!r}")
+    if output is not None:
+        check_writable(output)
+    from gcaudit.gate import power_rows
+    from gcaudit.render import render_power
+    from gcaudit.report import Report
+
+    rows = power_rows(Report.read(report), None if baseline is None else Report.read(baseline))
+    write_output(render_power(rows, format_), output)
 
 
 @app.command()

@@ -34,12 +34,20 @@ def fingerprint(images: ImageSet, digests: Tensor, seen: Tensor | None = None) -
     return state.hexdigest()
 
 
-def _digest(images: ImageSet, row: int) -> bytes:
-    """Digest an image; one that cannot be read, which the pass will tell, is like no other."""
+def digest_of(images: ImageSet, row: int) -> bytes | None:
+    """Digest an image as it is stored.
+
+    Args:
+        images: the image set.
+        row: of its reader.
+
+    Returns:
+        16 bytes; None for one that cannot be read, which the pass will tell.
+    """
     try:
         return image_digest(images.reader.read(row))
     except Exception:  # readers and the user's own data sets raise many kinds
-        return bytes(DIGEST_BYTES)
+        return None
 
 
 def content_key(images: ImageSet) -> tuple[str, str]:
@@ -52,7 +60,7 @@ def content_key(images: ImageSet) -> tuple[str, str]:
         64 hexadecimal digits: of classes, labels, images and the images' places in their data set, which their random vectors depend on; and
         the fingerprint that a pass over the same images will have.
     """
-    raw = b"".join(_digest(images, row) for row in images.index.tolist())
+    raw = b"".join(digest_of(images, row) or bytes(DIGEST_BYTES) for row in images.index.tolist())
     digests = torch.from_numpy(np.frombuffer(raw, dtype=np.uint8).reshape(-1, DIGEST_BYTES).copy())
     found = fingerprint(images, digests)
     state = hashlib.sha256(found.encode())

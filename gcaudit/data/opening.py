@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gcaudit.data.duplicates import without_duplicates
 from gcaudit.data.folders import SPLIT_NAMES, read_folder
 from gcaudit.data.hugging_face import read_hugging_face
 from gcaudit.data.image_set import ImageSet
@@ -64,7 +65,7 @@ def open_data(request: DataRequest) -> ImageSet:
     escaped = [name for name, n in zip(names, numbers, strict=True) if name != raw.class_names[n]]
     if escaped:
         warnings.append(warn("renamed", "{n} names of classes that cannot be printed were escaped ({names})", escaped))
-    return ImageSet(
+    found = ImageSet(
         spec=printable(spec),
         split=split,
         family=family,
@@ -77,6 +78,9 @@ def open_data(request: DataRequest) -> ImageSet:
         warnings=tuple(warnings),
         columns=raw.columns,
     )
+    if not request.drop_duplicates:
+        return found
+    return without_duplicates(found, None if request.unlike is None else open_data(request.unlike))
 
 
 def _draw(index: Tensor, labels: Tensor, request: DataRequest, classes: int, spec: str) -> tuple[Tensor, Tensor]:

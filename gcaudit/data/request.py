@@ -21,6 +21,8 @@ class DataRequest:
         root: where known names lie.
         seed: of the draw.
         follow_links: also read pictures that are links out of the folder.
+        drop_duplicates: leave out images that are there more than once, or in `unlike`.
+        unlike: which images these may not share, where duplicates are dropped.
     """
 
     spec: Any
@@ -31,3 +33,5 @@ class DataRequest:
     root: str | None = None
     seed: int = 0
     follow_links: bool = False
+    drop_duplicates: bool = False
+    unlike: DataRequest | None = None

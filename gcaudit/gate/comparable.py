@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from gcaudit.errors import shorten
 from gcaudit.gate.rules import Rule
-from gcaudit.metrics import Metric
+from gcaudit.metrics import Metric, find_metric
 from gcaudit.report import MetricValue, Report
 
 
@@ -57,6 +57,9 @@ def _rule_differences(report: Report, baseline: Report, rule: Rule) -> list[str]
     if bool(new.left_alone) != bool(old.left_alone) and report.model.preprocessing.crop_pct != 1:
         told = " against ".join("left alone" if block.left_alone else "resized and cropped" for block in (new, old))
         found.append(f"preprocessing of {rule.role} pictures that have the input's size: {told} in the baseline")
+    if find_metric(rule.metric).sized and report.model.embedding_dim != baseline.model.embedding_dim:
+        told = f"{report.model.embedding_dim} against {baseline.model.embedding_dim}"
+        found.append(f"number of dimensions, for {rule.name}: {told} in the baseline")
     if rule.metric == "gc" and report.model.arch != baseline.model.arch:
         found.append(f"architecture, for {rule.name}: {report.model.arch} against {baseline.model.arch} in the baseline")
     a, b = find_value(report, rule), find_value(baseline, rule)
@@ -114,6 +117,8 @@ def comparable_group(report: Report, rule: Rule, metric: Metric) -> str:
         parts += [f"input {size}", f"gradients in {preprocessing.input_space} space"]
         if metric.name == "gc":
             parts.append(f"architecture {report.model.arch}")
+    if metric.sized:
+        parts.append(f"{report.model.embedding_dim} dimensions")
     block = report.blocks().get(rule.role)
     if block is not None:
         parts.append(f"{block.images} images of {rule.role} {block.fingerprint[:8]}")

@@ -97,9 +97,10 @@ def nearest_mean_share(evidence: Evidence, wanted: Tensor, plug_in: float | None
     scale = 1 / (counts * (counts - 1)).sqrt()
     influence = scale[labels] * ((values - centre[labels]) / classes + _through_means(evidence, wanted, answers))
     value = float(centre.mean())
-    least = (min(1.0, max(0.0, value)),) * 2
-    if not bool(influence.any()):
-        least = wilson(least[0], classes**2 / float((1 / counts).sum()))
+    inside = min(1.0, max(0.0, value))
+    spread = float(influence.square().sum())
+    simple = inside * (1 - inside) / spread if 0 < inside < 1 and spread > 0 else classes**2 / float((1 / counts).sum())
+    least = wilson(inside, simple)
     return share_estimate(value, influence, labels, evidence.images, least, plug_in=plug_in)
 
 

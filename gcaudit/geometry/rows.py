@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -20,6 +21,24 @@ class Rows(Protocol):
 
     def __getitem__(self, rows: Any, /) -> Tensor:
         """Return the rows of a slice, or of an int64 tensor."""
+
+
+def equal_rows(embeddings: Rows) -> Tensor:
+    """Number rows so that equal rows have equal numbers.
+
+    Args:
+        embeddings: (N, D).
+
+    Returns:
+        (N,) int64 in 0..U-1, in the order of first rows; U of them differ.
+    """
+    numbers: dict[bytes, int] = {}
+    found = torch.empty(embeddings.shape[0], dtype=torch.int64)
+    for part, z in chunks(embeddings):
+        table = (z + 0.0).contiguous().numpy()  # a zero has two signs
+        digests = (hashlib.blake2b(row.data, digest_size=16).digest() for row in table)
+        found[part] = torch.tensor([numbers.setdefault(digest, len(numbers)) for digest in digests])
+    return found
 
 
 def chunks(embeddings: Rows, members: Tensor | None = None) -> Iterator[tuple[slice, Tensor]]:

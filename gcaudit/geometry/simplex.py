@@ -25,6 +25,7 @@ from gcaudit.geometry.interval import student_95
 
 _COLLAPSED = 1e-7
 _MOST_NOISE = 0.5
+_MOST_BIAS = 0.2
 
 
 def simplex_error(products: Tensor) -> Tensor:
@@ -75,7 +76,14 @@ def simplex_estimate(
         share = f"noise of few images makes up {noise / total:.0%} of the length of the class means' products"
         return missing(f"{share}; take more images", images, plug_in=plug_in)
     square, influence = delta_method(evidence, squared)
+    trace, by_trace = delta_method(evidence, lambda stats: products(stats).trace())
+    length, by_length = delta_method(evidence, lambda stats: products(stats).square().sum() - noise)
     assert influence is not None
+    assert by_trace is not None
+    assert by_length is not None
+    # what the ratio of two noisy numbers is off by on average
+    bias = 3 / 8 * by_length.square().sum() / length**2 - (by_trace * by_length).sum() / (2 * trace * length)
+    square = 2 - (2 - square) * (1 - bias.clamp(min=-_MOST_BIAS, max=_MOST_BIAS))
     error = float(influence.norm())
     reach = student_95(influence, evidence.labels, classes) * error
     value = math.sqrt(max(0.0, float(square)))

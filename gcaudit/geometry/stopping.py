@@ -18,6 +18,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gcaudit.geometry.tails import tail_reason
+
 FIRST_LOOK = 256
 IMAGES_PER_CLASS = 5
 
@@ -57,10 +59,11 @@ def relative_error(energies: Tensor, labels: Tensor, classes: int) -> float:
         classes: K.
 
     Returns:
-        A number >= 0; infinite when a class has fewer than two energies. 0 when all energies are 0.
+        A number >= 0; infinite when a class has fewer than two energies, or when their tail is so heavy that no interval can be trusted. 0
+        when all energies are 0.
     """
     counts = torch.bincount(labels, minlength=classes).to(torch.float64)
-    if bool((counts < 2).any()):
+    if bool((counts < 2).any()) or tail_reason(energies) is not None:
         return float("inf")
     means = torch.zeros(classes, dtype=torch.float64).index_add_(0, labels, energies) / counts
     squares = torch.zeros(classes, dtype=torch.float64).index_add_(0, labels, (energies - means[labels]).square())

@@ -10,7 +10,7 @@ sum_c |U^T y_c|^2 / n_c, so that no covariance is inverted; S^+ cuts at the nume
 by element, which is not the trace of their product.
 
 With N - 1 independent directions the embeddings fit any labels, and H is K - 1 whatever the model: such a value is no measurement
-and is not reported. Short of that, H is too high where dimensions are many beside images.
+and is not reported. Rows that are there more than once count once in that. Short of that, H is too high where dimensions are many beside images.
 
 The regularised H-score takes the shrunk covariance of Ledoit and Wolf,
 
@@ -35,7 +35,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gcaudit.geometry import Estimate, Evidence, centred_influence, labels_reason, missing, normal_estimate
+from gcaudit.geometry import Estimate, Evidence, centred_influence, equal_rows, labels_reason, missing, normal_estimate
 
 _ONE_IMAGE = "a class with a single image has no variance: no standard error"
 _EPS = torch.finfo(torch.float64).eps
@@ -57,10 +57,10 @@ def h_score(evidence: Evidence) -> Estimate:
     if reason:
         return missing(reason, images)
     rank = evidence.spectrum.centred.rank
-    if rank >= images - 1:
-        reason = (
-            f"{rank} independent directions fit any labels of {images} images: the score is {evidence.classes - 1} for any model"
-        )
+    distinct = images if 2 * rank < images else int(equal_rows(evidence.embeddings).max()) + 1
+    if rank >= distinct - 1:
+        repeated = "" if distinct == images else f", of which {distinct} differ"
+        reason = f"{rank} independent directions fit any labels of {images} images{repeated}: the score is {evidence.classes - 1} for any model"
         return missing(reason, images)
     score = _score(evidence, 0.0)[0].clamp(max=evidence.classes - 1)  # rounding may lift it above the bound
     influence = centred_influence(_left_out(evidence, 0.0), evidence.labels, evidence.classes)

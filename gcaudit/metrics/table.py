@@ -6,7 +6,7 @@ Adding a metric: one file beside this one, one line in `METRICS`, one test file.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Literal, final
@@ -36,6 +36,8 @@ class Metric:
         module: of this room, in which the function of this name stands; it is loaded when it is first measured.
         group: `core` is measured unless others are asked for; `field` are the scores of other papers, which take longer.
         episodes: it draws episodes, and its function takes their settings beside the evidence.
+        sized: its value depends on the number of images and dimensions by definition, so that no distribution has one; its interval is for
+            other images in the same number.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Metric:
     module: str
     group: Literal["core", "field"] = "core"
     episodes: bool = False
+    sized: bool = False
 
     def measure(self, evidence: Evidence, probe: ProbeSettings) -> Estimate:
         """Measure it.
@@ -60,9 +63,10 @@ class Metric:
         """
         function = getattr(import_module(f"gcaudit.metrics.{self.module}"), self.name)
         found: Estimate = function(evidence, probe) if self.episodes else function(evidence)
-        return found
+        return replace(found, details={**found.details, "interval": _REPEATABILITY}) if self.sized else found
 
 
+_REPEATABILITY = "repeatability: other images in this number, at this number of dimensions"
 _BOTH: tuple[Role, ...] = ("source", "target")
 _SOURCE: tuple[Role, ...] = ("source",)
 _TARGET: tuple[Role, ...] = ("target",)
@@ -71,6 +75,7 @@ _SCALE_FREE = "same data, classes and input size"
 _SAME_K = "same data, number of classes and input size"
 _ANY = "same data and classes"
 _EPISODES = "same data and episode settings"
+_SIZED = "same data, classes, numbers of images and dimensions"
 
 METRICS: tuple[Metric, ...] = (
     Metric("gc", "geometric complexity (GC)", "lower", _FAMILY, "energies", _BOTH, "complexity"),
@@ -83,27 +88,27 @@ METRICS: tuple[Metric, ...] = (
     Metric("ncm_accuracy", "nearest-class-mean accuracy", "higher", _ANY, "embeddings", _BOTH, "accuracy"),
     Metric("head_accuracy", "accuracy of the model's head", "higher", _ANY, "predictions", _SOURCE, "accuracy"),
     Metric("probe_accuracy", "few-shot probe accuracy", "higher", _EPISODES, "embeddings", _TARGET, "ridge", episodes=True),
-    Metric("nc1", "NC1, collapse along the class means", "lower", _ANY, "embeddings", _BOTH, "nc1", "field"),
-    Metric("sfda", "SFDA", "higher", _ANY, "embeddings", _TARGET, "sfda", "field"),
-    Metric("gbc", "GBC, overlap of classes", "higher", _ANY, "embeddings", _TARGET, "gbc", "field"),
-    Metric("rankme", "RankMe, effective rank", "higher", _ANY, "embeddings", _BOTH, "rankme", "field"),
-    Metric("ncti_seli", "NCTI, spread of discriminants", "higher", _ANY, "embeddings", _TARGET, "ncti", "field"),
-    Metric("ncti_ncc", "NCTI, probability of the class", "higher", _ANY, "embeddings", _TARGET, "ncti", "field"),
-    Metric("ncti_vc", "NCTI, variety of answers in a class", "lower", _ANY, "embeddings", _TARGET, "ncti", "field"),
-    Metric("logme", "LogME", "higher", _ANY, "embeddings", _TARGET, "logme", "field"),
-    Metric("h_score", "H-score", "higher", _ANY, "embeddings", _TARGET, "hscore", "field"),
-    Metric("h_score_regularized", "H-score, regularised", "higher", _ANY, "embeddings", _TARGET, "hscore", "field"),
-    Metric("trans_rate", "TransRate", "higher", _ANY, "embeddings", _TARGET, "transrate", "field"),
-    Metric("leep", "LEEP", "higher", _ANY, "logits", _TARGET, "leep", "field"),
-    Metric("nce", "NCE, negative conditional entropy", "higher", _ANY, "logits", _TARGET, "leep", "field"),
+    Metric("nc1", "NC1, collapse along the class means", "lower", _SIZED, "embeddings", _BOTH, "nc1", "field", sized=True),
+    Metric("sfda", "SFDA", "higher", _SIZED, "embeddings", _TARGET, "sfda", "field", sized=True),
+    Metric("gbc", "GBC, overlap of classes", "higher", _SIZED, "embeddings", _TARGET, "gbc", "field", sized=True),
+    Metric("rankme", "RankMe, effective rank", "higher", _SIZED, "embeddings", _BOTH, "rankme", "field", sized=True),
+    Metric("ncti_seli", "NCTI, spread of discriminants", "higher", _SIZED, "embeddings", _TARGET, "ncti", "field", sized=True),
+    Metric("ncti_ncc", "NCTI, probability of the class", "higher", _SIZED, "embeddings", _TARGET, "ncti", "field", sized=True),
+    Metric("ncti_vc", "NCTI, variety of answers in a class", "lower", _SIZED, "embeddings", _TARGET, "ncti", "field", sized=True),
+    Metric("logme", "LogME", "higher", _SIZED, "embeddings", _TARGET, "logme", "field", sized=True),
+    Metric("h_score", "H-score", "higher", _SIZED, "embeddings", _TARGET, "hscore", "field", sized=True),
+    Metric("h_score_regularized", "H-score, regularised", "higher", _SIZED, "embeddings", _TARGET, "hscore", "field", sized=True),
+    Metric("trans_rate", "TransRate", "higher", _SIZED, "embeddings", _TARGET, "transrate", "field", sized=True),
+    Metric("leep", "LEEP", "higher", _SIZED, "logits", _TARGET, "leep", "field", sized=True),
+    Metric("nce", "NCE, negative conditional entropy", "higher", _SIZED, "logits", _TARGET, "leep", "field", sized=True),
     Metric("knn_accuracy", "nearest-neighbour accuracy", "higher", _ANY, "embeddings", _TARGET, "neighbours", "field"),
     Metric("linear_probe_accuracy", "linear probe accuracy", "higher", _ANY, "embeddings", _TARGET, "linear_probe", "field"),
     Metric("nc2", "NC2, class means against a simplex", "lower", _ANY, "embeddings", _BOTH, "nc2", "field"),
     Metric("nc3", "NC3, head against class means", "lower", _ANY, "weights", _SOURCE, "nc3", "field"),
     Metric("nc4", "NC4, head agrees with nearest mean", "higher", _ANY, "predictions", _SOURCE, "nc4", "field"),
-    Metric("parc", "PARC", "higher", _ANY, "embeddings", _TARGET, "parc", "field"),
-    Metric("pactran_gaussian", "PACTran, Gaussian prior", "lower", _ANY, "embeddings", _TARGET, "pactran", "field"),
-    Metric("n_leep", "N-LEEP", "higher", _ANY, "embeddings", _TARGET, "nleep", "field"),
+    Metric("parc", "PARC", "higher", _SIZED, "embeddings", _TARGET, "parc", "field", sized=True),
+    Metric("pactran_gaussian", "PACTran, Gaussian prior", "lower", _SIZED, "embeddings", _TARGET, "pactran", "field", sized=True),
+    Metric("n_leep", "N-LEEP", "higher", _SIZED, "embeddings", _TARGET, "nleep", "field", sized=True),
 )
 """Every metric, in the order of the report."""
 _OTHER_NAMES = {

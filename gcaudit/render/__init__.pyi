@@ -13,6 +13,7 @@ from .listing import (
     render_model as render_model,
 )
 from .plots import scatter_plot as scatter_plot
+from .power import render_power as render_power
 from .report import render_report as render_report
 from .verdicts import (
     render_annotations as render_annotations,

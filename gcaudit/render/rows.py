@@ -54,6 +54,22 @@ def format_value(value: MetricValue) -> str:
     return text if value.ci95 is None else f"{text} [{value.ci95[0]:.{digits}f}, {value.ci95[1]:.{digits}f}]"
 
 
+def _plug_in(value: MetricValue) -> str | None:
+    """Write what the papers' formula gives for the images at hand, to the digits of the value beside it."""
+    if value.plug_in is None:
+        return None
+    return format_value(value.model_copy(update={"value": value.plug_in})).split(" ")[0]
+
+
+def _given_pool(value: MetricValue) -> str | None:
+    if value.pool_ci95 is None:
+        return None
+    return format_value(value.model_copy(update={"ci95": value.pool_ci95}))
+
+
+_BESIDE = {"plug-in, of these images": _plug_in, "given these images": _given_pool}
+
+
 def _points(value: MetricValue | None) -> dict[int | None, MetricValue]:
     if value is None:
         return {}
@@ -70,6 +86,10 @@ def _rows_of(metric: Metric, blocks: tuple[DataBlock, ...]) -> list[Row]:
         title = metric.title if first.n_way is None else f"{metric.title}, {first.n_way}-way {first.n_shot}-shot"
         cells = tuple("" if point is None else format_value(point) for point in found)
         rows.append(Row(title, ARROWS[metric.direction], cells))
+        for part, told in _BESIDE.items():
+            parts = [None if point is None else told(point) for point in found]
+            if any(parts):
+                rows.append(Row(f"  {part}", "", tuple(text or "" for text in parts)))
     return rows
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
@@ -232,7 +232,8 @@ def _predict(
         value = find_value(report, rule)
         if not isinstance(value, str) and value.value is not None:
             entry = (request.model, value.value, truth.accuracies[_place(request)])
-            groups.setdefault(comparable_group(report, rule, metric), []).append(entry)
+            # whether a score orders models of other widths, too, is what is asked
+            groups.setdefault(comparable_group(report, rule, replace(metric, sized=False)), []).append(entry)
     largest = max(groups.values(), key=len, default=[])
     models, scores, accuracies = zip(*largest, strict=True) if largest else ((), (), ())
     found = agreement(scores, accuracies, metric.direction, seed=seed)

@@ -225,3 +225,13 @@ def test_reasons(score, z, y, reason):
 def test_rounding_does_not_lift_collapsed_classes_above_the_bound():
     y = np.arange(40) % 4
     assert h_score(evidence_of(np.eye(4)[y] - 0.25, y)).value == 3.0
+
+
+def test_a_repeated_row_does_not_hide_that_any_labels_fit():
+    rng = np.random.default_rng(0)
+    z, y = rng.normal(size=(30, 60)), np.arange(30) % 5
+    z[7] = z[2]
+    y[7] = y[2]
+    found = h_score(evidence_of(z, y))
+    assert found.value is None
+    assert "28 independent directions fit any labels of 30 images, of which 29 differ" in found.reason

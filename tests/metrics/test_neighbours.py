@@ -79,3 +79,16 @@ def test_reasons():
     assert "at least 2 classes" in knn_accuracy(evidence_of(z, np.zeros_like(y))).reason
     assert "all embeddings are equal" in knn_accuracy(evidence_of(np.ones_like(z), y)).reason
     assert "class '1' has 1 image" in knn_accuracy(evidence_of(z[:21], y[:21])).reason
+
+
+def test_an_image_seen_twice_is_no_neighbour():
+    rng = np.random.default_rng(0)
+    z, y = rng.normal(size=(200, 5)), rng.integers(0, 4, 200)
+    plain = knn_accuracy(evidence_of(z, y)).value
+    twice = knn_accuracy(evidence_of(np.repeat(z, 2, 0), np.repeat(y, 2))).value
+    assert twice == pytest.approx(plain, abs=1e-12)
+
+
+def test_a_class_that_is_one_point_is_still_near_to_itself():
+    z = np.array([[0.0], [0.0], [0.0], [5.0], [6.0], [7.0]])
+    assert knn_accuracy(evidence_of(z, [0, 0, 0, 1, 1, 1])).value == 1.0

@@ -1,0 +1,121 @@
+"""How many images or episodes a gate needs to see a change.
+
+A regression rule fails where the excess is above 1.96 standard errors e of the difference, so a true change of c times the value is seen in 80% of cases when
+c |value| = (1.96 + 0.84) e. The standard error falls as one over the root of the number of images: from e at n images follows how many are needed. For
+reports of independent images e^2 is twice the squared standard error; against a baseline on the same images, whose evidence was kept, it is that of the
+paired difference, which is far less.
+
+A mean over episodes has a part that more images make smaller and a part that more episodes make smaller.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+from gcaudit.gate.comparable import differences, find_value
+from gcaudit.gate.contrast import contrast_error
+from gcaudit.gate.rules import Rule, parse_rule
+from gcaudit.geometry import NORMAL_95
+from gcaudit.metrics import find_metric
+from gcaudit.report import MetricValue, Report
+
+CHANGES = (0.01, 0.02, 0.05)
+_DETECTED = 0.8416212335729143  # the 80% point of the standard normal distribution
+
+
+@final
+@dataclass(frozen=True)
+class PowerRow:
+    """What one metric needs.
+
+    Attributes:
+        metric: `ROLE.METRIC`, with `given the pool` for episodes of the same images.
+        value: of the report, or None.
+        unit: `images` or `episodes`.
+        have: how many there are.
+        needed: how many are needed for each of `CHANGES`; None where no number of them is enough.
+        paired: whether the baseline is on the same images.
+        reason: why there are no numbers.
+    """
+
+    metric: str
+    value: float | None
+    unit: str
+    have: int
+    needed: tuple[int | None, ...]
+    paired: bool
+    reason: str | None = None
+
+
+def power_rows(report: Report, baseline: Report | None = None) -> list[PowerRow]:
+    """Say what each metric of a report needs.
+
+    Args:
+        report: the report.
+        baseline: of another model on the same images, with evidence, for paired comparison; None takes independent images.
+
+    Returns:
+        One row a metric that has a better side; two for a mean over episodes.
+    """
+    rows = []
+    for role, block in report.blocks().items():
+        for name, value in block.metrics.items():
+            if find_metric(name).direction == "none":
+                continue
+            texts = [f"{role}.{name}"] if value.curve is None else [f"{role}.{name}@{point.n_shot}" for point in value.curve]
+            for text in texts:
+                rule = parse_rule(f"{text} regression <= 0%")
+                rows.append(_row(report, baseline, rule))
+                if value.n_way is not None:
+                    rows.append(_row(report, baseline, parse_rule(f"{text} regression <= 0% given the pool")))
+    return rows
+
+
+def _row(report: Report, baseline: Report | None, rule: Rule) -> PowerRow:
+    name = rule.name + (" given the pool" if rule.pool else "")
+    value = find_value(report, rule)
+    assert isinstance(value, MetricValue)
+    unit, have = ("episodes", value.episodes or 0) if rule.pool else ("images", value.n)
+
+    def without(reason: str) -> PowerRow:
+        return PowerRow(name, value.value, unit, have, (None,) * len(CHANGES), False, reason)
+
+    stderr = value.pool_stderr if rule.pool else value.stderr
+    if value.value is None or stderr is None:
+        return without(value.reason or "it has no standard error")
+    if value.value == 0:
+        return without("no share of 0 is a change")
+    squares, fixed, paired = 2 * stderr**2, 2 * _fixed(value, rule), False
+    if baseline is not None:
+        if unlike := differences(report, baseline, [rule]):
+            return without(f"the baseline has other {unlike[0]}")
+        other = find_value(baseline, rule)
+        if not isinstance(other, MetricValue) or other.value is None:
+            return without("the baseline has no value")
+        error, paired = contrast_error(report, baseline, rule, 1.0, (value, other))
+        if error is None:
+            return without("the baseline has no standard error")
+        squares, fixed = error**2, 0.0 if rule.pool else _paired_fixed(report, baseline, rule, (value, other))
+    factor = (NORMAL_95 + _DETECTED) ** 2
+    needed = tuple(
+        _needed(have, max(0.0, squares - fixed) * factor, (change * value.value) ** 2 - fixed * factor) for change in CHANGES
+    )
+    return PowerRow(name, value.value, unit, have, needed, paired)
+
+
+def _fixed(value: MetricValue, rule: Rule) -> float:
+    """Return the part of the squared standard error that more images do not make smaller."""
+    return 0.0 if rule.pool or value.pool_stderr is None else value.pool_stderr**2
+
+
+def _paired_fixed(report: Report, baseline: Report, rule: Rule, pair: tuple[MetricValue, MetricValue]) -> float:
+    if pair[0].pool_stderr is None:
+        return 0.0
+    error, _ = contrast_error(report, baseline, parse_rule(f"{rule.name} regression <= 0% given the pool"), 1.0, pair)
+    return 0.0 if error is None else error**2
+
+
+def _needed(have: int, wanted: float, room: float) -> int | None:
+    return max(1, math.ceil(have * wanted / room)) if room > 0 else None

@@ -1,0 +1,66 @@
+"""How many images or episodes a gate needs, as table, Markdown and JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+
+from gcaudit.gate import CHANGES, PowerRow
+from gcaudit.render.escapes import json_text, log_text, markdown_text
+
+_ABOUT = "needed to see a change with 80% power, one rule, 2.5% one-sided"
+
+
+def _head() -> list[str]:
+    return ["metric", "value", "there are", *(f"for {100 * change:g}%" for change in CHANGES), "compared"]
+
+
+def _cells(row: PowerRow) -> list[str]:
+    value = "—" if row.value is None else f"{row.value:.4g}"
+    needed = ["—" if number is None else f"{number:,}" for number in row.needed]
+    compared = "" if row.reason is not None else "same images" if row.paired else "other images"
+    return [row.metric, value, f"{row.have:,} {row.unit}", *needed, compared]
+
+
+def _notes(rows: Sequence[PowerRow]) -> list[str]:
+    found = [f"{row.metric}: {row.reason}" for row in rows if row.reason is not None]
+    if any(row.reason is None and None in row.needed for row in rows):
+        found.append("—: no number of images is enough with these episodes; raise --episodes")
+    return found
+
+
+def render_power(rows: Sequence[PowerRow], format_: str) -> str:
+    """Write what a gate needs.
+
+    Args:
+        rows: one a metric.
+        format_: `table`, `markdown` or `json`.
+
+    Returns:
+        Text that ends with a newline.
+    """
+    if format_ == "json":
+        content = {"schema": "gcaudit.power/1", "gcaudit": version("gcaudit"), "changes": CHANGES, "power": 0.8}
+        content |= {"rows": [asdict(row) for row in rows]}
+        return json_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    table = [_head(), *(_cells(row) for row in rows)]
+    if format_ == "markdown":
+        lines = ["| " + " | ".join(markdown_text(cell) for cell in line) + " |" for line in table]
+        lines.insert(1, "|" + "---|" * len(table[0]))
+        return (
+            "\n".join([f"Images or episodes {_ABOUT}.", "", *lines, "", *(f"- {markdown_text(note)}" for note in _notes(rows))])
+            + "\n"
+        )
+    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if not column else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in table
+    ]
+    return log_text(
+        "\n".join([f"images or episodes {_ABOUT}", "", *lines, "", *(f"— {note}" for note in _notes(rows))]).rstrip() + "\n"
+    )

@@ -35,7 +35,7 @@ from .mixture import SingularCovarianceError as SingularCovarianceError, mixture
 from .moments import ClassMoments as ClassMoments
 from .nearest_mean import nearest_mean_share as nearest_mean_share
 from .pairs import debiased as debiased, mean_over_pairs as mean_over_pairs, squared_distances as squared_distances
-from .proportion import balanced_proportion as balanced_proportion
+from .proportion import balanced_proportion as balanced_proportion, with_influence as with_influence
 from .reciprocals import reciprocal as reciprocal, reciprocal_cube as reciprocal_cube, reciprocal_square as reciprocal_square
 from .rows import Rows as Rows, chunks as chunks, equal_rows as equal_rows
 from .simplex import centred_means as centred_means, simplex_error as simplex_error, simplex_estimate as simplex_estimate

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gcaudit.geometry.estimate import NORMAL_95, Estimate
+from gcaudit.geometry.evidence import Evidence
 from gcaudit.geometry.interval import student_95
 
 
@@ -58,5 +59,27 @@ def balanced_proportion(correct: Tensor, labels: Tensor, classes: int) -> Estima
     error = float(influence.norm())
     if error == 0:
         return Estimate(value, 0.0, wilson(value, simple), len(labels), influence=influence)
-    interval = wilson(value, value * (1 - value) / error**2, student_95(influence, labels, classes))
-    return Estimate(value, error, interval, len(labels), influence=influence)
+    return _with_interval(Estimate(value, n=len(labels)), influence, labels, classes)
+
+
+def _with_interval(found: Estimate, influence: Tensor, labels: Tensor, classes: int) -> Estimate:
+    assert found.value is not None
+    error = float(influence.norm())
+    interval = wilson(found.value, found.value * (1 - found.value) / error**2, student_95(influence, labels, classes))
+    return Estimate(found.value, error, interval, found.n, None, found.details, influence)
+
+
+def with_influence(found: Estimate, influence: Tensor, evidence: Evidence) -> Estimate:
+    """Give a share another standard error.
+
+    Args:
+        found: of `balanced_proportion`, or of a part of the images.
+        influence: (N,) of all images.
+        evidence: of these.
+
+    Returns:
+        The same value with the error and the interval that follow from the influence; as it is where that is 0, or the share 0 or 1.
+    """
+    if found.value in (None, 0.0, 1.0) or not bool(influence.any()):
+        return found
+    return _with_interval(found, influence, evidence.labels, evidence.classes)

@@ -324,7 +324,7 @@ def test_strict_exits_2_and_writes_nothing(run, model, photos, tmp_path):
 def test_a_gate_can_fail_on_warnings(run, model, photos, tmp_path):
     (photos / "class0" / "notes.txt").write_text("no picture")
     assert run("score", *model, "-s", photos, "-q", "-o", tmp_path / "r.json")[0] == 0
-    assert run("gate", tmp_path / "r.json", "-r", "source.cdnv <= 1e9")[0] == 0
-    code, out, _ = run("gate", tmp_path / "r.json", "-r", "source.cdnv <= 1e9", "--no-warnings")
+    assert run("gate", tmp_path / "r.json", "-r", "source.gc <= 1e9")[0] == 0
+    code, out, _ = run("gate", tmp_path / "r.json", "-r", "source.gc <= 1e9", "--no-warnings")
     assert code == 1
     assert "FAIL  source: 1 files in class folders that are no pictures" in out

@@ -5,8 +5,10 @@ two sides of the interval of log(mean) have to be: with B resamples of the influ
 
     t*_b = log(1 + sum psi*_b / T) / (s*_b / (T + sum psi*_b)),   interval  T exp(-t*_{.975} s/T)  to  T exp(-t*_{.025} s/T)
 
-With a tail index below about 1.5 the mean is ruled by images that are rarer than any sample can show, and no interval keeps its word: it is withheld.
-The tail index is Hill's over the largest tenth, at least 10: energies above x become rarer as x^-index; below 2 they have no variance.
+The tail index is Hill's over the largest tenth, at least 10: energies above x become rarer as x^-index; below 2 they have no variance, and below about
+1.5 the mean is ruled by images that are rarer than any sample can show. Energies of trained networks are close to log-normal: the skewness of their logarithms is
+near 0 and their mean below twice the median, so that a low index is the log-normal's own. Where it is not (skewness above 0.6, or a mean above 2.3
+medians), below 1.5 whatever the rest, and where 1% of the images hold a quarter of the sum, no interval keeps its word: it is withheld.
 
 References: Hall, "Theoretical comparison of bootstrap confidence intervals", Annals of Statistics 1988; Hill, "A simple general approach to inference
 about the tail of a distribution", Annals of Statistics 1975; Resnick, "Heavy-tail phenomena", Springer 2007, chapter 4 (how well the index is known).
@@ -25,7 +27,8 @@ from gcaudit.geometry.counter import derive_seed
 
 _FEWEST = 10
 _HEAVY = 3.0
-_WITHHELD = 1.5
+_WITHHELD, _DOUBTFUL = 1.5, 2.25
+_SKEWED, _FAR_MEAN = 0.6, 2.3
 _RULED = 0.25
 _DRAWS = 999
 _NUMBERS = 2**25
@@ -41,11 +44,15 @@ class Tail:
         median: of all.
         top_share: share of the sum that the largest 1% (at least one) hold.
         index: Hill's tail index; None where the largest are equal, or there are too few.
+        mean: of all.
+        log_skewness: of the logarithms of those above 0.
     """
 
     median: float
     top_share: float
     index: float | None
+    mean: float
+    log_skewness: float
 
     @property
     def heavy(self) -> bool:
@@ -65,7 +72,10 @@ def describe_tail(energies: Tensor) -> Tail:
     falling = energies.sort(descending=True).values
     total, top = float(falling.sum()), max(1, len(falling) // 100)
     share = float(falling[:top].sum()) / total if 0 < total < math.inf else 0.0
-    return Tail(float(energies.median()), share, _tail_index(falling))
+    logs = falling[falling > 0].log()
+    spread = float(logs.std(correction=0)) if len(logs) else 0.0
+    skewness = float((logs - logs.mean()).pow(3).mean()) / spread**3 if spread > 0 else 0.0
+    return Tail(float(energies.median()), share, _tail_index(falling), total / len(energies), skewness)
 
 
 def _largest(count: int) -> int:
@@ -90,8 +100,11 @@ def tail_reason(energies: Tensor) -> str | None:
         One line, or None.
     """
     tail, count = describe_tail(energies), len(energies)
-    ruled = count >= 100 and tail.top_share > _RULED
-    if tail.index is not None and (tail.index * (1 + _largest(count) ** -0.5) < _WITHHELD or ruled):
+    if tail.index is None:
+        return None
+    highest = tail.index * (1 + _largest(count) ** -0.5)  # one standard error above
+    odd = tail.log_skewness > _SKEWED or tail.mean > _FAR_MEAN * tail.median
+    if highest < _WITHHELD or (highest < _DOUBTFUL and odd) or (count >= 100 and tail.top_share > _RULED):
         return (
             f"the energies have a heavy tail (index {tail.index:.2g}; 1% of {count} images hold {tail.top_share:.0%} of their sum): "
             "no interval of their mean can be trusted; take more images, or look at the median"

@@ -200,12 +200,14 @@ def main() -> None:
     parser.add_argument("--source", required=True)
     parser.add_argument("--source-split")
     parser.add_argument("--data-root")
+    parser.add_argument("--max-images", type=int, help="take a class-balanced pool of so many")
     parser.add_argument("--images", default="3,10,50,10:100")
     parser.add_argument("--draws", type=int, default=300)
     parser.add_argument("--metrics", default=",".join(METRICS))
     parser.add_argument("--json", type=Path, help="also write every figure there")
     given = parser.parse_args()
     options = {"arch": given.arch, "source_split": given.source_split, "data_root": given.data_root}
+    options["source_max_images"] = given.max_images
     pool = pool_of(given.model, given.source, **{name: value for name, value in options.items() if value is not None})
     metrics = tuple(given.metrics.split(","))
     if pool.logits is None:

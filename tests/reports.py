@@ -62,7 +62,9 @@ def with_value(report, name, value, low=None, high=None, **more):
     role, metric = name.split(".")
     ci95 = None if low is None else [low, high]
     stderr = None if low is None else (high - low) / 2 / 1.959963984540054
-    return changed(report, f"{role}.metrics.{metric}", value=value, stderr=stderr, ci95=ci95, **more).with_evidence(None)
+    return changed(
+        report, f"{role}.metrics.{metric}", value=value, stderr=stderr, ci95=ci95, **{"student": None, **more}
+    ).with_evidence(None)
 
 
 def only(result):

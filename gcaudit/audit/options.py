@@ -95,7 +95,7 @@ OPTIONS: tuple[Option, ...] = (
         ("source.drop_duplicates", "target.drop_duplicates"),
         "flag",
         DATA,
-        "leave out images that are there more than once, and those of the target that the source has",
+        "leave out images whose stored bytes came before, in the data set or, for the target, in the source",
         False,
     ),
     Option("skip_bad_images", ("passes.skip_bad_images",), "flag", DATA, "count damaged images, do not stop", False),

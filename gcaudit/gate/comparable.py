@@ -64,6 +64,9 @@ def _rule_differences(report: Report, baseline: Report, rule: Rule) -> list[str]
         found.append(f"architecture, for {rule.name}: {report.model.arch} against {baseline.model.arch} in the baseline")
     a, b = find_value(report, rule), find_value(baseline, rule)
     if isinstance(a, MetricValue) and isinstance(b, MetricValue):
+        if a.n_way is not None and (a.pool_ci95 is None) != (b.pool_ci95 is None) and not rule.pool:
+            told = " against ".join("these images alone" if value.pool_ci95 is None else "the distribution" for value in (a, b))
+            found.append(f"interval of {rule.name}: for {told} in the baseline")
         if (a.plug_in is None) != (b.plug_in is None) and a.value is not None and b.value is not None:
             told = " against ".join("the images at hand" if value.plug_in is None else "the distribution" for value in (a, b))
             found.append(f"meaning of {rule.name}: that of {told} in the baseline")
@@ -97,6 +100,17 @@ def find_value(report: Report, rule: Rule) -> MetricValue | str:
     if rule.shot not in points:
         return f"the report has no {rule.shot}-shot {rule.metric}, only {', '.join(str(shot) for shot in points)}"
     return points[rule.shot]
+
+
+def pool_part(value: MetricValue) -> tuple[float | None, tuple[float, float] | None]:
+    """Return standard error and interval given the pool of images.
+
+    Args:
+        value: a mean over episodes, also of a version that knew no others.
+    """
+    if value.n_way is not None and value.pool_stderr is None and value.pool_ci95 is None:
+        return value.stderr, value.ci95
+    return value.pool_stderr, value.pool_ci95
 
 
 def comparable_group(report: Report, rule: Rule, metric: Metric) -> str:

@@ -14,7 +14,9 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
+from gcaudit.gate.comparable import pool_part
 from gcaudit.gate.rules import Rule
+from gcaudit.geometry import LEAST_SHARE, NORMAL_95
 from gcaudit.report import MetricValue, Report
 
 Array = NDArray[np.float64]
@@ -45,10 +47,12 @@ def _parts(report: Report, rule: Rule, value: MetricValue) -> _Parts:
     block = report.blocks()[rule.role]
     place = (block.fingerprint, block.images)
     draw = (report.settings.get("seed"), value.episodes, value.n_way, value.n_shot, value.n_query)
-    stderr = value.pool_stderr if rule.pool else value.stderr
+    stderr = pool_part(value)[0] if rule.pool else value.stderr
     evidence = report.evidence
     images = None if evidence is None else evidence.influences.get(rule.name)
     episodes = None if evidence is None else evidence.episodes.get(rule.name)
+    if value.n_way is not None and value.pool_stderr is None:  # an older version kept those of episodes alone
+        images, episodes = None, images
     if stderr is None:
         images = episodes = None
     if images is not None and images.ndim == 1:
@@ -61,18 +65,30 @@ def _together(a: _Parts, b: _Parts, rule: Rule) -> bool:
     if a.place != b.place:
         return False
     if rule.pool:
-        return a.episodes is not None and b.episodes is not None and a.draw == b.draw and a.episodes.shape == b.episodes.shape
+        return _same_draw(a, b)
     return a.images is not None and b.images is not None and a.images.shape == b.images.shape
 
 
-def _covariance(a: _Parts, b: _Parts) -> float:
-    """Of two values whose parts are of the same images."""
+def _same_draw(a: _Parts, b: _Parts) -> bool:
+    return a.episodes is not None and b.episodes is not None and a.draw == b.draw and a.episodes.shape == b.episodes.shape
+
+
+def _difference(a: _Parts, b: _Parts, factor: float) -> float:
+    """Return the squared error of a - factor * b, whose parts are of the same images."""
     total = 0.0
     if a.images is not None and b.images is not None:
-        total += float((a.images[0] @ b.images[1] + a.images[1] @ b.images[0]) / 2)
-    if a.episodes is not None and b.episodes is not None and a.draw == b.draw and a.episodes.shape == b.episodes.shape:
-        total += float(a.episodes @ b.episodes)
+        first, second = a.images - factor * b.images
+        total += _image_variance(float(first @ second), float(np.square((first + second) / 2).sum()))
+    if a.episodes is not None and b.episodes is not None:
+        if _same_draw(a, b):
+            return total + float(np.square(a.episodes - factor * b.episodes).sum())
+        return total + float(np.square(a.episodes).sum() + factor**2 * np.square(b.episodes).sum())
     return total
+
+
+def _image_variance(products: float, raw: float) -> float:
+    """Hold the sum of products above the share of the raw sum that is not noise of the draw, see `geometry/episodes.py`."""
+    return max(products, LEAST_SHARE * raw)
 
 
 def contrast_error(
@@ -95,8 +111,7 @@ def contrast_error(
         return None, False
     if not _together(a, b, rule):
         return float(np.hypot(a.stderr, factor * b.stderr)), False
-    squares = _covariance(a, a) + factor**2 * _covariance(b, b) - 2 * factor * _covariance(a, b)
-    return float(np.sqrt(max(0.0, squares))), True
+    return float(np.sqrt(_difference(a, b, factor))), True
 
 
 def joint_covariance(reports: Sequence[Report], rule: Rule, values: Sequence[MetricValue]) -> tuple[Array, NDArray[np.bool_]]:
@@ -108,15 +123,37 @@ def joint_covariance(reports: Sequence[Report], rule: Rule, values: Sequence[Met
         values: M values, each with a standard error.
 
     Returns:
-        (M, M) covariances, 0 where two are not on the same images; and (M, M), whether they are.
+        (M, M) covariances, positive semidefinite, 0 where two are not on the same images; and (M, M), whether they are.
     """
     parts = [_parts(report, rule, value) for report, value in zip(reports, values, strict=True)]
     size = len(parts)
-    found, paired = np.zeros((size, size)), np.eye(size, dtype=bool)
+    products, raw, drawn, paired = np.zeros((size, size)), np.zeros((size, size)), np.zeros((size, size)), np.eye(size, dtype=bool)
     for i, a in enumerate(parts):
-        found[i, i] = _covariance(a, a) if _together(a, a, rule) else (a.stderr or 0.0) ** 2
-        for j, b in enumerate(parts[:i]):
-            if _together(a, b, rule):
-                found[i, j] = found[j, i] = _covariance(a, b)
-                paired[i, j] = paired[j, i] = True
-    return found, paired
+        for j, b in enumerate(parts[: i + 1]):
+            if not _together(a, b, rule):
+                drawn[i, j] = (a.stderr or 0.0) ** 2 if i == j else 0.0
+                continue
+            paired[i, j] = paired[j, i] = True
+            if a.images is not None and b.images is not None:
+                products[i, j] = products[j, i] = (a.images[0] @ b.images[1] + a.images[1] @ b.images[0]) / 2
+                raw[i, j] = raw[j, i] = a.images.mean(0) @ b.images.mean(0)
+            if _same_draw(a, b):
+                assert a.episodes is not None
+                assert b.episodes is not None
+                drawn[i, j] = drawn[j, i] = a.episodes @ b.episodes
+    # what the noise of the draw makes negative is none
+    roots, axes = np.linalg.eigh(products - LEAST_SHARE * raw) if size else (np.zeros(0), np.zeros((0, 0)))
+    held: Array = (axes * np.maximum(0.0, roots)) @ axes.T + LEAST_SHARE * raw + drawn
+    return held, paired
+
+
+def student_of(values: Sequence[MetricValue]) -> float:
+    """Return the largest quantile of Student's distribution among values.
+
+    Args:
+        values: of reports; those of older versions count as normal.
+
+    Returns:
+        At least 1.96.
+    """
+    return max([NORMAL_95, *(value.student for value in values if value.student is not None)])

@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Literal, final
 
 from gcaudit.errors import RequestError, telling_paths
-from gcaudit.gate.comparable import differences, find_value
+from gcaudit.gate.comparable import differences, find_value, pool_part
 from gcaudit.gate.regression import Contrast, Incomparable, contrast_of, holm
 from gcaudit.gate.rules import EXAMPLE, UNSURE, Level, Rule, RuleFile, Unsure, parse_rule, parse_share, project_rules, read_rules
-from gcaudit.geometry import NORMAL_95
 from gcaudit.report import MetricValue, Report, ReportWarning
 
 Status = Literal["passed", "warned", "failed", "off"]
@@ -136,7 +135,7 @@ def _without_value(rule: Rule, reason: str, value: float | None = None) -> Verdi
 
 def _judge_threshold(rule: Rule, value: MetricValue, when_unsure: Unsure) -> Verdict:
     assert value.value is not None
-    interval = value.pool_ci95 if rule.pool else value.ci95
+    interval = pool_part(value)[1] if rule.pool else value.ci95
     if interval is None:
         return _without_value(rule, f"it has no interval ({value.reason or 'none was kept'})", value.value)
     low, high = interval
@@ -155,7 +154,7 @@ def _judge_threshold(rule: Rule, value: MetricValue, when_unsure: Unsure) -> Ver
 def _judge_regression(rule: Rule, contrast: Contrast, adjusted: float, count: int, when_unsure: Unsure) -> Verdict:
     new, old = contrast.new, contrast.old
     excess, error = contrast.excess, contrast.error
-    low, high = excess - NORMAL_95 * error, excess + NORMAL_95 * error
+    low, high = excess - contrast.student * error, excess + contrast.student * error
     outcome: Outcome = "passed" if high <= 0 else "failed" if adjusted < _FAILS else "unsure"
     shown, before = _pair(new, old)
     change = f"{100 * (new / old - 1):+.3g}%" if old else f"{new - old:+.4g}"

@@ -14,14 +14,16 @@ import math
 from dataclasses import dataclass
 from typing import final
 
-from gcaudit.gate.comparable import differences, find_value
+from gcaudit.gate.comparable import differences, find_value, pool_part
 from gcaudit.gate.contrast import contrast_error
 from gcaudit.gate.rules import Rule, parse_rule
 from gcaudit.geometry import NORMAL_95
-from gcaudit.metrics import find_metric
+from gcaudit.metrics import METRICS
 from gcaudit.report import MetricValue, Report
 
 CHANGES = (0.01, 0.02, 0.05)
+_LARGEST = 1e6
+_NAMES = {metric.name: metric for metric in METRICS}
 _DETECTED = 0.8416212335729143  # the 80% point of the standard normal distribution
 
 
@@ -62,7 +64,10 @@ def power_rows(report: Report, baseline: Report | None = None) -> list[PowerRow]
     rows = []
     for role, block in report.blocks().items():
         for name, value in block.metrics.items():
-            if find_metric(name).direction == "none":
+            known = _NAMES.get(name)
+            if known is None or known.direction == "none" or any(point.n_shot is None for point in value.curve or ()):
+                continue  # of another version
+            if not known.episodes and (value.curve or value.n_way is not None):
                 continue
             texts = [f"{role}.{name}"] if value.curve is None else [f"{role}.{name}@{point.n_shot}" for point in value.curve]
             for text in texts:
@@ -77,17 +82,26 @@ def _row(report: Report, baseline: Report | None, rule: Rule) -> PowerRow:
     name = rule.name + (" given the pool" if rule.pool else "")
     value = find_value(report, rule)
     assert isinstance(value, MetricValue)
+    if value.n_way is not None and value.pool_stderr is None and not rule.pool:
+        return PowerRow(
+            name, value.value, "images", 0, (None,) * len(CHANGES), False, "score again: this version knew no error of images"
+        )
     unit, have = ("episodes", value.episodes or 0) if rule.pool else ("images", value.n)
 
     def without(reason: str) -> PowerRow:
         return PowerRow(name, value.value, unit, have, (None,) * len(CHANGES), False, reason)
 
-    stderr = value.pool_stderr if rule.pool else value.stderr
+    stderr = pool_part(value)[0] if rule.pool else value.stderr
     if value.value is None or stderr is None:
         return without(value.reason or "it has no standard error")
     if value.value == 0:
         return without("no share of 0 is a change")
-    squares, fixed, paired = 2 * stderr**2, 2 * _fixed(value, rule), False
+    if stderr == 0:
+        return without("it has no error that more of them could make smaller")
+    if not 0 < abs(stderr / value.value) < _LARGEST:
+        return without("its error is beyond all measure of it")
+    scale = abs(value.value)
+    squares, fixed, paired = 2 * (stderr / scale) ** 2, 2 * (_fixed(value, rule) / scale) ** 2, False
     if baseline is not None:
         if unlike := differences(report, baseline, [rule]):
             return without(f"the baseline has other {unlike[0]}")
@@ -97,25 +111,26 @@ def _row(report: Report, baseline: Report | None, rule: Rule) -> PowerRow:
         error, paired = contrast_error(report, baseline, rule, 1.0, (value, other))
         if error is None:
             return without("the baseline has no standard error")
-        squares, fixed = error**2, 0.0 if rule.pool else _paired_fixed(report, baseline, rule, (value, other))
+        squares, fixed = (
+            (error / scale) ** 2,
+            0.0 if rule.pool else (_paired_fixed(report, baseline, rule, (value, other)) / scale) ** 2,
+        )
     factor = (NORMAL_95 + _DETECTED) ** 2
-    needed = tuple(
-        _needed(have, max(0.0, squares - fixed) * factor, (change * value.value) ** 2 - fixed * factor) for change in CHANGES
-    )
+    needed = tuple(_needed(have, max(0.0, squares - fixed) * factor, change**2 - fixed * factor) for change in CHANGES)
     return PowerRow(name, value.value, unit, have, needed, paired)
 
 
 def _fixed(value: MetricValue, rule: Rule) -> float:
-    """Return the part of the squared standard error that more images do not make smaller."""
-    return 0.0 if rule.pool or value.pool_stderr is None else value.pool_stderr**2
+    """Return the part of the standard error that more images do not make smaller."""
+    return 0.0 if rule.pool or value.pool_stderr is None else value.pool_stderr
 
 
 def _paired_fixed(report: Report, baseline: Report, rule: Rule, pair: tuple[MetricValue, MetricValue]) -> float:
     if pair[0].pool_stderr is None:
         return 0.0
     error, _ = contrast_error(report, baseline, parse_rule(f"{rule.name} regression <= 0% given the pool"), 1.0, pair)
-    return 0.0 if error is None else error**2
+    return 0.0 if error is None else error
 
 
 def _needed(have: int, wanted: float, room: float) -> int | None:
-    return max(1, math.ceil(have * wanted / room)) if room > 0 else None
+    return max(2, math.ceil(have * wanted / room)) if room > 0 else None

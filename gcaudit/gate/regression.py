@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from gcaudit.gate.comparable import find_value
-from gcaudit.gate.contrast import contrast_error
+from gcaudit.gate.comparable import find_value, pool_part
+from gcaudit.gate.contrast import contrast_error, student_of
 from gcaudit.gate.rules import Rule
+from gcaudit.geometry import NORMAL_95
 from gcaudit.metrics import find_metric
 from gcaudit.report import Report
 
@@ -32,6 +33,7 @@ class Contrast:
         excess: new - (1 +- r) old, positive where it is worse.
         error: its standard error.
         paired: whether it is on the same images or episodes.
+        student: 97.5% point of the error's distribution, in standard errors.
     """
 
     new: float
@@ -40,13 +42,14 @@ class Contrast:
     excess: float
     error: float
     paired: bool
+    student: float = NORMAL_95
 
     @property
     def p_value(self) -> float:
         """One-sided: how likely such an excess is where there is none."""
         if self.error == 0:
             return 0.0 if self.excess > 0 else 1.0
-        return 0.5 * math.erfc(self.excess / self.error / math.sqrt(2))
+        return 0.5 * math.erfc(self.excess / self.error * (NORMAL_95 / self.student) / math.sqrt(2))
 
 
 @final
@@ -84,10 +87,11 @@ def contrast_of(rule: Rule, report: Report, baseline: Report) -> Contrast | Inco
     factor = 1 + worse * rule.limit if old.value >= 0 else 1 - worse * rule.limit
     error, paired = contrast_error(report, baseline, rule, factor, (new, old))
     if error is None:
-        where, value = ("", new) if (new.pool_stderr if rule.pool else new.stderr) is None else ("in the baseline, ", old)
+        where, value = ("", new) if (pool_part(new)[0] if rule.pool else new.stderr) is None else ("in the baseline, ", old)
         return Incomparable(f"{where}it has no standard error ({value.reason or 'none was kept'})", new.value)
-    interval = new.pool_ci95 if rule.pool else new.ci95
-    return Contrast(new.value, old.value, interval, worse * (new.value - factor * old.value), error, paired)
+    interval = pool_part(new)[1] if rule.pool else new.ci95
+    student = NORMAL_95 if rule.pool else student_of((new, old))
+    return Contrast(new.value, old.value, interval, worse * (new.value - factor * old.value), error, paired, student)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -17,7 +17,7 @@ from .delta import (
     class_statistics as class_statistics,
     delta_method as delta_method,
 )
-from .episodes import EpisodeInfluence as EpisodeInfluence
+from .episodes import LEAST_SHARE as LEAST_SHARE, EpisodeInfluence as EpisodeInfluence, image_variance as image_variance
 from .estimate import NORMAL_95 as NORMAL_95, Estimate as Estimate, missing as missing, normal_estimate as normal_estimate
 from .evidence import Evidence as Evidence
 from .influence import centred_influence as centred_influence

@@ -20,6 +20,7 @@ from gcaudit.geometry.estimate import NORMAL_95, Estimate, missing
 from gcaudit.geometry.tails import critical_values, describe_tail, tail_reason
 
 _FARTHEST = 300.0
+_LARGEST_OF_A_SHARE = 0.5
 _MANY, _ANGLES = 12, 20001
 
 
@@ -103,17 +104,21 @@ def positive_estimate(
     """
     number = float(value)
     if not math.isfinite(number):
-        return missing("the value is beyond the range of 64-bit floating point", n, **details)
-    first = math.nan if influence is None else float(influence.norm())
+        return missing("the value is beyond the range of 64-bit floating point", n)
+    first = math.nan if influence is None else _norm(influence)
     if influence is not None and energies is not None and (heavy := tail_reason(energies)):
         return Estimate(number, n=n, reason=heavy, details=details)
     if influence is None or not math.isfinite(first):
-        return Estimate(number, n=n, reason=reason or "the standard error is not defined", details=details)
+        beyond = "the standard error is beyond the range of 64-bit floating point"
+        return Estimate(
+            number, n=n, reason=(reason or "the standard error is not defined") if influence is None else beyond, details=details
+        )
     if first == 0:
         return Estimate(number, 0.0, (number, number), n, None, details, influence)
     error = math.hypot(first, math.sqrt(max(0.0, second)))
     influence = influence * (error / first)
-    student = student_95(influence, labels, int(labels.max()) + 1)
+    student = student_95(influence / error, labels, int(labels.max()) + 1)
+    details["student"] = student
     sides = (-student, student)
     if energies is not None and number > 0 and describe_tail(energies).heavy:
         found = critical_values(influence, number)
@@ -124,6 +129,12 @@ def positive_estimate(
         )
     interval = (number * math.exp(-sides[1] * error / number), number * math.exp(-sides[0] * error / number))
     return Estimate(number, error, interval, n, None, details, influence)
+
+
+def _norm(influence: Tensor) -> float:
+    """Return the root of the sum of squares, which may themselves be out of range."""
+    largest = float(influence.abs().max()) if len(influence) else 0.0
+    return largest * float((influence / largest).norm()) if 0 < largest < math.inf else largest
 
 
 def share_estimate(value: float, influence: Tensor, labels: Tensor, n: int, least: tuple[float, float], **details: Any) -> Estimate:
@@ -141,7 +152,11 @@ def share_estimate(value: float, influence: Tensor, labels: Tensor, n: int, leas
         The estimate with the interval value -+ t standard errors, within 0 and 1.
     """
     error = float(influence.norm())
-    half = student_95(influence, labels, int(labels.max()) + 1) * error
+    if error > _LARGEST_OF_A_SHARE:  # linear terms that an outlier has blown up
+        influence, error = influence * (_LARGEST_OF_A_SHARE / error), _LARGEST_OF_A_SHARE
+    student = student_95(influence, labels, int(labels.max()) + 1)
+    details["student"] = student
+    half = student * error
     number = min(1.0, max(0.0, value))
     interval = (max(0.0, min(number - half, least[0])), min(1.0, max(number + half, least[1])))
     return Estimate(number, error, interval, n, None, details, influence)

@@ -86,17 +86,19 @@ def nearest_mean_share(evidence: Evidence, wanted: Tensor, plug_in: float | None
     ahead = float((1 / (counts - 1)).mean()) / 2
     ahead = ahead / (1 - ahead)
     whole, half = (float(balanced(values).mean()) for values in (right, halves))
-    fall = (whole - half) * (1 + ahead)
+    # a rule that does better with fewer images has only been lucky: by no more than the error of the share
+    lucky = float(((balanced(right) * (1 - balanced(right))) / (counts - 1)).sum().sqrt()) / classes
+    fall = max((whole - half) * (1 + ahead), -lucky)
     ratio = _STRAIGHT
     if quarters is not None and fall > 0:
         ratio = min(_STRAIGHT, max(_STEEPEST, (half - float(balanced(quarters).mean())) / fall))
     reach = 1 + 2 * (_STRAIGHT - ratio) / (4 * ratio - 2)
     weight = (1 + reach) * (1 + ahead)
     values = weight * right + (1 - weight) * halves
+    value = whole + (whole - half) * ahead + reach * fall
     centre = balanced(values)
     scale = 1 / (counts * (counts - 1)).sqrt()
     influence = scale[labels] * ((values - centre[labels]) / classes + _through_means(evidence, wanted, answers))
-    value = float(centre.mean())
     inside = min(1.0, max(0.0, value))
     spread = float(influence.square().sum())
     simple = inside * (1 - inside) / spread if 0 < inside < 1 and spread > 0 else classes**2 / float((1 / counts).sum())

@@ -34,7 +34,7 @@ from gcaudit.geometry.reciprocals import reciprocal
 from gcaudit.geometry.rows import Rows, chunks
 
 _BLOCK = 512
-_FEWEST, _MOST, _PER_CLASS = 2048, 8192, 8
+_FEWEST, _MOST, _PER_CLASS, _LEAST_PER_CLASS = 2048, 8192, 8, 2
 _UNSURE = 2.0
 _LEAST = 0.2
 
@@ -212,7 +212,7 @@ def _of_means(traces: Tensor, cubes: Tensor, fourth: Tensor, total: Tensor, n: T
 def _taken(labels: Tensor, classes: int, fingerprint: str) -> Tensor:
     """Return rows of images by class: all of them, or a class-balanced part."""
     order = torch.arange(len(labels))
-    most = min(_MOST, max(_FEWEST, _PER_CLASS * classes))
+    most = max(min(_MOST, max(_FEWEST, _PER_CLASS * classes)), _LEAST_PER_CLASS * classes)
     if len(labels) > most:
         order = balanced_order(labels, order, derive_seed(0, "pairs", fingerprint))[:most]
     return order[torch.argsort(labels[order], stable=True)]

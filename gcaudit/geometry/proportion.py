@@ -26,7 +26,7 @@ def wilson(share: float, size: float, quantile: float = NORMAL_95) -> tuple[floa
     z2 = quantile**2
     middle = (share + z2 / (2 * size)) / (1 + z2 / size)
     half = quantile / (1 + z2 / size) * math.sqrt(max(0.0, share * (1 - share) / size + z2 / (4 * size**2)))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return max(0.0, middle - half) if share > 0 else 0.0, min(1.0, middle + half) if share < 1 else 1.0
 
 
 def balanced_proportion(correct: Tensor, labels: Tensor, classes: int) -> Estimate:
@@ -65,8 +65,9 @@ def balanced_proportion(correct: Tensor, labels: Tensor, classes: int) -> Estima
 def _with_interval(found: Estimate, influence: Tensor, labels: Tensor, classes: int) -> Estimate:
     assert found.value is not None
     error = float(influence.norm())
-    interval = wilson(found.value, found.value * (1 - found.value) / error**2, student_95(influence, labels, classes))
-    return Estimate(found.value, error, interval, found.n, None, found.details, influence)
+    student = student_95(influence, labels, classes)
+    interval = wilson(found.value, found.value * (1 - found.value) / error**2, student)
+    return Estimate(found.value, error, interval, found.n, None, {**found.details, "student": student}, influence)
 
 
 def with_influence(found: Estimate, influence: Tensor, evidence: Evidence) -> Estimate:

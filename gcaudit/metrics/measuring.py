@@ -125,7 +125,7 @@ def measure(
         GcauditError: shapes that disagree, NaN embeddings, an unknown metric.
 
     Example:
-        >>> measure([[-1.0], [1.0], [9.0], [11.0]], [0, 0, 1, 1], metrics=["cdnv"])["cdnv"].value
+        >>> measure([[-1.0], [1.0], [9.0], [11.0]], [0, 0, 1, 1], metrics=["cdnv"])["cdnv"].details["plug_in"]
         0.01
     """
     chosen = find_metrics(metrics)

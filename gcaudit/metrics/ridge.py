@@ -33,6 +33,7 @@ from gcaudit.geometry import (
     Evidence,
     Rows,
     derive_seed,
+    image_variance,
     missing,
     random_order_keys,
     student_95,
@@ -353,9 +354,9 @@ def _summarise(scores: EpisodeScores, evidence: Evidence, settings: ProbeSetting
     stderr = float(episodes.norm())
     pool = Estimate(value, stderr, _within(value, NORMAL_95 * stderr), settings.episodes, None, {}, episodes)
     images = scores.influence
-    error = (max(0.0, float((images[0] * images[1]).sum())) + stderr**2) ** 0.5
-    quantile = student_95(images.mean(0), evidence.labels, evidence.classes)
-    return Estimate(value, error, _within(value, quantile * error), evidence.images, None, details, images, pool)
+    error = (image_variance(images) + stderr**2) ** 0.5
+    details["student"] = student_95(images.mean(0), evidence.labels, evidence.classes)
+    return Estimate(value, error, _within(value, details["student"] * error), evidence.images, None, details, images, pool)
 
 
 def _within(value: float, half: float) -> tuple[float, float]:

@@ -114,7 +114,6 @@ METRICS: tuple[Metric, ...] = (
 _OTHER_NAMES = {
     "geometric_complexity": "gc",
     "class_distance_normalized_variance": "cdnv",
-    "cdnv_debiased": "cdnv",
     "ncm": "ncm_accuracy",
     "nearest_class_mean": "ncm_accuracy",
     "log_maximum_evidence": "logme",
@@ -135,6 +134,8 @@ def _letters(name: str) -> str:
     return "".join(character for character in name.casefold() if character.isalnum()).replace("ised", "ized")
 
 
+_FORMER = {"cdnv_debiased": "cdnv"}
+"""What is no metric of its own any more, and what has taken its place."""
 _BY_NAME = {metric.name: metric for metric in METRICS}
 _BY_LETTERS = {_letters(name): metric for name, metric in _BY_NAME.items()}
 _BY_LETTERS |= {_letters(other): _BY_NAME[name] for other, name in _OTHER_NAMES.items()}
@@ -159,7 +160,7 @@ def find_metric(name: str) -> Metric:
 def _find(name: str, known: list[str]) -> Metric:
     found = _BY_LETTERS.get(_letters(name))
     if found is None:
-        close = get_close_matches(name, known, n=1)
+        close = get_close_matches(_FORMER.get(name, name), known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
         raise RequestError(f"expected the name of a metric, found {name!r}; {hint}")
     return found

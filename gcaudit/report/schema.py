@@ -52,6 +52,7 @@ class MetricValue(_Model):
     ci95: tuple[float, float] | None = Field(description="95% interval")
     n: int = Field(description="images behind it")
     reason: Text | None = Field(None, description="why value, or only stderr, is null")
+    student: float | None = Field(None, description="97.5% point of Student's distribution at the degrees of freedom of stderr")
     plug_in: float | None = Field(
         None,
         description="what the papers' formula gives for the images at hand; `value` is that of the distribution they were drawn from",

@@ -9,7 +9,8 @@ from typing import Literal, final
 import numpy as np
 
 from gcaudit.errors import RequestError
-from gcaudit.gate import Rule, comparable_group, find_value, joint_covariance, parse_rule
+from gcaudit.gate import Rule, comparable_group, find_value, joint_covariance, parse_rule, student_of
+from gcaudit.geometry import NORMAL_95
 from gcaudit.metrics import Metric, find_metric, find_metrics
 from gcaudit.report import MetricValue, Report
 from gcaudit.zoo.cells import CellResult
@@ -164,7 +165,9 @@ def _ranked(members: Sequence[tuple[CellResult, Report]], rule: Rule, metric: Me
     reports, measured = [entry[2] for entry in values], [entry[3] for entry in values]
     covariance, same = joint_covariance(reports, rule, measured)
     covariance[[value.stderr is None for value in measured], :] = np.inf
-    letters = letters_of(told_apart(np.array([entry[0] for entry in values]), covariance))
+    # few images make Student's distribution of the normal
+    wider = (student_of(measured) / NORMAL_95) ** 2
+    letters = letters_of(told_apart(np.array([entry[0] for entry in values]), wider * covariance))
     paired = len(values) > 1 and bool(same.all())
     ranks: list[int] = []
     for place, entry in enumerate(values):

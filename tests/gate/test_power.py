@@ -5,9 +5,15 @@ import pytest
 from reports import changed, make_worse, with_value
 
 import gcaudit
+from gcaudit.audit.blocks import metric_value
+from gcaudit.gate.contrast import contrast_error, joint_covariance
 from gcaudit.gate.power import CHANGES, power_rows
 from gcaudit.gate.regression import holm
+from gcaudit.gate.rules import parse_rule
+from gcaudit.metrics.measuring import evidence_of
+from gcaudit.metrics.ridge import ProbeSettings, probe_accuracy
 from gcaudit.render.power import render_power
+from gcaudit.report.evidence import ReportEvidence
 
 
 def by_name(rows):
@@ -137,3 +143,56 @@ def test_scores_that_depend_on_dimensions_are_not_compared_across_them(demo):
     with pytest.raises(gcaudit.errors.RequestError, match=r"number of dimensions, for target.logme: 96 against 12"):
         gcaudit.gate(report, ["target.logme regression <= 2%"], other)
     assert "repeatability" in report.target.metrics["logme"].interval
+
+
+def test_a_paired_error_of_few_episodes_is_never_less_than_that_of_the_draw():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(5), 40)
+    centres = rng.normal(size=(5, 8))
+    settings = ProbeSettings(episodes=20)
+    template = gcaudit.score("demo", "demo", "demo", episodes=20)
+    rule, pool = (parse_rule(f"target.probe_accuracy regression <= 0%{end}") for end in ("", " given the pool"))
+    for _ in range(30):
+        reports = []
+        for _ in range(2):
+            found = probe_accuracy(evidence_of(centres[labels] + 1.5 * rng.normal(size=(200, 8)), labels), settings)
+            target = template.target.model_copy(update={"metrics": {"probe_accuracy": metric_value(found)}})
+            episodes = {"target.probe_accuracy": found.given_pool.influence.numpy()}
+            evidence = ReportEvidence({"target.probe_accuracy": found.influence.numpy()}, {}, episodes)
+            reports.append(template.model_copy(update={"target": target}).with_evidence(evidence))
+        pair = [report.target.metrics["probe_accuracy"] for report in reports]
+        whole, drawn = (contrast_error(*reports, each, 1.0, pair)[0] for each in (rule, pool))
+        assert whole > drawn > 0
+        covariance, _ = joint_covariance(reports, rule, pair)
+        assert np.linalg.eigvalsh(covariance).min() >= -1e-15
+        assert (np.diagonal(covariance) > 0.999 * np.array([value.stderr**2 for value in pair])).all()
+
+
+def test_probes_of_older_versions_are_those_of_the_pool(demo):
+    old = changed(demo, "target.metrics.probe_accuracy", pool_stderr=None, pool_ci95=None, curve=None)
+    with pytest.raises(gcaudit.errors.RequestError, match=r"interval of target.probe_accuracy: for the distribution against these"):
+        gcaudit.gate(demo, ["target.probe_accuracy regression <= 2%"], old)
+    assert (
+        gcaudit.gate(demo, ["target.probe_accuracy regression <= 2% given the pool"], old).verdicts[0].outcome == "unsure"
+    )  # not paired
+    row = by_name(power_rows(old))["target.probe_accuracy"]
+    assert "score again" in row.reason
+
+
+def test_the_name_of_before_is_told():
+    with pytest.raises(gcaudit.errors.RequestError, match="did you mean cdnv"):
+        parse_rule("source.cdnv_debiased <= 1")
+
+
+def test_rows_of_other_versions_and_odd_numbers_break_nothing(demo):
+    odd = changed(demo, "source.metrics", cdnv_debiased={"value": 1.0, "stderr": 0.1, "ci95": [0.8, 1.2], "n": 5})
+    assert "source.cdnv_debiased" not in by_name(power_rows(odd))
+    for value, low, high in ((1e160, 0.9e160, 1.1e160), (1e-157, -1.0, 1.0), (1.0, 1.0, 1.0)):
+        row = by_name(power_rows(with_value(demo, "source.cdnv", value, low, high)))["source.cdnv"]
+        assert row.reason is not None or row.needed[0] > 1
+
+
+def test_few_images_make_students_distribution_of_the_normal(demo):
+    old = with_value(demo, "source.cdnv", 1.0, 0.9, 1.1, student=4.303)
+    new = with_value(demo, "source.cdnv", 1.16, 1.06, 1.26, student=4.303)
+    assert gcaudit.gate(new, ["source.cdnv regression <= 0%"], old).verdicts[0].outcome == "unsure"

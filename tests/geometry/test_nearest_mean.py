@@ -75,3 +75,13 @@ def test_all_right_still_has_an_interval():
     found = ncm_accuracy(evidence_of(z, y))
     assert (found.value, found.ci95[1]) == (1.0, 1.0)
     assert 0.8 < found.ci95[0] < 1.0
+
+
+def test_a_rule_that_had_luck_is_not_brought_below_it():
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(4), 40)
+    z = 50.0 * np.eye(4)[y] + rng.normal(size=(160, 4))
+    z[y == 1] = z[y == 0]  # two classes of the same images: half of all cannot be told
+    found = ncm_accuracy(evidence_of(z, y))
+    assert found.ci95[0] <= 0.5 + found.stderr
+    assert found.value > 0.44

@@ -98,3 +98,9 @@ def test_no_head_is_a_reason():
     z, y = clouds()
     evidence = dataclasses.replace(evidence_of(z, y), predictions_reason="the model has no head")
     assert head_accuracy(evidence).reason == "the model has no head"
+
+
+def test_intervals_of_all_and_none_hold_them():
+    labels = torch.arange(60) % 3
+    assert balanced_proportion(torch.ones(60, dtype=torch.bool), labels, 3).ci95[1] == 1.0
+    assert balanced_proportion(torch.zeros(60, dtype=torch.bool), labels, 3).ci95[0] == 0.0

@@ -152,6 +152,7 @@ def test_the_commands_of_the_readme_parse(repository, monkeypatch, capsys):
         "gcaudit.store.Store",
     ):
         monkeypatch.setattr(name, stop)
+    monkeypatch.setattr(Report, "read", staticmethod(stop))
     for name in ("gcaudit.cli.audits.write_stdout", "gcaudit.cli.zoo.write_stdout"):
         monkeypatch.setattr(name, stop)
     monkeypatch.setattr(sys.modules["gcaudit.gate"], "gate_request", stop)  # by its dotted name this is the function gcaudit.gate

@@ -68,7 +68,7 @@ def nearest(evidence):
 
 
 def test_cost_of_the_corrections(benchmark, report, evidence):
-    """Bound: twice the papers' formulas."""
+    """The bare formulas share all that they can, which the metrics, one function each, do not."""
     metrics = find_metrics([*NAMES, "ncm_accuracy"])
 
     def ours():

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from gcaudit.gate.comparable import pool_part
 from gcaudit.gate.rules import Rule
-from gcaudit.geometry import LEAST_SHARE, NORMAL_95
+from gcaudit.geometry import LEAST_SHARE, NORMAL_95, image_variance
 from gcaudit.report import MetricValue, Report
 
 Array = NDArray[np.float64]
@@ -77,18 +78,12 @@ def _difference(a: _Parts, b: _Parts, factor: float) -> float:
     """Return the squared error of a - factor * b, whose parts are of the same images."""
     total = 0.0
     if a.images is not None and b.images is not None:
-        first, second = a.images - factor * b.images
-        total += _image_variance(float(first @ second), float(np.square((first + second) / 2).sum()))
+        total += image_variance(torch.from_numpy(a.images - factor * b.images))
     if a.episodes is not None and b.episodes is not None:
         if _same_draw(a, b):
             return total + float(np.square(a.episodes - factor * b.episodes).sum())
         return total + float(np.square(a.episodes).sum() + factor**2 * np.square(b.episodes).sum())
     return total
-
-
-def _image_variance(products: float, raw: float) -> float:
-    """Hold the sum of products above the share of the raw sum that is not noise of the draw, see `geometry/episodes.py`."""
-    return max(products, LEAST_SHARE * raw)
 
 
 def contrast_error(

@@ -34,7 +34,12 @@ from .maximum import positive_maximum as positive_maximum
 from .mixture import SingularCovarianceError as SingularCovarianceError, mixture_probabilities as mixture_probabilities
 from .moments import ClassMoments as ClassMoments
 from .nearest_mean import nearest_mean_share as nearest_mean_share
-from .pairs import debiased as debiased, mean_over_pairs as mean_over_pairs, squared_distances as squared_distances
+from .pairs import (
+    along_pairs as along_pairs,
+    debiased as debiased,
+    mean_over_pairs as mean_over_pairs,
+    squared_distances as squared_distances,
+)
 from .proportion import balanced_proportion as balanced_proportion, with_influence as with_influence
 from .reciprocals import reciprocal as reciprocal, reciprocal_cube as reciprocal_cube, reciprocal_square as reciprocal_square
 from .rows import Rows as Rows, chunks as chunks, equal_rows as equal_rows

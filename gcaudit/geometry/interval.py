@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from gcaudit.geometry.estimate import NORMAL_95, Estimate, missing
-from gcaudit.geometry.tails import critical_values, describe_tail, tail_reason
+from gcaudit.geometry.tails import critical_values, describe_tail
 
 _FARTHEST = 300.0
 _LARGEST_OF_A_SHARE = 0.5
@@ -106,8 +106,9 @@ def positive_estimate(
     if not math.isfinite(number):
         return missing("the value is beyond the range of 64-bit floating point", n)
     first = math.nan if influence is None else _norm(influence)
-    if influence is not None and energies is not None and (heavy := tail_reason(energies)):
-        return Estimate(number, n=n, reason=heavy, details=details)
+    tail = None if energies is None else describe_tail(energies)
+    if influence is not None and tail is not None and tail.reason:
+        return Estimate(number, n=n, reason=tail.reason, details=details)
     if influence is None or not math.isfinite(first):
         beyond = "the standard error is beyond the range of 64-bit floating point"
         return Estimate(
@@ -120,7 +121,7 @@ def positive_estimate(
     student = student_95(influence / error, labels, int(labels.max()) + 1)
     details["student"] = student
     sides = (-student, student)
-    if energies is not None and number > 0 and describe_tail(energies).heavy:
+    if tail is not None and number > 0 and tail.heavy:
         found = critical_values(influence, number)
         sides = sides if found is None else (found[0] * student / NORMAL_95, found[1] * student / NORMAL_95)
     if not number > 0 or max(-sides[0], sides[1]) * error > _FARTHEST * number:

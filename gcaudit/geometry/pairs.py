@@ -57,7 +57,6 @@ class ClassPairs:
         along: (K, K) float64 variance of class i along D, times |D|^2, without bias; may be negative.
         along_slope: (K,) float64 >= 0, `along` over `squared` of class i's pairs taken together.
         along_noise: (K, K) float64 variance of what class i puts into `along`.
-        traces: (K, K) float64 tr S_iS_j.
         product_noise: variance of the inner products of the centred class means, free of the noise's own mean, summed over all K^2.
     """
 
@@ -71,7 +70,6 @@ class ClassPairs:
     along: Tensor
     along_slope: Tensor
     along_noise: Tensor
-    traces: Tensor
     product_noise: float
 
     def unsure_share(self) -> float:
@@ -160,8 +158,9 @@ def measure_pairs(embeddings: Rows, labels: Tensor, moments: ClassMoments, finge
         own = labels[rows]
         z = (embedded - moments.means[own]) / unit
         lengths = z.square().sum(1)
-        along = _along(z, means, own)
-        onto = (z @ means.T).square()
+        products = z @ means.T
+        along = along_pairs(products, own)
+        onto = products.square()
         moved.index_add_(0, own, 2 * (1 - 1 / classes) * onto.sum(1) + 2 * onto.gather(1, own[:, None])[:, 0])
         squares.index_add_(0, own, along.square())
         cubes.index_add_(0, own, along * lengths[:, None])
@@ -186,7 +185,7 @@ def measure_pairs(embeddings: Rows, labels: Tensor, moments: ClassMoments, finge
     second = float(crossed.sum() - crossed.trace() + spread.sum())
     product_noise = max(second, float((moved / (counts * (counts - 1))).sum()) - second)
     own_noise = along_noise / counts[:, None]
-    return ClassPairs(unit, counts, means, unbiased, plain, squared, noise, along, slope, own_noise, traces, product_noise)
+    return ClassPairs(unit, counts, means, unbiased, plain, squared, noise, along, slope, own_noise, product_noise)
 
 
 def _unit(square: float) -> float:
@@ -194,9 +193,16 @@ def _unit(square: float) -> float:
     return 2.0 ** round(math.log2(square) / 2) if square > 0 else 1.0
 
 
-def _along(z: Tensor, means: Tensor, own: Tensor) -> Tensor:
-    """Return b_k = z_k'(m_i - m_j) of images of class i for all j."""
-    products = z @ means.T
+def along_pairs(products: Tensor, own: Tensor) -> Tensor:
+    """Take the differences of images along the lines to all other class means.
+
+    Args:
+        products: (n, K) inner products of each image, less the mean of its class, with the class means.
+        own: (n,) int64 the images' classes.
+
+    Returns:
+        (n, K): b_k = (z_k - m_i)'(m_i - m_j) of an image of class i for all j.
+    """
     return products.gather(1, own[:, None]) - products
 
 
@@ -248,6 +254,6 @@ def _along_spread(groups: Sequence[Tensor], means: Tensor) -> Tensor:
     found = torch.zeros(len(groups), len(groups), dtype=torch.float64)
     for number, group in enumerate(groups):
         if len(group) > 1:
-            along = _along(group, means, torch.full((len(group),), number))
+            along = along_pairs(group @ means.T, torch.full((len(group),), number))
             found[number] = (along.square() + group @ (group.T @ along) * (2 / (len(group) - 1))).var(0)
     return found

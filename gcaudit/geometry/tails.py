@@ -41,6 +41,7 @@ class Tail:
     """What the largest energies have to say.
 
     Attributes:
+        count: how many energies there are.
         median: of all.
         top_share: share of the sum that the largest 1% (at least one) hold.
         index: Hill's tail index; None where the largest are equal, or there are too few.
@@ -48,6 +49,7 @@ class Tail:
         log_skewness: of the logarithms of those above 0.
     """
 
+    count: int
     median: float
     top_share: float
     index: float | None
@@ -58,6 +60,20 @@ class Tail:
     def heavy(self) -> bool:
         """Whether the normal distribution is a poor guide to the error of the mean."""
         return self.index is not None and self.index < _HEAVY
+
+    @property
+    def reason(self) -> str | None:
+        """Why no interval of the mean of these energies can be trusted, or None."""
+        if self.index is None:
+            return None
+        highest = self.index * (1 + _largest(self.count) ** -0.5)  # one standard error above
+        odd = self.log_skewness > _SKEWED or self.mean > _FAR_MEAN * self.median
+        if highest < _WITHHELD or (highest < _DOUBTFUL and odd) or (self.count >= 100 and self.top_share > _RULED):
+            return (
+                f"the energies have a heavy tail (index {self.index:.2g}; 1% of {self.count} images hold {self.top_share:.0%} of their sum): "
+                "no interval of their mean can be trusted; take more images, or look at the median"
+            )
+        return None
 
 
 def describe_tail(energies: Tensor) -> Tail:
@@ -75,7 +91,7 @@ def describe_tail(energies: Tensor) -> Tail:
     logs = falling[falling > 0].log()
     spread = float(logs.std(correction=0)) if len(logs) else 0.0
     skewness = float((logs - logs.mean()).pow(3).mean()) / spread**3 if spread > 0 else 0.0
-    return Tail(float(energies.median()), share, _tail_index(falling), total / len(energies), skewness)
+    return Tail(len(energies), float(energies.median()), share, _tail_index(falling), total / len(energies), skewness)
 
 
 def _largest(count: int) -> int:
@@ -99,17 +115,7 @@ def tail_reason(energies: Tensor) -> str | None:
     Returns:
         One line, or None.
     """
-    tail, count = describe_tail(energies), len(energies)
-    if tail.index is None:
-        return None
-    highest = tail.index * (1 + _largest(count) ** -0.5)  # one standard error above
-    odd = tail.log_skewness > _SKEWED or tail.mean > _FAR_MEAN * tail.median
-    if highest < _WITHHELD or (highest < _DOUBTFUL and odd) or (count >= 100 and tail.top_share > _RULED):
-        return (
-            f"the energies have a heavy tail (index {tail.index:.2g}; 1% of {count} images hold {tail.top_share:.0%} of their sum): "
-            "no interval of their mean can be trusted; take more images, or look at the median"
-        )
-    return None
+    return describe_tail(energies).reason
 
 
 def critical_values(influence: Tensor, value: float) -> tuple[float, float] | None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from gcaudit.geometry import (
     Estimate,
     Evidence,
+    along_pairs,
     chunks,
     distances_reason,
     mean_over_pairs,
@@ -67,8 +68,7 @@ def directional_cdnv(evidence: Evidence) -> Estimate:
     def deviations(rows: slice, embeddings: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         own = labels[rows]
         z = (embeddings - evidence.moments.means[own]) / pairs.unit
-        products = z @ pairs.means.T
-        return own, z, products.gather(1, own[:, None]) - products
+        return own, z, along_pairs(z @ pairs.means.T, own)
 
     shares = torch.zeros(classes, classes, dtype=torch.float64)
     pulls = torch.zeros_like(pairs.means)
@@ -83,7 +83,7 @@ def directional_cdnv(evidence: Evidence) -> Estimate:
         return missing(reason, evidence.images, plug_in=plug_in)
     by_mean = 2 * (pulls + both.sum(1)[:, None] * pairs.means - both @ pairs.means)
     by_length = -both.sum(1) / (counts - 1)
-    lengths = shares.new_zeros(classes) + evidence.moments.squares / counts / pairs.unit**2
+    lengths = evidence.moments.squares / counts / pairs.unit**2
     influence = torch.empty(evidence.images, dtype=torch.float64)
     scale = 1 / (counts * (counts - 1)).sqrt()
     for rows, embeddings in chunks(evidence.embeddings):

@@ -21,7 +21,6 @@ References: Hoeffding, "A class of statistics with asymptotically normal distrib
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -56,8 +55,8 @@ class ClassPairs:
         noise: (K, K) float64 variance of `squared`.
         along: (K, K) float64 variance of class i along D, times |D|^2, without bias; may be negative.
         along_slope: (K,) float64 >= 0, `along` over `squared` of class i's pairs taken together.
-        along_noise: (K, K) float64 variance of what class i puts into `along`.
         product_noise: variance of the inner products of the centred class means, free of the noise's own mean, summed over all K^2.
+        rows: (M,) int64 images by class, all or a class-balanced part, of which inner products were taken.
     """
 
     unit: float
@@ -69,8 +68,8 @@ class ClassPairs:
     noise: Tensor
     along: Tensor
     along_slope: Tensor
-    along_noise: Tensor
     product_noise: float
+    rows: Tensor
 
     def unsure_share(self) -> float:
         """Return which share of the mean of 1/d^2 comes of pairs that are within two standard errors of coinciding."""
@@ -167,7 +166,7 @@ def measure_pairs(embeddings: Rows, labels: Tensor, moments: ClassMoments, finge
         fourth.index_add_(0, own, lengths.square())
     order = _taken(labels, classes, fingerprint)
     z = torch.cat([part for _, part in chunks(embeddings, order)]) / unit
-    traces, along_noise = _traces(z, labels[order], means)
+    traces = _traces(z, labels[order], classes)
     along = squares / (counts - 1)[:, None] + _of_means(traces.diagonal(), cubes, fourth, total, counts) - traces / counts
     squared = debiased(plain, unbiased, counts)
     off = off_diagonal(classes)
@@ -184,8 +183,7 @@ def measure_pairs(embeddings: Rows, labels: Tensor, moments: ClassMoments, finge
     crossed = traces / (counts[:, None] * counts)
     second = float(crossed.sum() - crossed.trace() + spread.sum())
     product_noise = max(second, float((moved / (counts * (counts - 1))).sum()) - second)
-    own_noise = along_noise / counts[:, None]
-    return ClassPairs(unit, counts, means, unbiased, plain, squared, noise, along, slope, own_noise, product_noise)
+    return ClassPairs(unit, counts, means, unbiased, plain, squared, noise, along, slope, product_noise, order)
 
 
 def _unit(square: float) -> float:
@@ -224,14 +222,12 @@ def _taken(labels: Tensor, classes: int, fingerprint: str) -> Tensor:
     return order[torch.argsort(labels[order], stable=True)]
 
 
-def _traces(z: Tensor, own: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (K, K) unbiased tr S_iS_j, and the variance of what a single image of class i puts into `along`, of images by class."""
-    classes = len(means)
-    sizes = torch.bincount(own, minlength=classes)
-    n = sizes.to(torch.float64)
+def _traces(z: Tensor, own: Tensor, classes: int) -> Tensor:
+    """Return (K, K) unbiased tr S_iS_j of images by class."""
+    n = torch.bincount(own, minlength=classes).to(torch.float64)
     # their own means, twice since the first is rounded in units of the offset
     for _ in range(2):
-        z = z - (torch.zeros_like(means).index_add_(0, own, z) / n.clamp(min=1)[:, None])[own]
+        z = z - (torch.zeros(classes, z.shape[1], dtype=torch.float64).index_add_(0, own, z) / n.clamp(min=1)[:, None])[own]
     sums = torch.zeros(classes, classes, dtype=torch.float64)
     for start in range(0, len(own), _BLOCK):
         rows = slice(start, start + _BLOCK)
@@ -245,15 +241,4 @@ def _traces(z: Tensor, own: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
     inner = (m - 2) / (m - 1) * sums.diagonal() + (total / (m - 1)).square() - m * fourth / (m - 1)
     others = (traces.sum(1) - traces.diagonal()) / max(1, classes - 1)
     within = torch.where(n > 3, (m - 1) / (m * (m - 2) * (m - 3)) * inner, others)
-    traces = torch.where(off_diagonal(classes), traces, within.diag())
-    return traces, _along_spread(torch.split(z, sizes.tolist()), means)
-
-
-def _along_spread(groups: Sequence[Tensor], means: Tensor) -> Tensor:
-    """Return (K, K): how much images of class i differ in the part that each has in `along`, directly and through the mean."""
-    found = torch.zeros(len(groups), len(groups), dtype=torch.float64)
-    for number, group in enumerate(groups):
-        if len(group) > 1:
-            along = along_pairs(group @ means.T, torch.full((len(group),), number))
-            found[number] = (along.square() + group @ (group.T @ along) * (2 / (len(group) - 1))).var(0)
-    return found
+    return torch.where(off_diagonal(classes), traces, within.diag())

@@ -6,8 +6,12 @@ that of class i's other pairs, r_i, where the distance q_ij is not large beside 
 
     value = mean over pairs of (a_ij q_ij + r_i V_ij)/(q_ij^2 + V_ij) * (estimate of 1/|D|^2)
 
+The squares h_k of what each image moves by itself, taken along the means of the others, sum to V_1 + 2 V_2: the variance of the terms of each image, and
+twice that of the terms of two images, since each of both moves them. V_2 is taken off once, from the terms x_kl = z_k'z_l (w_k + w_l + ...) themselves. Noise
+in the weights makes those too large: x, their half sum of squares, is taken as x/(1 + 2x/sum h^2), so that V_1 stays positive.
+
 Reference: Galanti, Gyorgy, Hutter, "Generalization bounds for few-shot transfer learning with pretrained classifiers", 2022 (arXiv 2212.12532), which
-bounds the error of nearest-mean rules by the variance along D.
+bounds the error of nearest-mean rules by the variance along D; Efron, Stein, "The jackknife estimate of variance", Annals of Statistics 1981.
 """
 
 from __future__ import annotations
@@ -30,6 +34,8 @@ from gcaudit.geometry import (
     single_reason,
     unsure_reason,
 )
+
+_BLOCK = 512
 
 
 def directional_cdnv(evidence: Evidence) -> Estimate:
@@ -82,17 +88,49 @@ def directional_cdnv(evidence: Evidence) -> Estimate:
     if reason := unsure_reason(evidence):
         return missing(reason, evidence.images, plug_in=plug_in)
     by_mean = 2 * (pulls + both.sum(1)[:, None] * pairs.means - both @ pairs.means)
-    by_length = -both.sum(1) / (counts - 1)
-    lengths = evidence.moments.squares / counts / pairs.unit**2
-    influence = torch.empty(evidence.images, dtype=torch.float64)
+    influence, centres = torch.empty(evidence.images, dtype=torch.float64), torch.zeros(classes, dtype=torch.float64)
     scale = 1 / (counts * (counts - 1)).sqrt()
     for rows, embeddings in chunks(evidence.embeddings):
         own, z, along = deviations(rows, embeddings)
-        direct = (by_along[own] * (along.square() - shares[own])).sum(1)
-        moved = (z * by_mean[own]).sum(1) + by_length[own] * (z.square().sum(1) - lengths[own])
-        influence[rows] = scale[own] * (direct + moved)
+        direct = (by_along[own] * along.square()).sum(1) * (counts / (counts - 1))[own]
+        pulled = (by_along[own] * along).sum(1) / (counts - 1)[own] + both.sum(1)[own] / counts[own]
+        influence[rows] = direct + (z * by_mean[own]).sum(1) - 2 * pulled * z.square().sum(1)
+        centres.index_add_(0, own, influence[rows] / counts[own])
+    influence = scale[labels] * (influence - centres[labels])
+    first = float(influence.square().sum())
+    joint = _of_two_images(evidence, by_along, both)
+    influence = influence * (1 - joint / (first + 2 * joint)) ** 0.5 if first > 0 else influence
     curvature = 2 * (ratio + ratio.T) * reciprocal_cube(pairs.squared, noise) * noise
     second = curvature.fill_diagonal_(0.0).square().sum() / (4 * ordered**2)
-    second += ((by_along * inverse).square() * pairs.along_noise * noise).fill_diagonal_(0.0).sum()
     value = mean_over_pairs(ratio * inverse)
     return positive_estimate(value, influence, labels, evidence.images, second=float(second), plug_in=plug_in)
+
+
+def _of_two_images(evidence: Evidence, by_along: Tensor, both: Tensor) -> float:
+    """Return the variance of the terms that two images have together, V_2, from the images whose inner products are taken.
+
+    Image l moves class c's mean, and what others of the class have along the lines from it, by a multiple of z_l; the inner product with z_k is the term.
+    """
+    pairs, rows = evidence.pairs, evidence.pairs.rows
+    counts, own = pairs.counts, evidence.labels[rows]
+    classes = len(counts)
+    z = torch.cat([embeddings for _, embeddings in chunks(evidence.embeddings, rows)])
+    z = (z - evidence.moments.means[own]) / pairs.unit
+    weights = by_along[own] * along_pairs(z @ pairs.means.T, own) / (counts - 1)[own, None]
+    moves = -2 * weights.T
+    moves[own, torch.arange(len(own))] = 2 * weights.sum(1)
+    by_class = 2 * (both.sum(1).diag() - both) / counts
+    member = torch.nn.functional.one_hot(own, classes).to(torch.float64)
+    taken = member.sum(0)
+    found = torch.zeros(classes, classes, dtype=torch.float64)
+    for start in range(0, len(own), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        here = own[part]
+        terms = (z[part] @ z.T) * (moves[here] + moves[own, part].T + by_class[here][:, own])
+        terms[torch.arange(len(here)), torch.arange(start, start + len(here))] = 0.0
+        others = (taken - member[part]).clamp(min=1)
+        sums, squares = terms @ member, terms.square() @ member
+        found.index_add_(0, here, (squares - sums.square() / others) * others / (others - 1).clamp(min=1))
+    # each of n_i n_j terms, of which m_i m_j were seen
+    found = found * counts[:, None] * counts / (taken[:, None] * taken)
+    return float((found / (counts * (counts - 1))[:, None]).sum()) / 2

@@ -4,7 +4,7 @@ import reference
 import torch
 from cases import clouds
 
-from gcaudit.metrics.directional import directional_cdnv
+from gcaudit.metrics.directional import _of_two_images, directional_cdnv
 from gcaudit.metrics.measuring import evidence_of
 
 
@@ -64,3 +64,39 @@ def test_values_are_those_of_the_population_and_intervals_hold_them(per_class):
     assert abs(plain / truth - 1) > 0.1
     assert abs(np.mean([each.value for each in found]) / truth - 1) < 0.08
     assert np.mean([each.ci95[0] <= truth <= each.ci95[1] for each in found]) >= 0.88
+
+
+def test_terms_of_two_images_are_their_sum_of_squares(monkeypatch):
+    z, y = clouds(per_class=(4, 6, 5), dim=3, spread=2.0)
+    evidence = evidence_of(z, y)
+    pairs, counts = evidence.pairs, np.array([4, 6, 5])
+    rng = np.random.default_rng(2)
+    by_along, both = rng.random((2, 3, 3)) * (1 - np.eye(3))
+    both = -(both + both.T)
+    means = np.array([z[y == c].mean(0) for c in range(3)]) / pairs.unit
+    deviations = z / pairs.unit - means[y]
+
+    def weight(row, towards):
+        own = y[row]
+        return by_along[own, towards] * (deviations[row] @ (means[own] - means[towards])) / (counts[own] - 1)
+
+    def moves(mover, moved):
+        """By how much of its deviation an image moves the gradient of a class."""
+        if y[mover] == moved:
+            return 2 * sum(weight(mover, other) for other in range(3))
+        return -2 * weight(mover, moved)
+
+    def term(one, two):
+        i, j = y[one], y[two]
+        through_means = 2 * both[i].sum() / counts[i] if i == j else -2 * both[i, j] / counts[j]
+        return deviations[one] @ deviations[two] * (moves(two, i) + moves(one, j) + through_means)
+
+    total = 0.0
+    for one in range(15):
+        for c in range(3):
+            terms = np.array([term(one, two) for two in np.flatnonzero(y == c) if two != one])
+            total += len(terms) * terms.var(ddof=1) / counts[y[one]] / (counts[y[one]] - 1) / 2
+    found = _of_two_images(evidence, torch.tensor(by_along), torch.tensor(both))
+    assert found == pytest.approx(total, rel=1e-9)
+    monkeypatch.setattr("gcaudit.metrics.directional._BLOCK", 4)
+    assert _of_two_images(evidence, torch.tensor(by_along), torch.tensor(both)) == pytest.approx(total, rel=1e-9)

@@ -53,7 +53,13 @@ class Option:
 
 
 OPTIONS: tuple[Option, ...] = (
-    Option("arch", ("model.arch",), "text", MODEL, "what a bare state dict is: timm:NAME, torchvision:NAME, FILE.py:FACTORY"),
+    Option(
+        "arch",
+        ("model.arch",),
+        "text",
+        MODEL,
+        "what a bare state dict is: timm:NAME, torchvision:NAME, FILE.py:FACTORY; auto finds it by names and shapes",
+    ),
     Option(
         "arch_args",
         ("model.arch_args",),
@@ -64,6 +70,10 @@ OPTIONS: tuple[Option, ...] = (
         flags="--arch-arg",
     ),
     Option("ema", ("model.ema",), "flag", MODEL, "take averaged weights", False, flags="--ema/--no-ema"),
+    Option(
+        "weights_key", ("model.weights_key",), "text", MODEL, "where the weights lie in the file, such as teacher", metavar="NAME"
+    ),
+    Option("prefix", ("model.prefix",), "text", MODEL, "what stands before the network's names in the file", metavar="TEXT"),
     Option("allow_missing", ("model.allow_missing",), "flag", MODEL, "missing and unexpected keys are a warning", False),
     Option(
         "max_parameters", ("model.max_parameters",), "whole", MODEL, "largest network to build; by default what the file may fill"

@@ -1,2 +1,3 @@
-from .contents import EMA_CONTAINERS as EMA_CONTAINERS, WRAPPERS as WRAPPERS
+from .contents import WeightSet as WeightSet
+from .hints import Hints as Hints
 from .reading import WEIGHT_SUFFIXES as WEIGHT_SUFFIXES, Checkpoint as Checkpoint, read_checkpoint as read_checkpoint

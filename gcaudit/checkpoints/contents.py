@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -16,10 +17,51 @@ from gcaudit.files import Opaque, TensorSpec
 
 WRAPPERS = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.")
 """Prefixes that wrappers around a network put before its names."""
-_WRAPPED = re.compile(f"^({'|'.join(map(re.escape, WRAPPERS))})+")
 PLAIN_CONTAINERS = ("state_dict", "model", "net", "network", "module")
 EMA_CONTAINERS = ("state_dict_ema", "model_ema", "ema_state_dict")
+_CUSTOMARY = (*PLAIN_CONTAINERS, "model_state_dict", "weights", "params", None, "teacher")
+"""Keys of weights that are taken before others, where several fit as well."""
+_EMA_WORDS = re.compile(r"(^|[._])(ema|averaged?|swa|shadow)([._]|$)", re.IGNORECASE)
+_WRAPPED = re.compile(f"^({'|'.join(map(re.escape, WRAPPERS))})+")
+_INNER_WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.")
+"""Names that torch.compile, activation checkpointing and FSDP put anywhere into a name."""
 _DEEPEST = 3
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class WeightSet:
+    """Tensors that lie together in a checkpoint.
+
+    Attributes:
+        key: under which they lie, with dots where it is deeper; None for the file itself.
+        tensors: by name, wrappers' names inside of them taken out.
+        versions: of modules by name, as `state_dict` keeps them; None where they were not saved.
+    """
+
+    key: str | None
+    tensors: Mapping[str, TensorSpec | Opaque]
+    versions: Mapping[str, int] | None = None
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of tensors of floating-point numbers."""
+        found = {name: spec for name, spec in self.tensors.items() if isinstance(spec, TensorSpec)}
+        return {name: spec.shape for name, spec in found.items() if spec.dtype.startswith(("float", "bfloat"))}
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers the tensors have."""
+        return sum(spec.numbers for spec in self.tensors.values() if isinstance(spec, TensorSpec))
+
+    @property
+    def averaged(self) -> bool:
+        """Whether its key says that these are averages over training."""
+        return self.key is not None and (self.key in EMA_CONTAINERS or _EMA_WORDS.search(self.key) is not None)
+
+
+Chooser = Callable[[Sequence[WeightSet]], WeightSet]
+"""Takes one of several sets."""
 
 
 def _tensors_in(content: Any) -> dict[str, TensorSpec | Opaque]:
@@ -44,14 +86,54 @@ def _check_kinds(tensors: Mapping[str, TensorSpec | Opaque], path: Path) -> dict
     return known
 
 
+def _unwrapped(tensors: Mapping[str, TensorSpec | Opaque]) -> dict[str, TensorSpec | Opaque]:
+    """Take wrappers' names out of tensors' names, unless two become one."""
+    found = {_INNER_WRAPPERS.sub("", name): value for name, value in tensors.items()}
+    return found if len(found) == len(tensors) else dict(tensors)
+
+
+def _versions(content: Mapping[str, Any]) -> dict[str, int] | None:
+    metadata = getattr(content, "metadata", None)
+    if not isinstance(metadata, Mapping):
+        return None
+    versions = {name: said.get("version") for name, said in metadata.items() if isinstance(name, str) and isinstance(said, Mapping)}
+    return {_INNER_WRAPPERS.sub("", f"{name}.")[:-1]: number for name, number in versions.items() if type(number) is int}
+
+
+def weight_sets(content: Mapping[str, Any]) -> list[WeightSet]:
+    """Find all tensors that lie together under some key, at most three keys deep.
+
+    Args:
+        content: what was read.
+
+    Returns:
+        The sets, those of the file itself first; a dict in several places is one set.
+    """
+    found: list[WeightSet] = []
+    seen: set[int] = set()
+
+    def look(place: Mapping[str, Any], key: str | None, depth: int) -> None:
+        if id(place) in seen:  # a file may have one dict in a million places
+            return
+        seen.add(id(place))
+        if tensors := _tensors_in(place):
+            found.append(WeightSet(key, _unwrapped(tensors), _versions(place)))
+        for name, value in place.items() if depth else ():
+            if isinstance(name, str) and isinstance(value, Mapping):
+                look(value, name if key is None else f"{key}.{name}", depth - 1)
+
+    look(content, None, _DEEPEST)
+    return found
+
+
 def _is_like(tensors: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
     """Tell whether most names are the same, wrappers' prefixes apart: these are weights of the same network."""
     names, known = ({_WRAPPED.sub("", name) for name in some} for some in (tensors, others))
     return len(names & known) * 2 > len(known)
 
 
-def _further_weights(content: Mapping[str, Any], tensors: Mapping[str, Any]) -> list[str]:
-    """Name the keys, such as `ema.shadow`, under which other weights of the same network lie: by name, or as a list of as many tensors."""
+def _lists_like(content: Mapping[str, Any], tensors: Mapping[str, Any]) -> list[str]:
+    """Name the keys, such as `ema.shadow_params`, under which other weights of the same network lie as a list of tensors."""
     found: list[str] = []
     seen: set[int] = set()
 
@@ -59,51 +141,65 @@ def _further_weights(content: Mapping[str, Any], tensors: Mapping[str, Any]) -> 
         for name, value in place.items():
             if not isinstance(name, str) or not isinstance(value, Mapping | list) or id(value) in seen:
                 continue
-            seen.add(id(value))  # a file may have one dict in a million places
-            if _is_like(_tensors_in(value), tensors) or _is_list_like(value, tensors):
-                found.append(before + name)
-            elif isinstance(value, Mapping) and depth > 1:
+            seen.add(id(value))
+            if isinstance(value, list):
+                if len(value) > 1 and 2 * len(value) > len(tensors) and all(map(_is_tensor, value)):
+                    found.append(before + name)
+            elif depth > 1:
                 look(value, f"{before}{name}.", depth - 1)
 
     look(content, "", _DEEPEST)
     return found
 
 
-def _is_list_like(value: Any, tensors: Mapping[str, Any]) -> bool:
-    return isinstance(value, list) and len(value) > 1 and 2 * len(value) > len(tensors) and all(map(_is_tensor, value))
+def custom_order(one: WeightSet) -> tuple[bool, int, int]:
+    """Order sets: those under customary keys first, and large ones before small ones."""
+    place = _CUSTOMARY.index(one.key) if one.key in _CUSTOMARY else len(_CUSTOMARY)
+    bare = not any(isinstance(spec, TensorSpec) and spec.shape for spec in one.tensors.values())
+    return bare, place, -one.numbers
 
 
 def choose_container(
-    content: Mapping[str, Any], path: Path, ema: bool
-) -> tuple[str | None, dict[str, TensorSpec], tuple[str, ...]]:
+    content: Mapping[str, Any], path: Path, ema: bool, key: str | None = None, choose: Chooser | None = None
+) -> tuple[WeightSet, dict[str, TensorSpec], tuple[str, ...]]:
     """Find the weights in a checkpoint.
 
     Args:
         content: what was read.
         path: for messages.
         ema: take averaged weights.
+        key: where they lie; None looks for them.
+        choose: takes one of several sets, which stand in their customary order; None takes the first.
 
     Returns:
-        The key they lay under (None: the dict itself), the tensors, and the other keys that hold weights.
+        The set, its tensors, and the other keys that hold weights.
 
     Raises:
         CheckpointError: there are no weights, or not of the kind asked for.
     """
-    found = {name: _tensors_in(content.get(name)) for name in (*EMA_CONTAINERS, *PLAIN_CONTAINERS)}
-    found = {name: tensors for name, tensors in found.items() if tensors}
-    order = (*EMA_CONTAINERS, *PLAIN_CONTAINERS) if ema else PLAIN_CONTAINERS
-    if ema and not any(name in found for name in EMA_CONTAINERS):
+    every = weight_sets(content)
+    if not every:
+        keys = shorten([ascii(key)[:40] for key in content]) or "nothing"
+        raise CheckpointError(f"{path}: expected a dict of tensors, found no tensors but {keys}; {RESAVE}")
+    candidates = sorted((one for one in every if one.averaged == ema), key=custom_order)
+    if key is not None:
+        candidates = [one for one in every if one.key == key]
+        if not candidates:
+            told = shorten([printable(one.key or "the file itself")[:80] for one in every], 8)
+            raise CheckpointError(
+                f"{path}: expected weights under {printable(key[:80])!r}, found some under {told}; see --weights-key"
+            )
+    elif ema and not candidates:
         raise CheckpointError(f"{path}: expected averaged weights under {', '.join(EMA_CONTAINERS)}, found none; drop --ema")
-    chosen = next((name for name in order if name in found), None)
-    tensors = found[chosen] if chosen is not None else _tensors_in(content)
-    if tensors:
-        alike = [name for name in _further_weights(content, tensors) if name not in found and name != chosen]
-        others = tuple(printable(str(name))[:80] for name in (*found, *alike) if name != chosen)
-        return chosen, _check_kinds(tensors, path), others
-    if found:
-        raise CheckpointError(f"{path}: expected plain weights, found only averaged ones under {next(iter(found))}; add --ema")
-    keys = shorten([ascii(key)[:40] for key in content]) or "nothing"
-    raise CheckpointError(f"{path}: expected a dict of tensors, found no tensors but {keys}; {RESAVE}")
+    elif not candidates or (all(custom_order(one)[0] for one in candidates) and len(every) > len(candidates)):
+        raise CheckpointError(
+            f"{path}: expected plain weights, found only averaged ones under {printable(str(every[-1].key))}; add --ema"
+        )
+    chosen = candidates[0] if choose is None or len(candidates) < 2 else choose(candidates)
+    tensors = _check_kinds(chosen.tensors, path)
+    alike = [one.key or "the file itself" for one in every if one is not chosen and _is_like(one.tensors, chosen.tensors)]
+    others = tuple(dict.fromkeys(printable(name)[:80] for name in (*alike, *_lists_like(content, tensors))))
+    return chosen, tensors, others
 
 
 def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:

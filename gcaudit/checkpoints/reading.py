@@ -10,15 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
 from torch import Tensor
 
-from gcaudit.checkpoints.contents import check_finite, choose_container
+from gcaudit.checkpoints.contents import Chooser, WeightSet, check_finite, choose_container, weight_sets
 from gcaudit.checkpoints.hints import Hints, agreed_preprocessing, arguments_in, hints_of, plain_dict, short_text, small_tensors
 from gcaudit.checkpoints.safetensors_file import read_safetensors
 from gcaudit.checkpoints.tensors import TensorFile, check_spread, load_tensors
@@ -40,6 +41,8 @@ class Checkpoint:
         tensors: name to tensor, all finite.
         container: the key the tensors lay under, None for the dict itself.
         other_containers: further keys that hold weights and were not taken.
+        versions: of modules by name, as `state_dict` keeps them; None where they were not saved.
+        skipped: names of kinds of values that were not read.
         other_files: further files of a folder that hold weights and were not taken, but for other formats of the customary names.
         hints: architecture and preprocessing, as far as the file tells.
         sha256: of the file's bytes; of a folder, of its weight files' digests in order.
@@ -55,14 +58,22 @@ class Checkpoint:
     sha256: str
     bytes: int
     other_files: tuple[str, ...] = ()
+    versions: Mapping[str, int] | None = None
+    skipped: tuple[str, ...] = ()
 
 
-def read_checkpoint(path: str | Path, *, ema: bool = False) -> Checkpoint:
+SetChooser = Callable[[Sequence[WeightSet], Hints], WeightSet]
+"""Takes one of several sets of weights, with what the file says of itself."""
+
+
+def read_checkpoint(path: str | Path, *, ema: bool = False, key: str | None = None, choose: SetChooser | None = None) -> Checkpoint:
     """Read a checkpoint file, or a folder with `config.json` and weights.
 
     Args:
         path: the file or folder.
         ema: take the exponential moving average of the weights where the file has one.
+        key: under which the weights lie; None looks for them.
+        choose: takes one of several sets, in their customary order; None takes the first.
 
     Returns:
         The tensors, still unmatched to any architecture.
@@ -72,11 +83,20 @@ def read_checkpoint(path: str | Path, *, ema: bool = False) -> Checkpoint:
     """
     place = Path(path)
     try:
-        return _read_folder(place, ema) if place.is_dir() else _read_files(place, [place], ema)
+        how = _How(ema, key, choose)
+        return _read_folder(place, how) if place.is_dir() else _read_files(place, [place], how)
     except FileNotFoundError:
         raise CheckpointError(f"expected a checkpoint at {place}, found nothing there; check the path") from None
     except OSError as error:
         raise CheckpointError(f"expected a readable checkpoint at {place}, found {error.strerror or one_line(error)}") from None
+
+
+@final
+@dataclass(frozen=True)
+class _How:
+    ema: bool
+    key: str | None
+    choose: SetChooser | None
 
 
 def _look_at(file: OpenFile) -> TensorFile:
@@ -98,12 +118,19 @@ def _look_at(file: OpenFile) -> TensorFile:
     )
 
 
-def _read_files(place: Path, paths: Sequence[Path], ema: bool) -> Checkpoint:
+def _read_files(place: Path, paths: Sequence[Path], how: _How, said: Hints | None = None) -> Checkpoint:
     """Read the files of one checkpoint: look at them all, choose, and read of each what was chosen while its bytes are digested."""
     with ExitStack() as stack:
         files = [_look_at(stack.enter_context(OpenFile(path))) for path in paths]
         content = {name: value for file in files for name, value in file.content.items()}
-        container, chosen, others = choose_container(content, place, ema)
+        foreign = list(dict.fromkeys(name for file in files for name in file.foreign))
+        if foreign and not weight_sets(content):
+            raise needs_code(place, foreign, "a pickle")
+        choose: Chooser | None = None
+        if how.choose is not None:
+            told = said if said is not None and said.arch else hints_of(content, {})
+            choose = partial(_choose, how.choose, told)
+        taken, chosen, others = choose_container(content, place, how.ema, how.key, choose)
         check_spread(chosen, place)
         options = small_tensors(content)
         loaded, digesting = load_tensors(files, [*chosen.values(), *options])
@@ -114,7 +141,9 @@ def _read_files(place: Path, paths: Sequence[Path], ema: bool) -> Checkpoint:
     hints = hints_of(content, {spec: loaded[spec] for spec in options})
     sha256 = digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
     kinds = " and ".join(sorted({file.format for file in files}))
-    return Checkpoint(place, kinds, tensors, container, others, hints, sha256, size)
+    return Checkpoint(
+        place, kinds, tensors, taken.key, others, hints, sha256, size, versions=taken.versions, skipped=tuple(foreign)
+    )
 
 
 _MOST_CONFIG_BYTES = 2**26
@@ -186,9 +215,13 @@ def _config_hints(folder: Path) -> Hints:
     return Hints(arch, arch_args, preprocessing, "config.json" if arch else None, unread, disagreeing)
 
 
-def _read_folder(folder: Path, ema: bool) -> Checkpoint:
+def _choose(choose: SetChooser, hints: Hints, sets: Sequence[WeightSet]) -> WeightSet:
+    return choose(sets, hints)
+
+
+def _read_folder(folder: Path, how: _How) -> Checkpoint:
     files = _weight_files(folder)
-    found = _read_files(folder, files, ema)
     said = _config_hints(folder)
+    found = _read_files(folder, files, how, said)
     kind = f"folder of {len(files)} {found.format} file{'s' if len(files) > 1 else ''}"
     return replace(found, format=kind, hints=said if said.arch else found.hints, other_files=_other_files(folder, files))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, final
@@ -31,6 +31,7 @@ class TensorFile:
         content: what was saved, with `TensorSpec`s in place of tensors.
         spans: first byte and size of each storage.
         swapped: numbers are stored with their largest byte first.
+        foreign: names of what was not read and is an opaque value.
     """
 
     file: OpenFile
@@ -38,6 +39,7 @@ class TensorFile:
     content: Mapping[str, Any]
     spans: Mapping[str, tuple[int, int]]
     swapped: bool = False
+    foreign: Sequence[str] = ()
 
 
 def load_tensors(

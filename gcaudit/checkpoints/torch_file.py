@@ -18,6 +18,60 @@ LEGACY_NUMBER = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 """The number that files begin with, whatever the protocol of their pickles."""
 RESAVE = "re-save the weights where the model's code is: torch.save(model.state_dict(), 'weights.pt')"
 _LONGEST_PICKLE = 2**28
+_ACTING = frozenset(
+    {
+        "os",
+        "posix",
+        "nt",
+        "ntpath",
+        "posixpath",
+        "subprocess",
+        "sys",
+        "builtins",
+        "__builtin__",
+        "importlib",
+        "imp",
+        "runpy",
+        "code",
+        "pty",
+    }
+    | {
+        "codeop",
+        "ctypes",
+        "socket",
+        "shutil",
+        "pickle",
+        "_pickle",
+        "cPickle",
+        "dill",
+        "cloudpickle",
+        "joblib",
+        "marshal",
+        "inspect",
+    }
+    | {"operator", "_operator", "webbrowser", "urllib", "requests", "http", "ftplib", "asyncio", "commands", "popen2", "bdb", "pdb"}
+    | {"timeit", "cProfile", "profile", "trace", "pip", "setuptools"}
+)
+"""Modules whose names no training script saves beside weights."""
+_PLAIN_BUILTINS = frozenset(
+    f"{module}.{name}"
+    for module in ("builtins", "__builtin__")
+    for name in (
+        "set",
+        "frozenset",
+        "slice",
+        "complex",
+        "range",
+        "bytearray",
+        "list",
+        "dict",
+        "tuple",
+        "int",
+        "float",
+        "str",
+        "bool",
+    )
+)
 
 
 def _read_pickle(file: OpenFile, stream: Any, size: int) -> tuple[Any, PickleReader]:
@@ -106,13 +160,13 @@ def read_torch_zip(file: OpenFile) -> TensorFile:
     except Exception:  # a damaged archive raises more than BadZipFile
         raise CheckpointError(f"{path}: expected a torch.save file, found a truncated or damaged zip; fetch it again") from None
     content, reader = _read_pickle(file, io.BytesIO(pickled), len(pickled))
-    if reader.foreign:
-        raise needs_code(path, reader.foreign, "a pickle")
+    _check_names(path, reader.foreign)
     for key, claimed in _claims(reader.storages).items():
         if key not in spans or claimed > spans[key][1]:
             found = spans[key][1] if key in spans else "none"
             raise _damaged(path, f"tensor data {key!r} claim {claimed} bytes, the file has {found}")
-    return TensorFile(file, "torch.save (zip)", _dict_in(path, content), spans, swapped=order == b"big")
+    saved = _dict_in(path, content, reader.foreign)
+    return TensorFile(file, "torch.save (zip)", saved, spans, order == b"big", reader.foreign)
 
 
 def _start(file: OpenFile, entry: zipfile.ZipInfo) -> int:
@@ -164,8 +218,7 @@ def read_torch_legacy(file: OpenFile) -> TensorFile:
         parts.append(content)
         foreign += reader.foreign
         storages += reader.storages
-    if foreign:
-        raise needs_code(path, foreign, "a pickle")
+    _check_names(path, foreign)
     system, saved, keys = parts[2:]
     kinds = {storage.key: storage for storage in storages}
     if not isinstance(keys, list) or any(type(key) is not str for key in keys) or set(keys) != kinds.keys():
@@ -182,11 +235,19 @@ def read_torch_legacy(file: OpenFile) -> TensorFile:
         spans[key] = start, size
         file.file.seek(start + size)
     swapped = isinstance(system, Mapping) and system.get("little_endian") is False
-    return TensorFile(file, "torch.save (legacy)", _dict_in(path, saved), spans, swapped)
+    return TensorFile(file, "torch.save (legacy)", _dict_in(path, saved, foreign), spans, swapped, foreign)
 
 
-def _dict_in(path: Path, content: Any) -> Mapping[str, Any]:
+def _check_names(path: Path, foreign: list[str]) -> None:
+    """Refuse what no training script saves: names of code that acts on the machine. Other names are opaque values, and nothing is built of them."""
+    if any(name.partition(".")[0] in _ACTING and name not in _PLAIN_BUILTINS for name in foreign):
+        raise needs_code(path, foreign, "a pickle")
+
+
+def _dict_in(path: Path, content: Any, foreign: list[str]) -> Mapping[str, Any]:
     if isinstance(content, dict):
         return content
+    if foreign:
+        raise needs_code(path, foreign, "a pickle")
     what = {"TensorSpec": "Tensor", "Array": "ndarray"}.get(type(content).__name__, type(content).__name__)
     raise CheckpointError(f"{path}: expected a dict of tensors, found a {what}; {RESAVE}")

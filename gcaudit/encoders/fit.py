@@ -22,6 +22,8 @@ class Fit:
         misshapen: the checkpoint's keys of tensors of another shape, those of the head apart, each with its tensor and the module's.
         head: `fits`, `resized` (another number of classes) or `absent`.
         head_left: the checkpoint's keys of a head that has no place in the network.
+        outside: the checkpoint's keys of other networks and of modules that serve training alone.
+        prefixes: other prefixes behind which the names and shapes fit as well.
     """
 
     prefix: str
@@ -31,8 +33,14 @@ class Fit:
     misshapen: Mapping[str, tuple[Tensor, Tensor]]
     head: str
     head_left: tuple[str, ...] = ()
+    outside: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
         """Whether every tensor has its place."""
         return not (self.missing or self.unexpected or self.misshapen)
+
+    def better_than(self, other: Fit) -> bool:
+        """Tell whether more tensors have their place."""
+        return len(self.tensors) > len(other.tensors)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,18 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from gcaudit.bundled import bundled_path
-from gcaudit.checkpoints import EMA_CONTAINERS, WEIGHT_SUFFIXES, Checkpoint, read_checkpoint
+from gcaudit.checkpoints import WEIGHT_SUFFIXES, Checkpoint, Hints, WeightSet, read_checkpoint
 from gcaudit.encoders.architectures import Architecture, build_architecture, default_config, describe_module, known_names
 from gcaudit.encoders.behaviour import behaviour_warnings, check_module
 from gcaudit.encoders.causes import image_cause
 from gcaudit.encoders.encoder import Encoder
+from gcaudit.encoders.identification import identified, network_set
 from gcaudit.encoders.limits import at_most, room_for
+from gcaudit.encoders.placing import best_set, shapes_of
 from gcaudit.encoders.preprocessing import PARTS, Preprocessing, override, preprocessing_from
 from gcaudit.encoders.request import ModelRequest
 from gcaudit.encoders.taps import Tap, captured, classifier_tap, dry_input, head_modules, layer_tap, pre_logits_tap
-from gcaudit.encoders.weights import load_weights, state_digest
+from gcaudit.encoders.weights import Loading, load_weights, state_digest
 from gcaudit.errors import ArchitectureError, CheckpointError, GcauditError, RequestError, one_line, printable, telling_paths
 from gcaudit.report import ReportWarning, warn
 
@@ -66,7 +70,7 @@ def load_encoder(request: ModelRequest) -> Encoder:
         return _finish(request, architecture, None, None, [])
     with telling_paths("a checkpoint", CheckpointError):
         _check_is_path(request.spec)
-        checkpoint = read_checkpoint(request.spec, ema=request.ema)
+        checkpoint = read_checkpoint(request.spec, ema=request.ema, key=request.weights_key, choose=partial(_pick, request))
     return _from_checkpoint(request, checkpoint)
 
 
@@ -90,15 +94,16 @@ def _check_is_path(spec: str) -> None:
 
 def _from_checkpoint(request: ModelRequest, checkpoint: Checkpoint) -> Encoder:
     hints = checkpoint.hints
-    if request.arch is not None:
-        return _assemble(request, checkpoint, request.arch, _contradiction(request.arch, hints.arch))
-    if hints.arch is None:
-        raise ArchitectureError(
-            f"{checkpoint.path}: expected the checkpoint to name its architecture, found {len(checkpoint.tensors)} tensors and no "
-            "name; add --arch timm:NAME, torchvision:NAME or FILE.py:FACTORY"
-        )
-    prefixed = hints.arch.startswith(("timm:", "torchvision:"))
-    names = [hints.arch] if prefixed else known_names(hints.arch)
+    names = _names_of(request, hints)
+    if names and _asked(request):
+        return _assemble(request, checkpoint, names[0], _contradiction(names[0], hints.arch))
+    if hints.arch is None or request.arch == _AUTO:
+        shapes = {name: tuple(tensor.shape) for name, tensor in checkpoint.tensors.items() if tensor.is_floating_point()}
+        found = identified(shapes, str(checkpoint.path))
+        contradiction = _contradiction(found.name, hints.arch)
+        given = {"num_classes": found.classes} if found.classes and found.name.startswith("timm:") else {}
+        request = replace(request, arch_args={**given, **request.arch_args})
+        return _assemble(request, checkpoint, found.name, [*found.warnings, *contradiction])
     if not names:
         raise ArchitectureError(
             f"{checkpoint.path}: expected an architecture of timm or torchvision, found {hints.arch!r} in {hints.source}; "
@@ -112,6 +117,46 @@ def _from_checkpoint(request: ModelRequest, checkpoint: Checkpoint) -> Encoder:
             problem = problem or error
     assert problem is not None
     raise problem
+
+
+_AUTO = "auto"
+
+
+def _asked(request: ModelRequest) -> bool:
+    return request.arch not in (None, _AUTO)
+
+
+def _names_of(request: ModelRequest, hints: Hints) -> list[str]:
+    """List what the architecture may be called, by what was asked for or else by what the file says; none where neither says it."""
+    if request.arch is not None:
+        return [request.arch] if _asked(request) else []
+    if hints.arch is None:
+        return []
+    return [hints.arch] if hints.arch.startswith(("timm:", "torchvision:")) else known_names(hints.arch)
+
+
+def _pick(request: ModelRequest, sets: Sequence[WeightSet], hints: Hints) -> WeightSet:
+    """Take the set of weights that fits the architecture best, or that is one's where none is named."""
+    names = _names_of(request, hints)
+    if not names:
+        return network_set(sets)
+    arguments = {**_hinted(hints, names[0]), **request.arch_args}
+    most = room_for(sum(one.numbers for one in sets)) if request.max_parameters is None else request.max_parameters
+    try:
+        with at_most(most, names[0]), torch.device("meta" if _is_published(names[0]) else "cpu"):
+            module = build_architecture(names[0], arguments).module
+    except GcauditError:
+        raise
+    except Exception:  # what cannot be built on the meta device
+        return sets[0]
+    return best_set(sets, shapes_of(module))
+
+
+def _hinted(hints: Hints, arch: str) -> dict[str, Any]:
+    """Return the arguments that a file has for an architecture of timm."""
+    if not arch.startswith(("timm:", "hf-hub:")):
+        return {}
+    return {key: value for key, value in hints.arch_args.items() if key not in _FILE_ARGUMENTS and key != "bn_eps"}
 
 
 def _contradiction(asked: str, said: str | None) -> list[ReportWarning]:
@@ -168,6 +213,8 @@ def _assemble(request: ModelRequest, checkpoint: Checkpoint, arch: str, warnings
         most = room_for(sum(tensor.numel() for tensor in checkpoint.tensors.values()))
     with at_most(most, arch):
         architecture = build_architecture(arch, arguments)
+        if theirs and (side := _trained_size(architecture.module, checkpoint.hints)) and "img_size" not in arguments:
+            architecture = build_architecture(arch, {**arguments, "img_size": side})
     if isinstance(norm_eps, float):
         for module in architecture.module.modules():
             if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
@@ -192,15 +239,27 @@ def _assemble(request: ModelRequest, checkpoint: Checkpoint, arch: str, warnings
     return _finish(request, architecture, checkpoint, (config, origin, said), warnings)
 
 
+def _trained_size(module: nn.Module, hints: Hints) -> int | None:
+    """Return the side of training's images where the file says it and the network at hand has position embeddings for another."""
+    own = getattr(getattr(module, "patch_embed", None), "img_size", None)
+    size = hints.preprocessing.get("input_size")
+    if not isinstance(own, tuple) or not isinstance(size, list) or len(size) != 3 or size[1] != size[2]:
+        return None
+    side = size[1]
+    return side if type(side) is int and side != own[0] and 0 < side <= math.isqrt(_MOST_PIXELS) else None
+
+
 def _sets_of_weights(checkpoint: Checkpoint) -> list[ReportWarning]:
     files = []
     if checkpoint.other_files:
         files.append(warn("weights", "further weight files of the folder were not taken: {names}", checkpoint.other_files))
+    if checkpoint.skipped:
+        files.append(warn("weights", "values in the file that are no tensors were not read: {names}", checkpoint.skipped))
     if not checkpoint.other_containers:
         return files
     taken = f"under {checkpoint.container!r}" if checkpoint.container else "of the file itself"
-    averaged = [name for name in checkpoint.other_containers if name in EMA_CONTAINERS]
-    hint = "; --ema takes the averaged ones" if averaged else ""
+    averaged = any(WeightSet(name, {}).averaged for name in checkpoint.other_containers)
+    hint = "; --ema takes the averaged ones, --weights-key another" if averaged else "; --weights-key takes another"
     return [
         *files,
         warn(
@@ -243,7 +302,8 @@ def _finish(
             head = _head_of(architecture, tap, blank)
             head_fits = True
             if checkpoint is not None:
-                fit, notes = load_weights(module, checkpoint.tensors, head, request.allow_missing)
+                how = Loading(request.allow_missing, request.prefix, checkpoint.versions, partial(_idle, module, blank))
+                fit, notes = load_weights(module, checkpoint.tensors, head, how)
                 warnings, head_fits = [*warnings, *notes], fit.head != "absent"
                 module.requires_grad_(False).eval()
             noise = torch.rand(blank.shape, generator=torch.Generator().manual_seed(0)).to(blank)
@@ -277,6 +337,21 @@ def _finish(
         checkpoint=checkpoint,
         warnings=tuple(warnings),
     )
+
+
+def _idle(module: nn.Module, blank: Tensor) -> tuple[str, ...]:
+    """Name the modules with weights of their own that a run in eval mode does not call."""
+    called: set[str] = set()
+    own = [name for name, child in module.named_modules() if name and next(child.parameters(recurse=False), None) is not None]
+    handles = [module.get_submodule(name).register_forward_pre_hook(lambda *_, name=name: called.add(name)) for name in own]
+    try:
+        module(blank)
+    except Exception:  # it may refuse in any way
+        return ()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return tuple(name for name in own if name not in called)
 
 
 def _takes(module: nn.Module, size: tuple[int, int, int]) -> bool:

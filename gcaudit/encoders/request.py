@@ -21,6 +21,8 @@ class ModelRequest:
         arch: what a bare state dict is.
         arch_args: keyword arguments of the architecture.
         ema: take averaged weights.
+        weights_key: under which the weights lie in the file; None looks for them.
+        prefix: before the network's names in the file; None looks for it.
         allow_missing: make missing and unexpected keys a warning.
         max_parameters: numbers that a network may have; None takes as many as the file may fill, where the file names its architecture.
         layer: take this layer's output instead of the classifier's input.
@@ -31,6 +33,8 @@ class ModelRequest:
     arch: str | None = None
     arch_args: Mapping[str, Any] = field(default_factory=dict)
     ema: bool = False
+    weights_key: str | None = None
+    prefix: str | None = None
     allow_missing: bool = False
     max_parameters: int | None = None
     layer: str | None = None

@@ -3,70 +3,68 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import final
 
 import torch
 from torch import Tensor, nn
 
-from gcaudit.checkpoints import WRAPPERS
 from gcaudit.encoders.causes import spare_cause, weights_cause
+from gcaudit.encoders.fingerprint import in_head
 from gcaudit.encoders.fit import Fit
+from gcaudit.encoders.placing import as_good, places, shapes_of
+from gcaudit.encoders.renaming import renamings, resampled
 from gcaudit.errors import ArchitectureError, shorten
 from gcaudit.report import ReportWarning, warn
 
-_MAX_NESTING = 6
 _COUNTERS = ("n_averaged", "num_batches_tracked")
 _MOST_MISSING = 0.05
 """A backbone that lacks more of its numbers than this is no longer the one that was trained."""
+_TRAINING = re.compile(
+    r"(AuxLogits|aux\d?|aux_classifier|aux_head|decoder\w*|mask_token|queue\w*|projector|projection_head|predictor|prototypes)(\.|$)"
+)
+"""Modules that serve training alone: auxiliary heads, decoders of masked images, what compares images."""
 
 
-def best_prefix(names: Iterable[str], expected: Iterable[str]) -> str:
-    """Find the wrapper prefix that makes most names fit.
-
-    Args:
-        names: the checkpoint's keys.
-        expected: the module's keys.
-
-    Returns:
-        A chain of `WRAPPERS`, the shortest among equally good ones, often empty.
-    """
-    given, wanted = set(names), set(expected)
-    chains, frontier = [""], [""]
-    for _ in range(_MAX_NESTING):
-        frontier = [c + p for c in frontier for p in WRAPPERS if any(name.startswith(c + p) for name in given)]
-        chains += frontier
-    return max(chains, key=lambda chain: (sum(chain + name in given for name in wanted), -len(chain)))
-
-
-def fit_weights(module: nn.Module, tensors: Mapping[str, Tensor], head: tuple[str, ...]) -> Fit:
+def fit_weights(module: nn.Module, tensors: Mapping[str, Tensor], head: tuple[str, ...], prefix: str | None = None) -> Fit:
     """Match tensors to a module, without changing either.
 
     Args:
         module: the architecture.
         tensors: the checkpoint's tensors.
         head: names of the classifier's modules, which may differ or be absent.
+        prefix: before the network's names; None looks for it.
 
     Returns:
         The match.
     """
     expected = module.state_dict()
-    prefix = best_prefix(tensors, expected)
-    of_head = tuple(f"{name}." for name in head)
+    others: tuple[str, ...] = ()
+    if prefix is None:
+        of_backbone = {name: tensor.shape for name, tensor in expected.items() if not in_head(name, head)}
+        found = places({name: tensor.shape for name, tensor in tensors.items()}, of_backbone or shapes_of(module))
+        prefix = found[0].prefix if found else ""
+        others = tuple(place.prefix for place in as_good(found)[1:])
     matched: dict[str, Tensor] = {}
     unexpected: list[str] = []
     head_left: list[str] = []
+    outside: list[str] = []
     misshapen: dict[str, tuple[Tensor, Tensor]] = {}
     resized = False
     for full, tensor in tensors.items():
         name = full.removeprefix(prefix) if full.startswith(prefix) else None
         target = expected.get(name) if name is not None else None
         if name is None or target is None:
-            if not _is_counter(full, tensor):
-                (head_left if (name or full).startswith(of_head or ("\0",)) else unexpected).append(full)
+            if _is_counter(full, tensor):
+                continue
+            left = head_left if in_head(name or full, head) else outside if name is None or _TRAINING.match(name) else unexpected
+            left.append(full)
         elif target.shape == tensor.shape:
             matched[name] = tensor
-        elif of_head and name.startswith(of_head):
+        elif in_head(name, head):
             resized = resized or tensor.shape[1:] == target.shape[1:]
             head_left.append(full)
         else:
@@ -74,15 +72,18 @@ def fit_weights(module: nn.Module, tensors: Mapping[str, Tensor], head: tuple[st
     ignorable = tuple(name for name in expected if name.rpartition(".")[2] in _COUNTERS)
     absent = [name for name in expected if name not in matched and name not in ignorable]
     bad = {name.removeprefix(prefix) for name in misshapen}
-    missing = [name for name in absent if not name.startswith(of_head or ("\0",)) and name not in bad]
-    head_absent = of_head and any(name.startswith(of_head) for name in absent)
+    missing = [name for name in absent if not in_head(name, head) and name not in bad]
+    head_absent = any(in_head(name, head) for name in absent)
     state = "resized" if resized else "absent" if head_absent else "fits"
-    return Fit(prefix, matched, tuple(missing), tuple(unexpected), misshapen, state, tuple(head_left))
+    return Fit(
+        prefix, matched, tuple(missing), tuple(unexpected), misshapen, state, tuple(head_left), tuple(outside), prefixes=others
+    )
 
 
 def _is_counter(name: str, tensor: Tensor) -> bool:
     """Tell a count of steps, such as torch's AveragedModel keeps beside the weights."""
-    return tensor.ndim == 0 and name.rpartition(".")[2] in _COUNTERS
+    whole = not tensor.is_floating_point() and not tensor.is_complex()
+    return tensor.numel() <= 1 and (whole or name.rpartition(".")[2] in _COUNTERS)
 
 
 def resize_head(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str, head: tuple[str, ...]) -> None:
@@ -103,8 +104,26 @@ def resize_head(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str, h
             setattr(module.get_submodule(parent), leaf, nn.Linear(old.in_features, len(weight), bias=bias))
 
 
+@final
+@dataclass(frozen=True)
+class Loading:
+    """How weights are to be put into a network.
+
+    Attributes:
+        allow_missing: make missing and unexpected keys a warning.
+        prefix: before the network's names; None looks for it.
+        versions: of modules by name, as the file has them; None takes those of the network at hand.
+        unused: names the modules that eval mode never calls, whose weights are not needed.
+    """
+
+    allow_missing: bool = False
+    prefix: str | None = None
+    versions: Mapping[str, int] | None = None
+    unused: Callable[[], tuple[str, ...]] = tuple
+
+
 def load_weights(
-    module: nn.Module, tensors: Mapping[str, Tensor], head: tuple[str, ...], allow_missing: bool
+    module: nn.Module, tensors: Mapping[str, Tensor], head: tuple[str, ...], how: Loading
 ) -> tuple[Fit, list[ReportWarning]]:
     """Put tensors into a module.
 
@@ -112,7 +131,7 @@ def load_weights(
         module: changed in place.
         tensors: the checkpoint's tensors.
         head: names of the classifier's modules.
-        allow_missing: make missing and unexpected keys a warning.
+        how: what is allowed, and what is known.
 
     Returns:
         The match, and warnings.
@@ -120,15 +139,24 @@ def load_weights(
     Raises:
         ArchitectureError: the tensors do not fit.
     """
-    fit = fit_weights(module, tensors, head)
+    notes: list[ReportWarning] = []
+    fit = fit_weights(module, tensors, head, how.prefix)
+    if not fit.complete:
+        fit, tensors, notes = _converted(module, tensors, head, fit, how)
     if fit.head == "resized":
         resize_head(module, tensors, fit.prefix, head)
-        fit = fit_weights(module, tensors, head)
+        fit = fit_weights(module, tensors, head, fit.prefix)
         fit = replace(fit, head="absent") if fit.head == "resized" else fit  # not a Linear: the embedding alone is there
     _check_numbers(module, fit)
+    if fit.missing:
+        idle = how.unused()
+        spare = tuple(name for name in fit.missing if in_head(name, idle))
+        fit = replace(fit, missing=tuple(name for name in fit.missing if name not in spare))
+        if spare:
+            notes.append(warn("weights", "modules that are used in training alone are not in the file: {names}", spare))
     lost = _share(module, fit.missing)
     hopeless = bool(fit.misshapen) or lost > _MOST_MISSING
-    if not fit.complete and (hopeless or not allow_missing):
+    if not fit.complete and (hopeless or not how.allow_missing):
         shapes = [f"{name} {tuple(found.shape)}, expected {tuple(own.shape)}" for name, (found, own) in fit.misshapen.items()]
         problems = [
             f"{kind}: {shorten(names)}"
@@ -137,8 +165,52 @@ def load_weights(
         ]
         cause = weights_cause(fit, lost) if hopeless else spare_cause(fit)
         raise ArchitectureError(f"expected weights that fit the architecture, found {'; '.join(problems)}; {cause}")
-    module.load_state_dict(dict(fit.tensors), strict=False)
+    _put(module, fit, how.versions)
+    return fit, notes + _notes(fit)
+
+
+def _converted(
+    module: nn.Module, tensors: Mapping[str, Tensor], head: tuple[str, ...], fit: Fit, how: Loading
+) -> tuple[Fit, Mapping[str, Tensor], list[ReportWarning]]:
+    """Try the libraries' own conversions, of the names as they are and of those behind the prefix."""
+    inner = {name.removeprefix(fit.prefix): tensor for name, tensor in tensors.items() if name.startswith(fit.prefix)}
+    for given in [tensors, inner] if fit.prefix else [tensors]:
+        for library, found in renamings(module, given):
+            other = fit_weights(module, found, head)
+            if not other.complete and not (how.allow_missing and other.better_than(fit)):
+                continue
+            moved = [name for name in other.tensors if fit.prefix + name not in tensors]
+            notes = [warn("weights", f"names of {{n}} tensors were converted as {library} does: {{names}}", moved)] if moved else []
+            if grids := resampled(given, found):
+                line = "position embeddings were resampled to the network's grid: {names}; --arch-arg img_size=N builds it for the training's"
+                notes.append(warn("weights", line, grids))
+            return other, found, notes
+    return fit, tensors, []
+
+
+def _put(module: nn.Module, fit: Fit, versions: Mapping[str, int] | None) -> None:
+    """Load, with the versions that modules convert older tensors by."""
+    state = OrderedDict(fit.tensors)
+    own = {name: dict(said) for name, said in getattr(module.state_dict(), "_metadata", {}).items()}
+    if versions is not None:
+        start = fit.prefix
+        told = {name[len(start) :]: number for name, number in versions.items() if name.startswith(start)}
+        told |= {"": versions[start[:-1]]} if start and start[:-1] in versions else {}
+        own = {name: {"version": told[name]} if name in told else said for name, said in own.items()}
+    state._metadata = own  # type: ignore[attr-defined]
+    module.load_state_dict(state, strict=False)
+
+
+def _notes(fit: Fit) -> list[ReportWarning]:
     found = []
+    if fit.prefixes:
+        told = [f"{prefix or 'no prefix'}" for prefix in fit.prefixes]
+        line = (
+            f"the names behind {fit.prefix or 'no prefix'} were taken, those behind {{names}} fit as well; --prefix takes another"
+        )
+        found.append(warn("weights", line, told))
+    if fit.outside:
+        found.append(warn("weights", "tensors of other networks and of training are left out: {names}", fit.outside))
     if fit.head_left:
         found.append(
             warn("weights", "tensors of the head that have no place in the network's are left out: {names}", fit.head_left)
@@ -147,7 +219,7 @@ def load_weights(
         found.append(warn("weights", "tensors that are not in the file are left at random: {names}", fit.missing))
     if fit.unexpected:
         found.append(warn("weights", "tensors of the file that have no place in the network are left out: {names}", fit.unexpected))
-    return fit, found
+    return found
 
 
 def _check_numbers(module: nn.Module, fit: Fit) -> None:

@@ -20,6 +20,7 @@ from gcaudit.files.values import (
     Name,
     Opaque,
     Options,
+    Ordered,
     StorageSpec,
     UnbuildableError,
     describe_storage,
@@ -196,6 +197,8 @@ class PickleReader:
             made.build(state)
         elif isinstance(made, Options) and isinstance(state, dict):
             made.update({key: value for key, value in state.items() if type(key) is str})
+        elif isinstance(made, Ordered) and isinstance(state, dict) and isinstance(state.get("_metadata"), dict):
+            made.metadata = state["_metadata"]
 
     def _persistent(self, given: Any) -> None:
         if isinstance(given, tuple) and len(given) > 1 and given[0] == "module":  # how old files name a class

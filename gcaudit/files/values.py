@@ -103,6 +103,17 @@ class Options(dict[str, Any]):
 
 
 @final
+class Ordered(dict[str, Any]):
+    """A `collections.OrderedDict`.
+
+    Attributes:
+        metadata: what torch keeps beside the tensors of a state dict, if anything.
+    """
+
+    metadata: Mapping[str, Any] | None = None
+
+
+@final
 class Kind:
     """A `numpy.dtype`.
 
@@ -254,10 +265,10 @@ def _scalar(kind: Any, raw: Any) -> Any:
     return Opaque("numpy.scalar")
 
 
-def _ordered(items: Any = ()) -> dict[Any, Any]:
+def _ordered(items: Any = ()) -> Ordered:
     """Make a dict of pairs, as Python 2 wrote them; later ones write their entries one by one."""
     pairs = [tuple(item) for item in items if isinstance(item, list | tuple) and len(item) == 2] if isinstance(items, list) else []
-    return {key: value for key, value in pairs if type(key) is str}
+    return Ordered({key: value for key, value in pairs if type(key) is str})
 
 
 def _bytes(text: Any, encoding: Any = "latin1") -> bytes:

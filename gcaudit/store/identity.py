@@ -119,7 +119,8 @@ def model_question(request: ModelRequest) -> str | None:
     versions = [version(name) for name in ("gcaudit", "timm", "torch", "torchvision")]
     changes = {key: value for key, value in request.changes.items() if value is not None}
     arguments = {key: repr(value) for key, value in request.arch_args.items()}
-    how = [request.arch, arguments, request.ema, request.allow_missing, request.layer, changes]
+    where = [request.weights_key, request.prefix]
+    how = [request.arch, arguments, request.ema, *where, request.allow_missing, request.layer, changes]
     return content_hash([spec, files, versions, how, _code_digest(request.arch)])
 
 
@@ -146,7 +147,8 @@ def observation_key(identity: ModelIdentity, spec: AuditSpec, role: Role, data: 
         settings |= {"gc_images": passes.gc_images, "gc_rtol": passes.gc_rtol}
     # the user's own code is named by its content, wherever it lies
     arch = model.arch.rpartition(":")[2] if identity.code else model.arch
-    how = [{key: repr(value) for key, value in asked.arch_args.items()}, asked.ema, asked.allow_missing]
+    where = [asked.weights_key, asked.prefix]
+    how = [{key: repr(value) for key, value in asked.arch_args.items()}, asked.ema, *where, asked.allow_missing]
     weights = [model.sha256, model.container, arch, identity.code, how]
     return content_hash([SCHEMA, OBSERVATION, weights, model.layer, model.embedding, preprocessing, data, energies, settings])
 

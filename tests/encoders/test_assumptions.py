@@ -100,7 +100,8 @@ def test_averaged_weights_beside_others_are_told(tmp_path, factory):
     (warning,) = load_encoder(ModelRequest(path, arch=factory)).warnings
     assert warning.kind == "averaged-weights"
     assert warning.message == (
-        "the weights under 'state_dict' were taken, of 1 more sets there (state_dict_ema); --ema takes the averaged ones"
+        "the weights under 'state_dict' were taken, of 1 more sets there (state_dict_ema); --ema takes the averaged ones, "
+        "--weights-key another"
     )
     assert "under 'state_dict_ema' were taken" in load_encoder(ModelRequest(path, arch=factory, ema=True)).warnings[0].message
 

@@ -6,13 +6,22 @@ import pytest
 import timm
 import torch
 from cases import TinyNet
+from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import nn
 
 from gcaudit.encoders.causes import image_cause
 from gcaudit.encoders.loading import load_encoder
 from gcaudit.encoders.request import ModelRequest
-from gcaudit.encoders.weights import load_weights
+from gcaudit.encoders.weights import Loading, load_weights
 from gcaudit.errors import ArchitectureError, GcauditError
+
+
+class WithPositions(nn.Module):
+    """A network of no library with position embeddings."""
+
+    def __init__(self, tokens):
+        super().__init__()
+        self.pos_embed = nn.Parameter(torch.zeros(1, tokens, 3))
 
 
 def renamed(state):
@@ -48,14 +57,26 @@ def deeper(state):
 def test_weights_that_do_not_fit(change, cause, allowed):
     state = {name: tensor for name, tensor in TinyNet().state_dict().items() if "num_batches" not in name}
     with pytest.raises(ArchitectureError, match=cause) as caught:
-        load_weights(TinyNet(seed=1), change(state), ("head",), allowed)
+        load_weights(TinyNet(seed=1), change(state), ("head",), Loading(allow_missing=allowed))
     assert "--allow-missing" not in str(caught.value)
 
 
-def test_position_embeddings_of_another_input_size():
+def test_position_embeddings_of_another_input_size_are_resampled_as_timm_does():
     state = timm.create_model("test_vit", img_size=96).state_dict()
+    module, other = timm.create_model("test_vit"), timm.create_model("test_vit")
+    fit, notes = load_weights(module, state, ("head",), Loading())
+    other.load_state_dict(checkpoint_filter_fn(dict(state), other))
+    assert fit.complete
+    assert torch.equal(module.pos_embed, other.pos_embed)
+    (note,) = notes
+    assert note.first == (f"pos_embed from 1x{96 // 16 * 96 // 16 + 1}x64 to 1x{160 // 16 * 160 // 16 + 1}x64",)
+    assert "resampled to the network's grid" in note.message
+    assert "--arch-arg img_size=N" in note.message
+
+
+def test_position_embeddings_of_other_networks_are_refused():
     with pytest.raises(ArchitectureError, match=r"only position embeddings differ: .*--arch-arg img_size=N"):
-        load_weights(timm.create_model("test_vit"), state, ("head",), False)
+        load_weights(WithPositions(5), WithPositions(3).state_dict(), ("head",), Loading())
 
 
 @pytest.mark.parametrize(
@@ -73,7 +94,7 @@ def test_a_little_less_or_more_than_the_network(lost, spare, advice):
     if spare:
         state["extra"] = torch.ones(1)
     with pytest.raises(ArchitectureError, match=advice):
-        load_weights(TinyNet(seed=1), state, ("head",), False)
+        load_weights(TinyNet(seed=1), state, ("head",), Loading())
 
 
 class Picky(nn.Module):

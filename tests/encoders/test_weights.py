@@ -7,8 +7,9 @@ from torch import nn
 
 from gcaudit.checkpoints.contents import WRAPPERS
 from gcaudit.encoders.loading import load_encoder
+from gcaudit.encoders.placing import places
 from gcaudit.encoders.request import ModelRequest
-from gcaudit.encoders.weights import best_prefix, fit_weights, load_weights, resize_head, state_digest
+from gcaudit.encoders.weights import Loading, fit_weights, load_weights, resize_head, state_digest
 from gcaudit.errors import ArchitectureError
 
 
@@ -38,13 +39,15 @@ def prefixed(state, prefix):
 )
 def test_wrapper_prefixes_are_stripped(chain):
     module = blank()
-    fit, notes = load_weights(module, prefixed(TinyNet().state_dict(), chain), ("head",), False)
+    fit, notes = load_weights(module, prefixed(TinyNet().state_dict(), chain), ("head",), Loading())
     assert (fit.prefix, fit.head, notes, fit.complete) == (chain, "fits", [], True)
     assert state_digest(module) == state_digest(TinyNet())
 
 
-def test_more_wrappers_than_anyone_nests_are_left():
-    assert best_prefix(prefixed({"fc.weight": 0}, "module." * 7), ["fc.weight"]) == ""
+def best_prefix(names, expected):
+    """The prefix that names alone say."""
+    found = places(dict.fromkeys(names, ()), dict.fromkeys(expected, ()))
+    return found[0].prefix if found else ""
 
 
 @pytest.mark.parametrize("chain", ["", "module.", "model.", "model.model."])
@@ -69,7 +72,7 @@ def test_fitting_changes_nothing():
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_head_of_other_classes_is_resized(prefix):
     module, trained = blank(classes=4), TinyNet(classes=9).eval()
-    fit, notes = load_weights(module, prefixed(trained.state_dict(), prefix), ("head",), False)
+    fit, notes = load_weights(module, prefixed(trained.state_dict(), prefix), ("head",), Loading())
     assert (fit.head, notes) == ("fits", [])
     assert module.head.out_features == 9
     images = torch.rand(2, 3, 8, 8)
@@ -79,7 +82,7 @@ def test_head_of_other_classes_is_resized(prefix):
 def test_head_without_bias_is_resized():
     module = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     weight = torch.arange(20.0).view(5, 4)
-    load_weights(module, {"1.weight": weight}, ("1",), False)
+    load_weights(module, {"1.weight": weight}, ("1",), Loading())
     assert module[1].bias is None
     assert torch.equal(module(torch.eye(4)[:, None]), weight.T)
 
@@ -93,7 +96,7 @@ def test_head_inside_a_module_is_resized():
 def test_head_of_another_kind_is_left_and_counts_as_absent():
     module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 10, 1))
     trained = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 5, 1))
-    fit, notes = load_weights(module, trained.state_dict(), ("1",), False)
+    fit, notes = load_weights(module, trained.state_dict(), ("1",), Loading())
     assert (fit.head, [note.first for note in notes]) == ("absent", [("1.weight", "1.bias")])
     assert torch.equal(module[0].weight, trained[0].weight)
     assert module[1].out_channels == 10
@@ -102,24 +105,24 @@ def test_head_of_another_kind_is_left_and_counts_as_absent():
 def test_head_of_another_width_is_absent():
     module = blank()
     state = TinyNet().state_dict() | {"head.weight": torch.zeros(4, 77)}
-    assert load_weights(module, state, ("head",), False)[0].head == "absent"
+    assert load_weights(module, state, ("head",), Loading())[0].head == "absent"
 
 
 def test_absent_head_leaves_the_rest():
     module, state = blank(), TinyNet().state_dict()
-    fit, notes = load_weights(module, {k: v for k, v in state.items() if not k.startswith("head.")}, ("head",), False)
+    fit, notes = load_weights(module, {k: v for k, v in state.items() if not k.startswith("head.")}, ("head",), Loading())
     assert (fit.head, fit.missing, notes) == ("absent", (), [])
     assert torch.equal(module.mix.weight, TinyNet().mix.weight)
 
 
 def test_further_entries_of_the_head_are_passed_over():
     state = TinyNet().state_dict() | {"head.scale": torch.ones(1)}
-    assert load_weights(blank(), state, ("head",), False)[0].complete
+    assert load_weights(blank(), state, ("head",), Loading())[0].complete
 
 
 def test_batch_counters_may_be_absent():
     state = {name: tensor for name, tensor in TinyNet().state_dict().items() if "num_batches" not in name}
-    assert load_weights(blank(), state, ("head",), False)[0].complete
+    assert load_weights(blank(), state, ("head",), Loading())[0].complete
 
 
 def test_missing_and_unexpected_keys_are_listed():
@@ -127,33 +130,62 @@ def test_missing_and_unexpected_keys_are_listed():
     del state["conv.bias"]
     state["module.extra"] = torch.ones(1)
     with pytest.raises(ArchitectureError, match=r"missing: conv\.bias; unexpected: module\.extra; .*; --allow-missing leaves"):
-        load_weights(blank(), state, ("head",), False)
+        load_weights(blank(), state, ("head",), Loading())
 
 
 def test_long_lists_are_counted():
     state = TinyNet().state_dict() | {f"extra{n}": torch.ones(1) for n in range(9)}
     with pytest.raises(ArchitectureError, match="unexpected: extra0, extra1, extra2, extra3, extra4 and 4 more;"):
-        load_weights(blank(), state, ("head",), False)
+        load_weights(blank(), state, ("head",), Loading())
 
 
 def test_averaged_models_of_torch_fit():
     averaged = torch.optim.swa_utils.AveragedModel(TinyNet())
     averaged.update_parameters(TinyNet())
-    fit, notes = load_weights(blank(), averaged.state_dict(), ("head",), False)
+    fit, notes = load_weights(blank(), averaged.state_dict(), ("head",), Loading())
     assert (fit.complete, fit.prefix, notes) == (True, "module.", [])
 
 
-def test_keys_outside_the_prefix_are_unexpected():
-    state = prefixed(TinyNet().state_dict(), "module.") | {"teacher.conv.weight": torch.ones(1)}
-    with pytest.raises(ArchitectureError, match=r"found unexpected: teacher\.conv\.weight;"):
-        load_weights(blank(), state, ("head",), False)
+def test_keys_outside_the_prefix_are_told():
+    state = prefixed(TinyNet().state_dict(), "module.") | {"neck.conv.weight": torch.ones(1)}
+    fit, notes = load_weights(blank(), state, ("head",), Loading())
+    assert (fit.prefix, fit.outside, [note.first for note in notes]) == ("module.", ("neck.conv.weight",), [("neck.conv.weight",)])
+
+
+def test_keys_behind_the_prefix_without_a_place_are_unexpected():
+    state = prefixed(TinyNet().state_dict() | {"neck.conv.weight": torch.ones(1)}, "module.")
+    with pytest.raises(ArchitectureError, match=r"found unexpected: module\.neck\.conv\.weight;"):
+        load_weights(blank(), state, ("head",), Loading())
+
+
+@pytest.mark.parametrize(
+    "prefix", ["net.", "visual.trunk.", "model._orig_mod.module.", "module.base_encoder.", "teacher.backbone."]
+)
+def test_any_prefix_is_found(prefix):
+    module = blank()
+    fit, _ = load_weights(module, prefixed(TinyNet().state_dict(), prefix), ("head",), Loading())
+    assert (fit.prefix, fit.complete) == (prefix, True)
+    assert state_digest(module) == state_digest(TinyNet())
+
+
+def test_two_networks_in_one_file_are_both_named_and_can_be_chosen():
+    first, second = TinyNet(seed=1), TinyNet(seed=2)
+    state = prefixed(second.state_dict(), "module.encoder_k.") | prefixed(first.state_dict(), "module.encoder_q.")
+    state |= {"module.queue": torch.zeros(4, 4), "module.queue_ptr": torch.tensor([3])}
+    module = blank()
+    fit, notes = load_weights(module, state, ("head",), Loading())
+    assert (fit.prefix, fit.prefixes) == ("module.encoder_q.", ("module.encoder_k.",))
+    assert "the names behind module.encoder_q. were taken, those behind module.encoder_k. fit as well; --prefix" in notes[0].message
+    assert state_digest(module) == state_digest(first)
+    load_weights(module, state, ("head",), Loading(prefix="module.encoder_k."))
+    assert state_digest(module) == state_digest(second)
 
 
 def test_allowed_missing_keys_are_a_warning():
     module, state = blank(), TinyNet().state_dict()
     del state["conv.bias"]
     state["extra"] = torch.ones(1)
-    fit, notes = load_weights(module, state, ("head",), True)
+    fit, notes = load_weights(module, state, ("head",), Loading(allow_missing=True))
     assert fit.missing == ("conv.bias",)
     assert [note.message for note in notes] == [
         "tensors that are not in the file are left at random: conv.bias",
@@ -168,18 +200,20 @@ def test_wrong_shape_names_the_tensor(allowed):
     with pytest.raises(
         ArchitectureError, match=r"found wrong shape: module\.conv\.weight \(5, 1, 3, 3\), expected \(5, 3, 3, 3\); "
     ):
-        load_weights(blank(), state, ("head",), allowed)
+        load_weights(blank(), state, ("head",), Loading(allow_missing=allowed))
 
 
 @pytest.mark.parametrize("allowed", [False, True])
 def test_strange_weights_are_refused_whatever_is_allowed(allowed):
     with pytest.raises(ArchitectureError, match=r"missing: .* and [0-9]+ more; unexpected: 0\.weight; no name in the file"):
-        load_weights(blank(), {"0.weight": torch.ones(2)}, (), allowed)
+        load_weights(blank(), {"0.weight": torch.ones(2)}, (), Loading(allow_missing=allowed))
 
 
 def test_types_of_the_module_are_kept():
     module = blank()
-    load_weights(module, {name: t.half() if t.is_floating_point() else t for name, t in TinyNet().state_dict().items()}, (), False)
+    load_weights(
+        module, {name: t.half() if t.is_floating_point() else t for name, t in TinyNet().state_dict().items()}, (), Loading()
+    )
     assert module.conv.weight.dtype == torch.float32
     assert torch.equal(module.conv.weight, TinyNet().conv.weight.half().float())
 

@@ -1,0 +1,170 @@
+"""The architecture of a checkpoint that does not name it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import timm
+import torch
+import torchvision
+from torch import nn
+
+from gcaudit.checkpoints import WeightSet
+from gcaudit.encoders.architectures import build_architecture, default_config
+from gcaudit.encoders.fingerprint import Groups, Match, Shapes, Table, fingerprint, identify, known_fingerprints
+from gcaudit.encoders.placing import shapes_of
+from gcaudit.encoders.taps import head_modules, pre_logits_tap
+from gcaudit.errors import ArchitectureError, shorten
+from gcaudit.report import ReportWarning, warn
+
+_SECONDS = 60.0
+"""For building architectures that the table does not know."""
+_MOST_TOLD = 8
+
+
+@final
+@dataclass(frozen=True)
+class Identified:
+    """What the names and shapes of a checkpoint's tensors say.
+
+    Attributes:
+        name: of the architecture.
+        same: further names of what computes the same.
+        classes: outputs of the classifier, where it is there.
+        warnings: what was assumed.
+    """
+
+    name: str
+    same: tuple[str, ...]
+    classes: int | None
+    warnings: tuple[ReportWarning, ...]
+
+
+def installed_versions() -> dict[str, str]:
+    """Return the versions of timm and torchvision."""
+    return {"timm": timm.__version__, "torchvision": torchvision.__version__.partition("+")[0]}
+
+
+def candidates(shapes: Shapes) -> tuple[list[Match], str]:
+    """Find the architectures that tensors fit.
+
+    Args:
+        shapes: of floating-point tensors by name.
+
+    Returns:
+        The matches, and what is to be said of the search: empty where the table is of the installed versions.
+    """
+    table = known_fingerprints()
+    found = identify(shapes, table)
+    if found or table.versions == installed_versions():
+        return found, ""
+    return _beyond(shapes, table)
+
+
+def _beyond(shapes: Shapes, table: Table) -> tuple[list[Match], str]:
+    """Build architectures of other versions of timm than the table's, new ones first, as long as there is time."""
+    names = sorted(timm.list_models(), key=lambda name: f"timm:{name}" in table.names)
+    groups: dict[tuple[int, int], list[str]] = {}
+    heads: dict[tuple[str, ...], int] = {}
+    start, tried = time.monotonic(), 0
+    for name in names:
+        if time.monotonic() - start > _SECONDS:
+            break
+        tried += 1
+        try:
+            with torch.device("meta"):
+                module = build_architecture(f"timm:{name}", {}).module
+        except Exception:  # noqa: S112 - not every architecture can be built there
+            continue
+        head = head_modules(module, pre_logits_tap(module))
+        groups.setdefault((heads.setdefault(head, len(heads)), fingerprint(shapes_of(module), head)), []).append(f"timm:{name}")
+    each = {key: tuple((name,) for name in members) for key, members in groups.items()}
+    known = Table(installed_versions(), tuple(heads), each, frozenset())
+    told = ", ".join(f"{library} {version}" for library, version in table.versions.items())
+    return identify(
+        shapes, known
+    ), f"the table of architectures is of {told}; {tried} of {len(names)} of timm {timm.__version__} were built in its place"
+
+
+def network_set(sets: Sequence[WeightSet]) -> WeightSet:
+    """Take the first set of tensors that is an architecture's.
+
+    Args:
+        sets: in their customary order.
+
+    Returns:
+        One of them; the first where none is.
+    """
+    return next((one for one in sets if candidates(one.shapes)[0]), sets[0])
+
+
+def identified(shapes: Shapes, where: str) -> Identified:
+    """Find the one architecture that tensors fit.
+
+    Args:
+        shapes: of floating-point tensors by name.
+        where: the file, for messages.
+
+    Returns:
+        What was found.
+
+    Raises:
+        ArchitectureError: none fits, or several do that compute other things.
+    """
+    found, remark = candidates(shapes)
+    hint = f"; {remark}" if remark else ""
+    if not found:
+        told = " and ".join(f"{library} {version}" for library, version in installed_versions().items())
+        raise ArchitectureError(
+            f"{where}: expected the checkpoint to name its architecture, or names and shapes of one of {told}, found "
+            f"{len(shapes)} tensors of neither; add --arch timm:NAME, torchvision:NAME or FILE.py:FACTORY{hint}"
+        )
+    groups: Groups = tuple(dict.fromkeys(group for match in found for group in match.groups))
+    if len(groups) > 1:
+        told = "; ".join(f"--arch {group[0]}{describe(group[0])}" for group in groups[:_MOST_TOLD])
+        more = f" and {len(groups) - _MOST_TOLD} more" if len(groups) > _MOST_TOLD else ""
+        raise ArchitectureError(
+            f"{where}: expected the checkpoint to name its architecture, found names and shapes of {len(groups)} that compute "
+            f"other things; choose one: {told}{more}{hint}"
+        )
+    name, *same = groups[0]
+    others = [one for one in same if default_config(one) != default_config(name)]
+    line = f"the file does not name its architecture; by names and shapes it is {name}"
+    if others:
+        line += f", or {shorten(others, 3)}, which compute the same and whose preprocessing differs: name yours with --arch"
+    notes = [warn("architecture", line)]
+    if remark:
+        notes.append(warn("architecture", remark))
+    classes = {match.classes for match in found}
+    return Identified(name, tuple(same), classes.pop() if len(classes) == 1 else None, tuple(notes))
+
+
+def describe(name: str) -> str:
+    """Say what tells an architecture apart: input, mean, and what its layers are.
+
+    Args:
+        name: with its library.
+
+    Returns:
+        A text in brackets.
+    """
+    config = default_config(name)
+    parts = ["x".join(str(edge) for edge in config["input_size"][1:]), f"mean {config['mean'][0]:g}"]
+    try:
+        with torch.device("meta"):
+            module = build_architecture(name, {}).module
+    except Exception:  # not every architecture can be built there
+        return f" ({', '.join(parts)})"
+    kinds = Counter(type(child).__name__ for child in module.modules() if _tells(child))
+    return f" ({', '.join([*parts, *(kind for kind, _ in kinds.most_common(3))])})"
+
+
+def _tells(module: nn.Module) -> bool:
+    """Tell layers without weights that change what is computed: activations, and convolutions that pad in their own way."""
+    kind: Any = type(module)
+    own = kind.__module__.startswith("torch.nn.modules.activation") or "act" in kind.__module__
+    return own or (isinstance(module, nn.Conv2d) and kind is not nn.Conv2d)

@@ -1,0 +1,73 @@
+"""Names of other versions and of the original authors -> the names of an architecture, as timm and torchvision convert them."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+_DENSE = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.")
+_LINEAR = re.compile(r"\.mlp\.linear_([12])\.")
+_POSITIONS = re.compile(r"pos_embed|position_embedding|relative_position|rel_pos")
+
+Renaming = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+
+
+def _of_torchvision(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Undo the names of densenet before torch 0.4, and of the vision transformer's first version."""
+    found = {_DENSE.sub(r"\1\2.", name): tensor for name, tensor in tensors.items()}
+    return {_LINEAR.sub(lambda match: f".mlp.{3 * (int(match[1]) - 1)}.", name): tensor for name, tensor in found.items()}
+
+
+def _of_timm(module: nn.Module) -> Renaming | None:
+    """Return timm's own conversion for the file that a model is of."""
+    convert = getattr(sys.modules.get(type(module).__module__), "checkpoint_filter_fn", None)
+    if convert is None:
+        return None
+
+    def renamed(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        with torch.no_grad():
+            found = convert(dict(tensors), module)
+        return {name: tensor for name, tensor in found.items() if isinstance(name, str) and isinstance(tensor, Tensor)}
+
+    return renamed
+
+
+def renamings(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
+    """Convert names and shapes to those of a module, in all ways that there are.
+
+    Args:
+        module: of timm or torchvision.
+        tensors: by the names of a file.
+
+    Yields:
+        What did it, and the tensors under their new names; a conversion that changes nothing or breaks is left out.
+    """
+    ways: list[tuple[str, Renaming]] = []
+    package = type(module).__module__.partition(".")[0]
+    if package == "torchvision":
+        ways.append(("torchvision", _of_torchvision))
+    if package == "timm" and (own := _of_timm(module)) is not None:
+        ways.append(("timm", own))
+    for name, way in ways:
+        try:
+            found = way(tensors)
+        except Exception:  # noqa: S112 - a conversion that is given other names than it knows may raise anything
+            continue
+        if found.keys() != tensors.keys() or any(found[key] is not tensors[key] for key in found):
+            yield name, found
+
+
+def resampled(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> list[str]:
+    """Name the position embeddings that a conversion has given another shape, with their numbers of positions."""
+    shapes = {tuple(tensor.shape) for tensor in before.values()}
+    names = [name for name, tensor in after.items() if _POSITIONS.search(name) and tuple(tensor.shape) not in shapes]
+    found = []
+    for name in names:
+        same = before.get(name)
+        old = "x".join(map(str, same.shape)) if same is not None else "another grid"
+        found.append(f"{name} from {old} to {'x'.join(map(str, after[name].shape))}")
+    return found

@@ -44,6 +44,7 @@ LIBRARIES = {
     "sklearn": {"metrics", "geometry"},
     "ray": {"zoo"},
     "sqlite3": {"store"},
+    "transformers": {"encoders"},
     "typer": {"cli"},
     "rich": {"render", "progress"},
     "matplotlib": {"render"},

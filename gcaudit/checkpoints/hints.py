@@ -28,6 +28,7 @@ class Hints:
         preprocessing: input_size, mean, std, interpolation, crop_pct, as far as they are given.
         source: where that was found.
         unread: arguments that are neither numbers nor short texts, and options that change labels or pixels: none of them is used.
+        config: of transformers, as it is in the file.
         disagreeing: preprocessing that two places in the file say differently; the first was taken.
     """
 
@@ -37,6 +38,7 @@ class Hints:
     source: str | None = None
     unread: tuple[str, ...] = ()
     disagreeing: tuple[str, ...] = ()
+    config: Mapping[str, Any] | None = None
 
 
 def plain_dict(value: Any) -> dict[str, Any]:

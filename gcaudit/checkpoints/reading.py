@@ -8,24 +8,24 @@ wanted to import. Each file is opened once and read once: its digest is of the v
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 from torch import Tensor
 
+from gcaudit.checkpoints.configs import config_hints, read_json
 from gcaudit.checkpoints.contents import Chooser, WeightSet, check_finite, choose_container, weight_sets
-from gcaudit.checkpoints.hints import Hints, agreed_preprocessing, arguments_in, hints_of, plain_dict, short_text, small_tensors
+from gcaudit.checkpoints.hints import Hints, hints_of, small_tensors
 from gcaudit.checkpoints.safetensors_file import read_safetensors
 from gcaudit.checkpoints.tensors import TensorFile, check_spread, load_tensors
 from gcaudit.checkpoints.torch_file import LEGACY_NUMBER, imports_of, needs_code, read_torch_legacy, read_torch_zip
 from gcaudit.errors import CheckpointError, foreign_content, one_line, shorten
-from gcaudit.files import OpenFile, read_text
+from gcaudit.files import OpenFile
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".th", ".tar")
 
@@ -146,7 +146,6 @@ def _read_files(place: Path, paths: Sequence[Path], how: _How, said: Hints | Non
     )
 
 
-_MOST_CONFIG_BYTES = 2**26
 _SINGLE = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _INDEX = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
@@ -155,18 +154,8 @@ _TRAINING_STATE = re.compile(r"(optimizer|scheduler|training_args|rng_state|rand
 """What training scripts save beside the weights."""
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(read_text(path, _MOST_CONFIG_BYTES))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: expected JSON: {one_line(error)}") from None
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, found a {type(content).__name__}")
-    return content
-
-
 def _shards(folder: Path, index: Path) -> list[Path]:
-    mapping = _read_json(index).get("weight_map")
+    mapping = read_json(index).get("weight_map")
     if not isinstance(mapping, dict) or not mapping:
         raise CheckpointError(f"{index}: expected a 'weight_map' from tensor names to files, found none")
     outside = [name for name in mapping.values() if not isinstance(name, str) or Path(name).name != name or not name.isprintable()]
@@ -203,25 +192,13 @@ def _other_files(folder: Path, taken: Sequence[Path]) -> tuple[str, ...]:
     return tuple(name for name in found if name not in customary and not shards.fullmatch(name) and not _TRAINING_STATE.match(name))
 
 
-def _config_hints(folder: Path) -> Hints:
-    path = folder / "config.json"
-    if not path.is_file():
-        return Hints()
-    config = _read_json(path)
-    arch = short_text(config.get("architecture"))
-    nested = config.get("pretrained_cfg")
-    preprocessing, disagreeing = agreed_preprocessing([plain_dict(nested), config])
-    arch_args, unread = arguments_in(config.get("model_args"))
-    return Hints(arch, arch_args, preprocessing, "config.json" if arch else None, unread, disagreeing)
-
-
 def _choose(choose: SetChooser, hints: Hints, sets: Sequence[WeightSet]) -> WeightSet:
     return choose(sets, hints)
 
 
 def _read_folder(folder: Path, how: _How) -> Checkpoint:
     files = _weight_files(folder)
-    said = _config_hints(folder)
+    said = config_hints(folder)
     found = _read_files(folder, files, how, said)
     kind = f"folder of {len(files)} {found.format} file{'s' if len(files) > 1 else ''}"
     return replace(found, format=kind, hints=said if said.arch else found.hints, other_files=_other_files(folder, files))

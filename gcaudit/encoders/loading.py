@@ -16,16 +16,17 @@ from torch.nn.parameter import is_lazy
 
 from gcaudit.bundled import bundled_path
 from gcaudit.checkpoints import WEIGHT_SUFFIXES, Checkpoint, Hints, WeightSet, read_checkpoint
-from gcaudit.encoders.architectures import Architecture, build_architecture, default_config, describe_module, known_names
+from gcaudit.encoders.architectures import Architecture, build_architecture, describe_module, known_names
 from gcaudit.encoders.behaviour import behaviour_warnings, check_module
 from gcaudit.encoders.causes import image_cause
+from gcaudit.encoders.choosing import AUTO, FILE_ARGUMENTS, asked_for, build_said, contradiction, names_of, pick_set, two_families
 from gcaudit.encoders.encoder import Encoder
-from gcaudit.encoders.identification import identified, network_set
+from gcaudit.encoders.identification import identified
 from gcaudit.encoders.limits import at_most, room_for
-from gcaudit.encoders.placing import best_set, shapes_of
-from gcaudit.encoders.preprocessing import PARTS, Preprocessing, override, preprocessing_from
+from gcaudit.encoders.preprocessing import Preprocessing, override, preprocessing_from
 from gcaudit.encoders.request import ModelRequest
 from gcaudit.encoders.taps import Tap, captured, classifier_tap, dry_input, head_modules, layer_tap, pre_logits_tap
+from gcaudit.encoders.transformers_models import EMBEDDING
 from gcaudit.encoders.weights import Loading, load_weights, state_digest
 from gcaudit.errors import ArchitectureError, CheckpointError, GcauditError, RequestError, one_line, printable, telling_paths
 from gcaudit.report import ReportWarning, warn
@@ -70,7 +71,7 @@ def load_encoder(request: ModelRequest) -> Encoder:
         return _finish(request, architecture, None, None, [])
     with telling_paths("a checkpoint", CheckpointError):
         _check_is_path(request.spec)
-        checkpoint = read_checkpoint(request.spec, ema=request.ema, key=request.weights_key, choose=partial(_pick, request))
+        checkpoint = read_checkpoint(request.spec, ema=request.ema, key=request.weights_key, choose=partial(pick_set, request))
     return _from_checkpoint(request, checkpoint)
 
 
@@ -94,16 +95,16 @@ def _check_is_path(spec: str) -> None:
 
 def _from_checkpoint(request: ModelRequest, checkpoint: Checkpoint) -> Encoder:
     hints = checkpoint.hints
-    names = _names_of(request, hints)
-    if names and _asked(request):
-        return _assemble(request, checkpoint, names[0], _contradiction(names[0], hints.arch))
-    if hints.arch is None or request.arch == _AUTO:
+    names = names_of(request, hints)
+    if names and asked_for(request):
+        return _as_asked(request, checkpoint, names[0])
+    if hints.arch is None or request.arch == AUTO:
         shapes = {name: tuple(tensor.shape) for name, tensor in checkpoint.tensors.items() if tensor.is_floating_point()}
         found = identified(shapes, str(checkpoint.path))
-        contradiction = _contradiction(found.name, hints.arch)
+        other = contradiction(found.name, hints.arch)
         given = {"num_classes": found.classes} if found.classes and found.name.startswith("timm:") else {}
         request = replace(request, arch_args={**given, **request.arch_args})
-        return _assemble(request, checkpoint, found.name, [*found.warnings, *contradiction])
+        return _assemble(request, checkpoint, found.name, [*found.warnings, *other])
     if not names:
         raise ArchitectureError(
             f"{checkpoint.path}: expected an architecture of timm or torchvision, found {hints.arch!r} in {hints.source}; "
@@ -112,97 +113,31 @@ def _from_checkpoint(request: ModelRequest, checkpoint: Checkpoint) -> Encoder:
     problem: GcauditError | None = None
     for name in names:
         try:
-            return _assemble(request, checkpoint, name, _two_families(checkpoint, names))
+            return _assemble(request, checkpoint, name, two_families(checkpoint, names))
         except ArchitectureError as error:
             problem = problem or error
     assert problem is not None
     raise problem
 
 
-_AUTO = "auto"
-
-
-def _asked(request: ModelRequest) -> bool:
-    return request.arch not in (None, _AUTO)
-
-
-def _names_of(request: ModelRequest, hints: Hints) -> list[str]:
-    """List what the architecture may be called, by what was asked for or else by what the file says; none where neither says it."""
-    if request.arch is not None:
-        return [request.arch] if _asked(request) else []
-    if hints.arch is None:
-        return []
-    return [hints.arch] if hints.arch.startswith(("timm:", "torchvision:")) else known_names(hints.arch)
-
-
-def _pick(request: ModelRequest, sets: Sequence[WeightSet], hints: Hints) -> WeightSet:
-    """Take the set of weights that fits the architecture best, or that is one's where none is named."""
-    names = _names_of(request, hints)
-    if not names:
-        return network_set(sets)
-    arguments = {**_hinted(hints, names[0]), **request.arch_args}
-    most = room_for(sum(one.numbers for one in sets)) if request.max_parameters is None else request.max_parameters
+def _as_asked(request: ModelRequest, checkpoint: Checkpoint, arch: str) -> Encoder:
+    said = checkpoint.hints.arch
     try:
-        with at_most(most, names[0]), torch.device("meta" if _is_published(names[0]) else "cpu"):
-            module = build_architecture(names[0], arguments).module
-    except GcauditError:
-        raise
-    except Exception:  # what cannot be built on the meta device
-        return sets[0]
-    return best_set(sets, shapes_of(module))
-
-
-def _hinted(hints: Hints, arch: str) -> dict[str, Any]:
-    """Return the arguments that a file has for an architecture of timm."""
-    if not arch.startswith(("timm:", "hf-hub:")):
-        return {}
-    return {key: value for key, value in hints.arch_args.items() if key not in _FILE_ARGUMENTS and key != "bn_eps"}
-
-
-def _contradiction(asked: str, said: str | None) -> list[ReportWarning]:
-    """Tell that the checkpoint names another architecture than the one that was asked for."""
-    if said is None or _base_name(asked) == _base_name(said):
-        return []
-    return [
-        warn(
-            "architecture",
-            f"{asked} was asked for and the checkpoint names {printable(said[:80])}; leave --arch out to take that one",
-        )
-    ]
-
-
-def _base_name(name: str) -> str:
-    """Drop the library and the tag of the weights."""
-    return name.rpartition(":")[2].partition(".")[0].rpartition("/")[2]
-
-
-def _two_families(checkpoint: Checkpoint, names: Sequence[str]) -> list[ReportWarning]:
-    """Tell that timm and torchvision both know a bare name and prepare pictures for it in other ways."""
-    if len(names) < 2 or set(checkpoint.hints.preprocessing) >= set(PARTS):
-        return []
-    found = [preprocessing_from(default_config(name), name) for name in names]
-    others = [part for part in PARTS if getattr(found[0], part) != getattr(found[1], part)]
-    told = [part for part in others if part not in checkpoint.hints.preprocessing]
-    if not told:
-        return []
-    values = "; ".join(f"{part}: {' or '.join(str(getattr(one, part)) for one in found)}" for part in told)
-    return [
-        warn(
-            "architecture",
-            f"{' and '.join(names)} prepare pictures in other ways ({values}), and {names[0]} was taken; name yours with --arch",
-        )
-    ]
-
-
-# with these timm reads further files: a checkpoint may not ask for that
-_FILE_ARGUMENTS = {"pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
+        return _assemble(request, checkpoint, arch, contradiction(arch, said))
+    except ArchitectureError as error:
+        if checkpoint.hints.config is None or said is None:
+            raise
+        raise ArchitectureError(
+            f"{checkpoint.path}: this is a checkpoint of transformers ({printable(said.partition(':')[2][:80])}), whose names are not those of "
+            f"{arch}: {error}; leave --arch out, pass a module from Python, or --arch FILE.py:FACTORY"
+        ) from error
 
 
 def _assemble(request: ModelRequest, checkpoint: Checkpoint, arch: str, warnings: Sequence[ReportWarning] = ()) -> Encoder:
     theirs = arch.startswith(("timm:", "hf-hub:"))  # the hints are timm's arguments
     hinted = {key: value for key, value in checkpoint.hints.arch_args.items() if key not in request.arch_args} if theirs else {}
     norm_eps = hinted.pop("bn_eps", None)  # not an argument of every architecture
-    arguments = {key: value for key, value in hinted.items() if key not in _FILE_ARGUMENTS} | dict(request.arch_args)
+    arguments = {key: value for key, value in hinted.items() if key not in FILE_ARGUMENTS} | dict(request.arch_args)
     if large := [key for key, value in hinted.items() if isinstance(value, int) and abs(value) > _LARGEST_ARGUMENT]:
         raise ArchitectureError(
             f"{checkpoint.path}: expected arguments of a network of up to {_LARGEST_ARGUMENT}, found {large[0]}={hinted[large[0]]}; "
@@ -212,7 +147,7 @@ def _assemble(request: ModelRequest, checkpoint: Checkpoint, arch: str, warnings
     if most is None and (request.arch is None or hinted):
         most = room_for(sum(tensor.numel() for tensor in checkpoint.tensors.values()))
     with at_most(most, arch):
-        architecture = build_architecture(arch, arguments)
+        architecture = build_said(checkpoint.hints, arch, arguments)
         if theirs and (side := _trained_size(architecture.module, checkpoint.hints)) and "img_size" not in arguments:
             architecture = build_architecture(arch, {**arguments, "img_size": side})
     if isinstance(norm_eps, float):
@@ -399,6 +334,8 @@ def _head_of(architecture: Architecture, tap: Tap, blank: Tensor) -> tuple[str, 
 def _choose_tap(request: ModelRequest, architecture: Architecture, blank: Tensor) -> Tap:
     if request.layer is not None:
         return layer_tap(architecture.module, request.layer, blank)
+    if architecture.name.startswith("transformers:") and hasattr(architecture.module, EMBEDDING):
+        return layer_tap(architecture.module, EMBEDDING, blank)
     if architecture.family == "timm":
         return pre_logits_tap(architecture.module)
     return classifier_tap(architecture.module, blank)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from importlib import import_module
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +39,25 @@ def _of_timm(module: nn.Module) -> Renaming | None:
     return renamed
 
 
+def _of_transformers(module: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Load as the library does, which converts older names, and return what it made of the tensors."""
+    utilities = import_module("transformers.utils.logging")
+    verbosity, bar = utilities.get_verbosity(), utilities.is_progress_bar_enabled()
+    utilities.set_verbosity_error()
+    utilities.disable_progress_bar()
+    try:
+        options = {"config": module.config, "state_dict": dict(tensors), "output_loading_info": True, "dtype": torch.float32}
+        pooler = {} if getattr(module, "pooler", module) is not None else {"add_pooling_layer": False}
+        made, told = type(module).from_pretrained(None, **options, **pooler)
+    finally:
+        utilities.set_verbosity(verbosity)
+        if bar:
+            utilities.enable_progress_bar()
+    odd = {*told["missing_keys"], *(entry[0] for entry in told["mismatched_keys"])}
+    found = {name: tensor for name, tensor in made.state_dict().items() if name not in odd}
+    return found | {name: tensors[name] for name in told["unexpected_keys"] if name in tensors}
+
+
 def renamings(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
     """Convert names and shapes to those of a module, in all ways that there are.
 
@@ -52,6 +74,8 @@ def renamings(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[tupl
         ways.append(("torchvision", _of_torchvision))
     if package == "timm" and (own := _of_timm(module)) is not None:
         ways.append(("timm", own))
+    if package == "transformers":
+        ways.append(("transformers", partial(_of_transformers, module)))
     for name, way in ways:
         try:
             found = way(tensors)

@@ -24,9 +24,9 @@ _COUNTERS = ("n_averaged", "num_batches_tracked")
 _MOST_MISSING = 0.05
 """A backbone that lacks more of its numbers than this is no longer the one that was trained."""
 _TRAINING = re.compile(
-    r"(AuxLogits|aux\d?|aux_classifier|aux_head|decoder\w*|mask_token|queue\w*|projector|projection_head|predictor|prototypes)(\.|$)"
+    r"(AuxLogits|aux\d?|aux_classifier|aux_head|decoder\w*|mask_token|queue\w*|projector|projection_head|predictor|prototypes|pooler)(\.|$)"
 )
-"""Modules that serve training alone: auxiliary heads, decoders of masked images, what compares images."""
+"""Modules that serve training alone: auxiliary heads, decoders of masked images, what compares images, poolers that no classifier uses."""
 
 
 def fit_weights(module: nn.Module, tensors: Mapping[str, Tensor], head: tuple[str, ...], prefix: str | None = None) -> Fit:
@@ -142,7 +142,7 @@ def load_weights(
     notes: list[ReportWarning] = []
     fit = fit_weights(module, tensors, head, how.prefix)
     if not fit.complete:
-        fit, tensors, notes = _converted(module, tensors, head, fit, how)
+        fit, tensors, notes = _converted(module, tensors, head, fit)
     if fit.head == "resized":
         resize_head(module, tensors, fit.prefix, head)
         fit = fit_weights(module, tensors, head, fit.prefix)
@@ -170,22 +170,32 @@ def load_weights(
 
 
 def _converted(
-    module: nn.Module, tensors: Mapping[str, Tensor], head: tuple[str, ...], fit: Fit, how: Loading
+    module: nn.Module, tensors: Mapping[str, Tensor], head: tuple[str, ...], fit: Fit
 ) -> tuple[Fit, Mapping[str, Tensor], list[ReportWarning]]:
     """Try the libraries' own conversions, of the names as they are and of those behind the prefix."""
     inner = {name.removeprefix(fit.prefix): tensor for name, tensor in tensors.items() if name.startswith(fit.prefix)}
+    best: tuple[Fit, Mapping[str, Tensor], list[ReportWarning]] = (fit, tensors, [])
     for given in [tensors, inner] if fit.prefix else [tensors]:
         for library, found in renamings(module, given):
             other = fit_weights(module, found, head)
-            if not other.complete and not (how.allow_missing and other.better_than(fit)):
-                continue
-            moved = [name for name in other.tensors if fit.prefix + name not in tensors]
-            notes = [warn("weights", f"names of {{n}} tensors were converted as {library} does: {{names}}", moved)] if moved else []
-            if grids := resampled(given, found):
-                line = "position embeddings were resampled to the network's grid: {names}; --arch-arg img_size=N builds it for the training's"
-                notes.append(warn("weights", line, grids))
-            return other, found, notes
-    return fit, tensors, []
+            if other.complete or other.better_than(best[0]):
+                best = other, found, _conversion_notes(library, fit.prefix, given, found, other)
+            if other.complete:
+                return best
+    return best
+
+
+def _conversion_notes(
+    library: str, prefix: str, given: Mapping[str, Tensor], found: Mapping[str, Tensor], fit: Fit
+) -> list[ReportWarning]:
+    moved = [name for name in fit.tensors if name not in given and prefix + name not in given]
+    notes = [warn("weights", f"names of {{n}} tensors were converted as {library} does: {{names}}", moved)] if moved else []
+    if grids := resampled(given, found):
+        line = (
+            "position embeddings were resampled to the network's grid: {names}; --arch-arg img_size=N builds it for the training's"
+        )
+        notes.append(warn("weights", line, grids))
+    return notes
 
 
 def _put(module: nn.Module, fit: Fit, versions: Mapping[str, int] | None) -> None:

@@ -15,20 +15,23 @@ import time
 import warnings
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
 import torchvision
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from gcaudit.encoders.architectures import build_architecture
 from gcaudit.encoders.fingerprint import fingerprint
 from gcaudit.encoders.placing import shapes_of
 from gcaudit.encoders.taps import Tap, classifier_tap, dry_input, head_modules, pre_logits_tap
 
-LARGEST = 700_000_000
+LARGEST = 450_000_000
 """Parameters of networks that are not built to be compared: they stay apart."""
 CLOSE = 1e-3
+FILLING = frozenset((torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.erfinv_))
 
 
 def names(glob: str) -> list[str]:
@@ -51,6 +54,14 @@ def build(name: str, device: str) -> tuple[nn.Module, Tap, torch.Tensor]:
     return module, tap, blank
 
 
+class Unfilled(TorchFunctionMode):
+    """Leaves out the random numbers that networks begin with, which take most of the time."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call a function, or return the tensor that it would fill."""
+        return args[0] if function in FILLING else function(*args, **(kwargs or {}))
+
+
 def build_anywhere(name: str) -> tuple[nn.Module, Tap, torch.Tensor]:
     """Build on the meta device, or in memory where that cannot be."""
     try:
@@ -61,9 +72,11 @@ def build_anywhere(name: str) -> tuple[nn.Module, Tap, torch.Tensor]:
 
 def embedding(name: str) -> torch.Tensor | None:
     """Embed an image with weights that depend on their names and shapes alone."""
-    module, tap, blank = build(name, "cpu")
-    if sum(parameter.numel() for parameter in module.parameters()) > LARGEST:
+    small = build_anywhere(name)[0]
+    if sum(parameter.numel() for parameter in small.parameters()) > LARGEST:
         return None
+    with Unfilled():
+        module, tap, blank = build(name, "cpu")
     with torch.no_grad():
         for key, tensor in sorted(module.state_dict().items()):
             if tensor.is_floating_point():

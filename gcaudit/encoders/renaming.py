@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 _DENSE = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.")
 _LINEAR = re.compile(r"\.mlp\.linear_([12])\.")
-_POSITIONS = re.compile(r"pos_embed|position_embedding|relative_position|rel_pos")
+_POSITIONS = re.compile(r"pos_embed|position_embedding|relative_position|rel_pos|patch_embed")
 
 Renaming = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
@@ -25,18 +26,19 @@ def _of_torchvision(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {_LINEAR.sub(lambda match: f".mlp.{3 * (int(match[1]) - 1)}.", name): tensor for name, tensor in found.items()}
 
 
-def _of_timm(module: nn.Module) -> Renaming | None:
-    """Return timm's own conversion for the file that a model is of."""
+def _of_timm(module: nn.Module) -> list[Renaming]:
+    """Return timm's own conversions for the file that a model is of."""
     convert = getattr(sys.modules.get(type(module).__module__), "checkpoint_filter_fn", None)
     if convert is None:
-        return None
+        return []
 
-    def renamed(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    def renamed(tensors: Mapping[str, Tensor], **options: Any) -> Mapping[str, Tensor]:
         with torch.no_grad():
-            found = convert(dict(tensors), module)
+            found = convert(dict(tensors), module, **options)
         return {name: tensor for name, tensor in found.items() if isinstance(name, str) and isinstance(tensor, Tensor)}
 
-    return renamed
+    scaled = "adapt_layer_scale" in inspect.signature(convert).parameters  # of DeiT III, whose builder passes it
+    return [renamed, partial(renamed, adapt_layer_scale=True)] if scaled else [renamed]
 
 
 def _of_transformers(module: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -72,8 +74,8 @@ def renamings(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[tupl
     package = type(module).__module__.partition(".")[0]
     if package == "torchvision":
         ways.append(("torchvision", _of_torchvision))
-    if package == "timm" and (own := _of_timm(module)) is not None:
-        ways.append(("timm", own))
+    if package == "timm":
+        ways += [("timm", way) for way in _of_timm(module)]
     if package == "transformers":
         ways.append(("transformers", partial(_of_transformers, module)))
     for name, way in ways:
@@ -87,6 +89,7 @@ def renamings(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[tupl
 
 def resampled(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> list[str]:
     """Name the position embeddings that a conversion has given another shape, with their numbers of positions."""
+    # values of the same shape have only moved
     shapes = {tuple(tensor.shape) for tensor in before.values()}
     names = [name for name, tensor in after.items() if _POSITIONS.search(name) and tuple(tensor.shape) not in shapes]
     found = []
@@ -95,3 +98,16 @@ def resampled(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> list
         old = "x".join(map(str, same.shape)) if same is not None else "another grid"
         found.append(f"{name} from {old} to {'x'.join(map(str, after[name].shape))}")
     return found
+
+
+def dropped(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> list[str]:
+    """Name the tensors that a conversion has left out: those whose numbers are in none that it gave, but for positions and counters."""
+    kept = {tensor.untyped_storage().data_ptr() for tensor in after.values()}
+    return [
+        name
+        for name, tensor in before.items()
+        if name not in after
+        and tensor.is_floating_point()
+        and tensor.untyped_storage().data_ptr() not in kept
+        and not _POSITIONS.search(name)
+    ]

@@ -16,7 +16,7 @@ from gcaudit.encoders.causes import spare_cause, weights_cause
 from gcaudit.encoders.fingerprint import in_head
 from gcaudit.encoders.fit import Fit
 from gcaudit.encoders.placing import as_good, places, shapes_of
-from gcaudit.encoders.renaming import renamings, resampled
+from gcaudit.encoders.renaming import dropped, renamings, resampled
 from gcaudit.errors import ArchitectureError, shorten
 from gcaudit.report import ReportWarning, warn
 
@@ -190,6 +190,8 @@ def _conversion_notes(
 ) -> list[ReportWarning]:
     moved = [name for name in fit.tensors if name not in given and prefix + name not in given]
     notes = [warn("weights", f"names of {{n}} tensors were converted as {library} does: {{names}}", moved)] if moved else []
+    if left := dropped(given, found) if library == "timm" else []:
+        notes.append(warn("weights", "tensors that have no place in timm's architecture are left out: {names}", left))
     if grids := resampled(given, found):
         line = (
             "position embeddings were resampled to the network's grid: {names}; --arch-arg img_size=N builds it for the training's"

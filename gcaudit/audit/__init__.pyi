@@ -19,6 +19,7 @@ from .options import (
 from .run import (
     check_request as check_request,
     check_target as check_target,
+    inspect_layers as inspect_layers,
     inspect_model as inspect_model,
     refuse_warnings as refuse_warnings,
     run_audit as run_audit,

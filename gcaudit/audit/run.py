@@ -10,7 +10,7 @@ from gcaudit.audit.block import Block
 from gcaudit.audit.blocks import assemble_report, make_block, model_block, used_settings
 from gcaudit.audit.spec import AuditSpec
 from gcaudit.data import ImageSet, open_data
-from gcaudit.encoders import ModelRequest, load_encoder
+from gcaudit.encoders import Layer, ModelRequest, list_layers, load_encoder
 from gcaudit.errors import DataError, RequestError, shorten
 from gcaudit.metrics import Role
 from gcaudit.passes import Runner, observe, resolve_device
@@ -149,6 +149,21 @@ def inspect_model(request: ModelRequest) -> tuple[ModelBlock, tuple[ReportWarnin
     """
     encoder = load_encoder(request)
     return model_block(encoder), encoder.warnings
+
+
+def inspect_layers(request: ModelRequest) -> list[Layer]:
+    """List the layers that `--layer` can name.
+
+    Args:
+        request: which model, and how.
+
+    Returns:
+        All of them, with what they give for one image.
+
+    Raises:
+        GcauditError: the file, the architecture or their match is wrong.
+    """
+    return list_layers(load_encoder(request))
 
 
 def score(model: Any, source: Any, target: Any = None, *, strict: bool = False, **options: Any) -> Report:

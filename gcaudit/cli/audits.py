@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -205,14 +207,22 @@ def inspect(
     model: Model,
     *,
     options: dict[str, Any],
+    layers: Annotated[
+        bool, option("--layers", panel=OUT, text="list the layers that --layer can name, with what they give")
+    ] = False,
     format_: Annotated[str, option("--format", "-f", panel=OUT, text="table or json")] = "table",
 ) -> None:
     """Say what a model is: format, architecture, layer, preprocessing, digest. Looks at no data."""
     if format_ not in ("table", "json"):
         raise RequestError(f"expected --format of table, json; found {format_!r}")
-    from gcaudit.audit import inspect_model, model_request
-    from gcaudit.render import render_model
+    from gcaudit.audit import inspect_layers, inspect_model, model_request
+    from gcaudit.render import render_layers, render_model
 
+    if layers:
+        found = inspect_layers(model_request(model, **options))
+        text = json.dumps([asdict(layer) for layer in found], indent=2) + "\n" if format_ == "json" else render_layers(found)
+        write_stdout(text)
+        return
     block, warnings = inspect_model(model_request(model, **options))
     write_stdout(block.model_dump_json(indent=2) + "\n" if format_ == "json" else render_model(block))
     for line in warnings:

@@ -1,6 +1,7 @@
 from .architectures import published_names as published_names
 from .encoder import Encoder as Encoder
 from .folding import fold_batch_norms as fold_batch_norms
+from .layers import Layer as Layer, list_layers as list_layers
 from .loading import load_encoder as load_encoder
 from .preprocessing import Preprocessing as Preprocessing, picture_transform as picture_transform
 from .request import ModelRequest as ModelRequest

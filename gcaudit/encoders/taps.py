@@ -149,7 +149,9 @@ def layer_tap(module: nn.Module, layer: str, inputs: Tensor) -> Tap:
     layers = {name: child for name, child in module.named_modules() if name}
     if layer not in layers:
         close = get_close_matches(layer, layers, n=3) or list(layers)[-3:] or ["none: it has no layers"]
-        raise ArchitectureError(f"expected the name of a layer, found {layer!r}; did you mean {', '.join(close)}?")
+        raise ArchitectureError(
+            f"expected the name of a layer, found {layer!r}; did you mean {', '.join(close)}? gcaudit inspect MODEL --layers lists them"
+        )
     with captured(module, layer, "output") as found:
         module(inputs)
     if not found:

@@ -9,6 +9,7 @@ from .formats import FORMATS as FORMATS, GATE_FORMATS as GATE_FORMATS, RANKING_F
 from .listing import (
     render_cells as render_cells,
     render_datasets as render_datasets,
+    render_layers as render_layers,
     render_metrics as render_metrics,
     render_model as render_model,
 )

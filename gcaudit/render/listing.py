@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from gcaudit.encoders import Layer
 from gcaudit.errors import plain
 from gcaudit.metrics import METRICS
 from gcaudit.render.escapes import log_text
@@ -49,6 +50,23 @@ def render_model(block: ModelBlock) -> str:
         ("preprocessing from", pre.origin + (f", assumed: {', '.join(pre.assumed)}" if pre.assumed else "")),
     ]
     return _columns(facts)
+
+
+def render_layers(layers: Iterable[Layer]) -> str:
+    """Write the layers of a network as a tree.
+
+    Args:
+        layers: in the network's order.
+
+    Returns:
+        One line a layer: name, class, and the shape of its output for one image.
+    """
+    rows = [("layer", "class", "output")]
+    for layer in layers:
+        shape = "x".join(str(edge) for edge in layer.shape) if layer.shape else "not called" if not layer.calls else ""
+        often = f" ({layer.calls} calls)" if layer.calls > 1 else ""
+        rows.append(("  " * layer.name.count(".") + layer.name, layer.kind, shape + often))
+    return _columns(rows)
 
 
 def render_metrics() -> str:

@@ -1,0 +1,268 @@
+"""One network in every way that people save it: containers, prefixes, formats, extras, damage; what comes of each.
+
+Where it is read, its embedding is that of plain timm on the same weights.
+"""
+
+import argparse
+import collections
+import datetime
+import enum
+import functools
+import json
+import pathlib
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from gcaudit.encoders.loading import load_encoder
+from gcaudit.encoders.request import ModelRequest
+from gcaudit.errors import GcauditError
+
+ARCH = "test_resnet"
+IMAGE = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(4))
+
+
+class Phase(enum.Enum):
+    LAST = 2
+
+
+@functools.cache
+def network(seed=1):
+    torch.manual_seed(seed)
+    model = timm.create_model(ARCH, num_classes=7).eval()
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if tensor.is_floating_point():
+                tensor.add_(0.1 * torch.rand(tensor.shape) * (1 if "var" in name else 0.5))
+    return model
+
+
+@functools.cache
+def wanted():
+    model = network()
+    with torch.no_grad():
+        return model.forward_head(model.forward_features(IMAGE), pre_logits=True)
+
+
+def weights(seed=1):
+    return {name: tensor.clone() for name, tensor in network(seed).state_dict().items()}
+
+
+def behind(prefix, seed=1):
+    return {prefix + name: tensor for name, tensor in weights(seed).items()}
+
+
+def saved(content, legacy=False):
+    def write(folder):
+        torch.save(content() if callable(content) else content, folder / "m.pth", _use_new_zipfile_serialization=not legacy)
+        return folder / "m.pth"
+
+    return write
+
+
+def within(**beside):
+    """The weights as `state_dict` with other things beside them."""
+    return saved(lambda: {"state_dict": weights(), **beside})
+
+
+def tensors(path, content, metadata=None):
+    path.parent.mkdir(exist_ok=True)
+    save_file({name: tensor.contiguous() for name, tensor in content.items()}, path, metadata)
+
+
+def safe(folder):
+    tensors(folder / "m.safetensors", weights())
+    return folder / "m.safetensors"
+
+
+def tied(folder):
+    """safetensors' way to say that one tensor has two names."""
+    tensors(folder / "m.safetensors", weights(), {"format": "pt", "another.name": "fc.weight"})
+    return folder / "m.safetensors"
+
+
+def timm_folder(folder):
+    tensors(folder / "hub/model.safetensors", weights())
+    config = {
+        "architecture": ARCH,
+        "num_classes": 7,
+        "pretrained_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3, "input_size": [3, 64, 64]},
+    }
+    (folder / "hub/config.json").write_text(json.dumps(config))
+    return folder / "hub"
+
+
+def shards(suffix):
+    def write(folder):
+        (folder / "hub").mkdir()
+        parts = [{}, {}]
+        for number, (name, tensor) in enumerate(weights().items()):
+            parts[number % 2][name] = tensor
+        names = [f"model-0000{number + 1}-of-00002.{suffix}" for number in range(2)]
+        for part, name in zip(parts, names, strict=True):
+            save_file(part, folder / "hub" / name) if suffix == "safetensors" else torch.save(part, folder / "hub" / name)
+        stem = "model.safetensors" if suffix == "safetensors" else "pytorch_model.bin"
+        index = {name: names[number % 2] for number, name in enumerate(weights())}
+        (folder / f"hub/{stem}.index.json").write_text(json.dumps({"weight_map": index}))
+        return folder / "hub"
+
+    return write
+
+
+def cast(kind):
+    return saved(lambda: {name: tensor.to(kind) if tensor.is_floating_point() else tensor for name, tensor in weights().items()})
+
+
+def shared():
+    """All tensors in one storage, one of them transposed."""
+    whole = torch.cat([tensor.double().flatten() for tensor in weights().values()]).float()
+    found, place = {}, 0
+    for name, tensor in weights().items():
+        found[name] = whole[place : place + tensor.numel()].view(tensor.shape)
+        place += tensor.numel()
+    found["fc.weight"] = weights()["fc.weight"].T.contiguous().T
+    return found
+
+
+def without(name):
+    return saved(lambda: {key: tensor for key, tensor in weights().items() if key != name})
+
+
+def broken(**changes):
+    return saved(lambda: weights() | changes)
+
+
+def quantised(folder):
+    whole = torch.quantize_per_tensor(torch.ones(7, 8), 0.1, 0, torch.qint8)
+    return broken(**{"fc.weight": whole})(folder)
+
+
+def cut(folder):
+    path = saved(weights)(folder)
+    path.write_bytes(path.read_bytes()[:-1000])
+    return path
+
+
+def checkpointed():
+    """Names as activation checkpointing, FSDP and torch.compile put their own into them."""
+    words = ("_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_orig_mod")
+    return {
+        f"{name.partition('.')[0]}.{words[number % 3]}.{name.partition('.')[2]}": tensor
+        for number, (name, tensor) in enumerate(weights().items())
+    }
+
+
+OPTIONS = argparse.Namespace(lr=0.1, out=pathlib.Path("runs"), when=datetime.date(2026, 1, 2), phase=Phase.LAST)
+READ = {
+    # containers
+    "bare": saved(weights),
+    "OrderedDict with metadata": saved(lambda: network().state_dict()),
+    "state_dict": within(),
+    "model": saved(lambda: {"model": weights(), "epoch": 3}),
+    "model_state_dict beside a loss": saved(lambda: {"model_state_dict": weights(), "loss": torch.tensor(0.3)}),
+    "params": saved(lambda: {"params": weights()}),
+    "weights": saved(lambda: {"weights": weights()}),
+    "generator": saved(lambda: {"generator": weights()}),
+    "three keys deep": saved(lambda: {"a": {"b": {"c": weights()}}}),
+    "teacher and student": saved(lambda: {"student": behind("module.", 2), "teacher": behind("module.")}),
+    "model and its average": saved(lambda: {"model": weights(), "model_ema": weights(2)}),
+    "beside an optimizer": within(optimizer={"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": [{"lr": 0.1}]}),
+    "Lightning": saved(lambda: {"state_dict": behind("net."), "hyper_parameters": {"lr": 0.1}, "pytorch-lightning_version": "2.4"}),
+    "DeepSpeed": saved(lambda: {"module": weights(), "dp_world_size": 2, "ds_config": {"train_batch_size": 8}}),
+    "AveragedModel": saved(lambda: torch.optim.swa_utils.AveragedModel(network()).state_dict()),
+    # prefixes
+    "module.": saved(lambda: behind("module.")),
+    "model._orig_mod.module.": saved(lambda: behind("model._orig_mod.module.")),
+    "net.backbone.": saved(lambda: behind("net.backbone.")),
+    "base_encoder.": saved(lambda: behind("base_encoder.")),
+    "visual.trunk. beside a text tower": saved(lambda: behind("visual.trunk.") | {"text.weight": torch.ones(2, 2)}),
+    "resnet.": saved(lambda: behind("resnet.")),
+    "MoCo": saved(lambda: behind("module.encoder_q.") | behind("module.encoder_k.", 2) | {"module.queue": torch.ones(2, 2)}),
+    "wrappers inside of names": saved(checkpointed),
+    # formats
+    "legacy": saved(weights, legacy=True),
+    "safetensors": safe,
+    "safetensors with tied names": tied,
+    "timm folder": timm_folder,
+    "sharded safetensors": shards("safetensors"),
+    "sharded bin": shards("bin"),
+    "float16": cast(torch.float16),
+    "bfloat16": cast(torch.bfloat16),
+    "float64": cast(torch.float64),
+    "one storage": saved(shared),
+    # extras
+    "Namespace of anything": within(args=OPTIONS),
+    "numpy": within(best=np.float64(0.9), curve=np.arange(4.0), seed=np.int64(3)),
+    "paths, dates, enums": within(out=pathlib.Path("x"), when=datetime.datetime(2026, 1, 2), phase=Phase.LAST),
+    "partial": within(norm=functools.partial(torch.nn.LayerNorm, eps=1e-6)),
+    "counters": broken(n_averaged=torch.tensor(9), queue_ptr=torch.tensor([3])),
+    "sets and counters": within(seen={1, 2}, counts=collections.Counter(a=1), grid=collections.defaultdict(list)),
+    "random states": within(rng=torch.random.get_rng_state(), numpy_rng=np.random.RandomState(0).get_state()),
+    # less or more than the network
+    "without the head": saved(lambda: {name: tensor for name, tensor in weights().items() if not name.startswith("fc.")}),
+    "without counters": saved(lambda: {name: tensor for name, tensor in weights().items() if "num_batches" not in name}),
+    "with a projector": broken(**{"projector.0.weight": torch.ones(3, 3)}),
+}
+REFUSED = {
+    "truncated": (cut, "truncated or damaged zip"),
+    "a tensor is missing": (without("layer1.0.bn1.weight"), r"missing: layer1\.0\.bn1\.weight"),
+    "a tensor has another shape": (broken(**{"conv1.0.weight": torch.ones(1, 2, 3, 4)}), r"wrong shape: conv1\.0\.weight"),
+    "a tensor too many": (broken(**{"layer9.weight": torch.ones(2)}), r"unexpected: layer9\.weight"),
+    "not a number": (broken(**{"fc.bias": torch.full((7,), torch.nan)}), "expected finite weights, found 7 NaN"),
+    "whole numbers": (cast(torch.int8), "found int8 in .*: quantised or packed weights"),
+    "float8": (cast(torch.float8_e4m3fn), "found float8_e4m3fn in"),
+    "quantised": (quantised, "found a quantised tensor"),
+    "sparse": (broken(**{"fc.weight": torch.eye(7).to_sparse()}), "found a sparse tensor"),
+    "a pickled module": (saved(network), r"wants to import timm\.models\.resnet\.ResNet"),
+    "a module among others": (saved(lambda: {"model": network(), "epoch": 3}), r"wants to import timm\.models\.resnet\.ResNet"),
+    "code": (within(evil=functools.partial(eval, "1")), r"wants to import functools\.partial, \w+\.eval"),
+    "only averages": (saved(lambda: {"model_ema": weights()}), "found only averaged ones under model_ema; add --ema"),
+    "another network": (saved(lambda: timm.create_model("test_vit").state_dict()), "see --arch"),
+    "optimizer alone": (saved(lambda: {"optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}}}), "found no tensors"),
+}
+
+
+def load(path, **options):
+    return load_encoder(ModelRequest(path, **options))
+
+
+def is_network(encoder, tolerance):
+    with torch.no_grad():
+        found, _ = encoder.tap(encoder.module.float(), IMAGE)
+    return torch.allclose(found, wanted(), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("variant", READ)
+def test_is_read(tmp_path, variant):
+    tolerance = {"float16": 1e-2, "bfloat16": 5e-2}.get(variant, 1e-5)
+    path = READ[variant](tmp_path)
+    arch = {} if variant == "timm folder" else {"arch": f"timm:{ARCH}"}
+    assert is_network(load(path, **arch), tolerance)
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize", "ignore:.*TypedStorage")
+@pytest.mark.parametrize("variant", REFUSED)
+def test_is_refused_in_one_line(tmp_path, variant):
+    write, reason = REFUSED[variant]
+    with pytest.raises(GcauditError, match=reason) as caught:
+        load(write(tmp_path), arch=f"timm:{ARCH}")
+    assert "\n" not in str(caught.value)
+
+
+def test_there_are_enough_of_them():
+    assert len(READ) + len(REFUSED) >= 40
+
+
+def test_what_else_fits_is_told_and_can_be_chosen(tmp_path):
+    path = READ["teacher and student"](tmp_path)
+    (told,) = [w.message for w in load(path, arch=f"timm:{ARCH}").warnings if w.kind == "averaged-weights"]
+    assert "'teacher' were taken" in told
+    assert "(student); --weights-key takes another" in told
+    assert not is_network(load(path, arch=f"timm:{ARCH}", weights_key="student"), 1e-3)
+    with pytest.raises(GcauditError, match="expected weights under 'x', found some under student, teacher; see --weights-key"):
+        load(path, arch=f"timm:{ARCH}", weights_key="x")
+    path = READ["MoCo"](tmp_path)
+    assert not is_network(load(path, arch=f"timm:{ARCH}", prefix="module.encoder_k."), 1e-3)

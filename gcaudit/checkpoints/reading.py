@@ -24,6 +24,7 @@ from gcaudit.checkpoints.hints import Hints, hints_of, small_tensors
 from gcaudit.checkpoints.safetensors_file import read_safetensors
 from gcaudit.checkpoints.tensors import TensorFile, check_spread, load_tensors
 from gcaudit.checkpoints.torch_file import LEGACY_NUMBER, imports_of, needs_code, read_torch_legacy, read_torch_zip
+from gcaudit.checkpoints.wrappers import is_tar, open_tar_member, open_zip_member
 from gcaudit.errors import CheckpointError, foreign_content, one_line, shorten
 from gcaudit.files import OpenFile
 
@@ -45,7 +46,7 @@ class Checkpoint:
         skipped: names of kinds of values that were not read.
         other_files: further files of a folder that hold weights and were not taken, but for other formats of the customary names.
         hints: architecture and preprocessing, as far as the file tells.
-        sha256: of the file's bytes; of a folder, of its weight files' digests in order.
+        sha256: of the file's bytes, of an archive those of the file in it; of a folder, of its weight files' digests in order.
         bytes: size of the weight files.
     """
 
@@ -91,6 +92,15 @@ def read_checkpoint(path: str | Path, *, ema: bool = False, key: str | None = No
         raise CheckpointError(f"expected a readable checkpoint at {place}, found {error.strerror or one_line(error)}") from None
 
 
+def _within(inner: OpenFile, kind: str, stack: ExitStack) -> TensorFile:
+    if is_tar(inner):
+        raise CheckpointError(
+            f"{inner.path}: expected an archive of one weight file, found an archive in it; unpack it and name the file"
+        )
+    found = _look_at(inner, stack)
+    return replace(found, format=f"{found.format} in a {kind} archive")
+
+
 @final
 @dataclass(frozen=True)
 class _How:
@@ -99,11 +109,14 @@ class _How:
     choose: SetChooser | None
 
 
-def _look_at(file: OpenFile) -> TensorFile:
-    """Find out by its content what a file is, and what it holds."""
+def _look_at(file: OpenFile, stack: ExitStack) -> TensorFile:
+    """Find out by its content what a file is, and what it holds; an archive of one weight file is that file."""
     path, start = file.path, file.file.peek(64)[:64]
     if start[:4] == b"PK\x03\x04":
-        return read_torch_zip(file)
+        inner = open_zip_member(file, WEIGHT_SUFFIXES)
+        return read_torch_zip(file) if inner is None else _within(stack.enter_context(inner), "zip", stack)
+    if is_tar(file):
+        return _within(stack.enter_context(open_tar_member(file, WEIGHT_SUFFIXES)), "tar", stack)
     if len(start) > 8 and start[8:9] == b"{":
         return read_safetensors(file)
     if LEGACY_NUMBER in start:
@@ -121,7 +134,7 @@ def _look_at(file: OpenFile) -> TensorFile:
 def _read_files(place: Path, paths: Sequence[Path], how: _How, said: Hints | None = None) -> Checkpoint:
     """Read the files of one checkpoint: look at them all, choose, and read of each what was chosen while its bytes are digested."""
     with ExitStack() as stack:
-        files = [_look_at(stack.enter_context(OpenFile(path))) for path in paths]
+        files = [_look_at(stack.enter_context(OpenFile(path)), stack) for path in paths]
         content = {name: value for file in files for name, value in file.content.items()}
         foreign = list(dict.fromkeys(name for file in files for name in file.foreign))
         if foreign and not weight_sets(content):

@@ -10,6 +10,8 @@ import enum
 import functools
 import json
 import pathlib
+import tarfile
+import zipfile
 
 import numpy as np
 import pytest
@@ -112,6 +114,28 @@ def shards(suffix):
     return write
 
 
+def tarred(mode, name="runs/m.pth"):
+    def write(folder):
+        path = saved(weights)(folder)
+        with tarfile.open(folder / "m.tar", mode) as archive:
+            archive.add(path, name)
+            archive.add(__file__, "runs/readme.txt")
+        return folder / "m.tar"
+
+    return write
+
+
+def zipped(kind, *names):
+    def write(folder):
+        path = safe(folder)
+        with zipfile.ZipFile(folder / "m.zip", "w", kind) as archive:
+            for name in names:
+                archive.write(path, name)
+        return folder / "m.zip"
+
+    return write
+
+
 def cast(kind):
     return saved(lambda: {name: tensor.to(kind) if tensor.is_floating_point() else tensor for name, tensor in weights().items()})
 
@@ -189,6 +213,10 @@ READ = {
     "timm folder": timm_folder,
     "sharded safetensors": shards("safetensors"),
     "sharded bin": shards("bin"),
+    "tar": tarred("w"),
+    "tar.gz": tarred("w:gz"),
+    "zip of one file": zipped(zipfile.ZIP_STORED, "a/m.safetensors"),
+    "packed zip of one file": zipped(zipfile.ZIP_DEFLATED, "m.safetensors", "license.txt"),
     "float16": cast(torch.float16),
     "bfloat16": cast(torch.bfloat16),
     "float64": cast(torch.float64),
@@ -207,6 +235,11 @@ READ = {
     "with a projector": broken(**{"projector.0.weight": torch.ones(3, 3)}),
 }
 REFUSED = {
+    "zip of two files": (
+        zipped(zipfile.ZIP_STORED, "a.safetensors", "b.safetensors"),
+        "an archive of one weight file, found a.safetensors, b",
+    ),
+    "tar of none": (tarred("w", "runs/m.txt"), "an archive of one weight file, found none"),
     "truncated": (cut, "truncated or damaged zip"),
     "a tensor is missing": (without("layer1.0.bn1.weight"), r"missing: layer1\.0\.bn1\.weight"),
     "a tensor has another shape": (broken(**{"conv1.0.weight": torch.ones(1, 2, 3, 4)}), r"wrong shape: conv1\.0\.weight"),

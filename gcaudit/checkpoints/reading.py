@@ -92,12 +92,9 @@ def read_checkpoint(path: str | Path, *, ema: bool = False, key: str | None = No
         raise CheckpointError(f"expected a readable checkpoint at {place}, found {error.strerror or one_line(error)}") from None
 
 
-def _within(inner: OpenFile, kind: str, stack: ExitStack) -> TensorFile:
-    if is_tar(inner):
-        raise CheckpointError(
-            f"{inner.path}: expected an archive of one weight file, found an archive in it; unpack it and name the file"
-        )
-    found = _look_at(inner, stack)
+def _within(inner: OpenFile, kind: str) -> TensorFile:
+    """Look at the file in an archive, which may not be an archive again: some hold themselves."""
+    found = _look_at(inner, None)
     return replace(found, format=f"{found.format} in a {kind} archive")
 
 
@@ -109,14 +106,14 @@ class _How:
     choose: SetChooser | None
 
 
-def _look_at(file: OpenFile, stack: ExitStack) -> TensorFile:
+def _look_at(file: OpenFile, stack: ExitStack | None) -> TensorFile:
     """Find out by its content what a file is, and what it holds; an archive of one weight file is that file."""
     path, start = file.path, file.file.peek(64)[:64]
     if start[:4] == b"PK\x03\x04":
-        inner = open_zip_member(file, WEIGHT_SUFFIXES)
-        return read_torch_zip(file) if inner is None else _within(stack.enter_context(inner), "zip", stack)
-    if is_tar(file):
-        return _within(stack.enter_context(open_tar_member(file, WEIGHT_SUFFIXES)), "tar", stack)
+        inner = open_zip_member(file, WEIGHT_SUFFIXES) if stack is not None else None
+        return read_torch_zip(file) if inner is None or stack is None else _within(stack.enter_context(inner), "zip")
+    if stack is not None and is_tar(file):
+        return _within(stack.enter_context(open_tar_member(file, WEIGHT_SUFFIXES)), "tar")
     if len(start) > 8 and start[8:9] == b"{":
         return read_safetensors(file)
     if LEGACY_NUMBER in start:

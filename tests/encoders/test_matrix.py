@@ -136,6 +136,19 @@ def zipped(kind, *names):
     return write
 
 
+def zip_in_zip(folder):
+    inner = zipped(zipfile.ZIP_STORED, "m.safetensors")(folder)
+    with zipfile.ZipFile(folder / "outer.zip", "w") as archive:
+        archive.write(inner, "m.pth")
+    return folder / "outer.zip"
+
+
+def bomb(folder):
+    with zipfile.ZipFile(folder / "m.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("m.pth", b"\0" * 2**26)
+    return folder / "m.zip"
+
+
 def cast(kind):
     return saved(lambda: {name: tensor.to(kind) if tensor.is_floating_point() else tensor for name, tensor in weights().items()})
 
@@ -239,6 +252,8 @@ REFUSED = {
         zipped(zipfile.ZIP_STORED, "a.safetensors", "b.safetensors"),
         "an archive of one weight file, found a.safetensors, b",
     ),
+    "zip in a zip": (zip_in_zip, "found another zip archive"),
+    "zip that unpacks to far more": (bomb, r"refused: \d+ bytes that unpack to 67108864"),
     "tar of none": (tarred("w", "runs/m.txt"), "an archive of one weight file, found none"),
     "truncated": (cut, "truncated or damaged zip"),
     "a tensor is missing": (without("layer1.0.bn1.weight"), r"missing: layer1\.0\.bn1\.weight"),

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import timm
 import torch
 import torchvision
-from torch import nn
 
 from gcaudit.checkpoints import WeightSet
 from gcaudit.encoders.architectures import build_architecture, default_config
@@ -24,6 +22,7 @@ from gcaudit.report import ReportWarning, warn
 _SECONDS = 60.0
 """For building architectures that the table does not know."""
 _MOST_TOLD = 8
+_MOST_KINDS = 3
 
 
 @final
@@ -125,7 +124,7 @@ def identified(shapes: Shapes, where: str) -> Identified:
         )
     groups: Groups = tuple(dict.fromkeys(group for match in found for group in match.groups))
     if len(groups) > 1:
-        told = "; ".join(f"--arch {group[0]}{describe(group[0])}" for group in groups[:_MOST_TOLD])
+        told = "; ".join(apart([group[0] for group in groups[:_MOST_TOLD]]))
         more = f" and {len(groups) - _MOST_TOLD} more" if len(groups) > _MOST_TOLD else ""
         raise ArchitectureError(
             f"{where}: expected the checkpoint to name its architecture, found names and shapes of {len(groups)} that compute "
@@ -143,28 +142,34 @@ def identified(shapes: Shapes, where: str) -> Identified:
     return Identified(name, tuple(same), classes.pop() if len(classes) == 1 else None, tuple(notes))
 
 
-def describe(name: str) -> str:
-    """Say what tells an architecture apart: input, mean, and what its layers are.
+def apart(names: Sequence[str]) -> list[str]:
+    """Say what tells architectures apart: input, mean, and layers that not all of them have.
 
     Args:
-        name: with its library.
+        names: with their library.
 
     Returns:
-        A text in brackets.
+        `--arch NAME (what)` of each.
     """
-    config = default_config(name)
-    parts = ["x".join(str(edge) for edge in config["input_size"][1:]), f"mean {config['mean'][0]:g}"]
+    kinds = [_kinds(name) for name in names]
+    common = set.intersection(*kinds)
+    found = []
+    for name, own in zip(names, kinds, strict=True):
+        config = default_config(name)
+        parts = [
+            "x".join(str(edge) for edge in config["input_size"][1:]),
+            f"mean {config['mean'][0]:g}",
+            *sorted(own - common)[:_MOST_KINDS],
+        ]
+        found.append(f"--arch {name} ({', '.join(parts)})")
+    return found
+
+
+def _kinds(name: str) -> set[str]:
+    """Name the classes of an architecture's layers; none where it cannot be built on the meta device."""
     try:
         with torch.device("meta"):
             module = build_architecture(name, {}).module
     except Exception:  # not every architecture can be built there
-        return f" ({', '.join(parts)})"
-    kinds = Counter(type(child).__name__ for child in module.modules() if _tells(child))
-    return f" ({', '.join([*parts, *(kind for kind, _ in kinds.most_common(3))])})"
-
-
-def _tells(module: nn.Module) -> bool:
-    """Tell layers without weights that change what is computed: activations, and convolutions that pad in their own way."""
-    kind: Any = type(module)
-    own = kind.__module__.startswith("torch.nn.modules.activation") or "act" in kind.__module__
-    return own or (isinstance(module, nn.Conv2d) and kind is not nn.Conv2d)
+        return set()
+    return {type(child).__name__ for child in module.modules() if not any(True for _ in child.children())}

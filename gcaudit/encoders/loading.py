@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,12 +22,14 @@ from gcaudit.encoders.behaviour import behaviour_warnings, check_module
 from gcaudit.encoders.causes import image_cause
 from gcaudit.encoders.choosing import AUTO, FILE_ARGUMENTS, asked_for, build_said, contradiction, names_of, pick_set, two_families
 from gcaudit.encoders.encoder import Encoder
+from gcaudit.encoders.fit import Fit
 from gcaudit.encoders.identification import identified
 from gcaudit.encoders.limits import at_most, room_for
 from gcaudit.encoders.preprocessing import Preprocessing, override, preprocessing_from
 from gcaudit.encoders.request import ModelRequest
 from gcaudit.encoders.taps import Tap, captured, classifier_tap, dry_input, head_modules, layer_tap, pre_logits_tap
 from gcaudit.encoders.transformers_models import EMBEDDING
+from gcaudit.encoders.unfilled import Unfilled
 from gcaudit.encoders.weights import Loading, load_weights, state_digest
 from gcaudit.errors import ArchitectureError, CheckpointError, GcauditError, RequestError, one_line, printable, telling_paths
 from gcaudit.report import ReportWarning, warn
@@ -133,7 +136,13 @@ def _as_asked(request: ModelRequest, checkpoint: Checkpoint, arch: str) -> Encod
         ) from error
 
 
-def _assemble(request: ModelRequest, checkpoint: Checkpoint, arch: str, warnings: Sequence[ReportWarning] = ()) -> Encoder:
+class _UnfilledError(Exception):
+    """Parameters that the file has no values for need those that a network begins with."""
+
+
+def _assemble(
+    request: ModelRequest, checkpoint: Checkpoint, arch: str, given: Sequence[ReportWarning] = (), *, filled: bool = False
+) -> Encoder:
     theirs = arch.startswith(("timm:", "hf-hub:"))  # the hints are timm's arguments
     hinted = {key: value for key, value in checkpoint.hints.arch_args.items() if key not in request.arch_args} if theirs else {}
     norm_eps = hinted.pop("bn_eps", None)  # not an argument of every architecture
@@ -146,7 +155,8 @@ def _assemble(request: ModelRequest, checkpoint: Checkpoint, arch: str, warnings
     most = request.max_parameters
     if most is None and (request.arch is None or hinted):
         most = room_for(sum(tensor.numel() for tensor in checkpoint.tensors.values()))
-    with at_most(most, arch):
+    bare = not filled and arch.startswith(("timm:", "torchvision:"))
+    with at_most(most, arch), Unfilled() if bare else nullcontext():
         architecture = build_said(checkpoint.hints, arch, arguments)
         if theirs and (side := _trained_size(architecture.module, checkpoint.hints)) and "img_size" not in arguments:
             architecture = build_architecture(arch, {**arguments, "img_size": side})
@@ -154,7 +164,7 @@ def _assemble(request: ModelRequest, checkpoint: Checkpoint, arch: str, warnings
         for module in architecture.module.modules():
             if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                 module.eps = norm_eps
-    warnings = [*warnings, *_sets_of_weights(checkpoint)]
+    warnings = [*given, *_sets_of_weights(checkpoint)]
     unused = [] if theirs else [key for key in checkpoint.hints.arch_args if key not in request.arch_args]
     if unused:
         line = "{n} options of the script that trained it change the network and were not used ({names}); see --arch-arg"
@@ -171,7 +181,10 @@ def _assemble(request: ModelRequest, checkpoint: Checkpoint, arch: str, warnings
         config |= checkpoint.hints.preprocessing
         origin = "checkpoint"
         said |= set(checkpoint.hints.preprocessing)
-    return _finish(request, architecture, checkpoint, (config, origin, said), warnings)
+    try:
+        return _finish(request, architecture, checkpoint, (config, origin, said), warnings, bare=bare)
+    except _UnfilledError:
+        return _assemble(request, checkpoint, arch, given, filled=True)
 
 
 def _trained_size(module: nn.Module, hints: Hints) -> int | None:
@@ -211,6 +224,8 @@ def _finish(
     checkpoint: Checkpoint | None,
     config: tuple[Mapping[str, Any], str, set[str]] | None,
     warnings: Sequence[ReportWarning],
+    *,
+    bare: bool = False,
 ) -> Encoder:
     keys, origin, said = config or (architecture.config, "architecture", set(architecture.said))
     preprocessing = override(preprocessing_from(keys, origin, architecture.channels, said), request.changes)
@@ -237,9 +252,11 @@ def _finish(
             head = _head_of(architecture, tap, blank)
             head_fits = True
             if checkpoint is not None:
-                how = Loading(request.allow_missing, request.prefix, checkpoint.versions, partial(_idle, module, blank))
+                how = Loading(request.allow_missing, request.prefix, checkpoint.versions, bare, partial(_idle, module, blank))
                 fit, notes = load_weights(module, checkpoint.tensors, head, how)
                 warnings, head_fits = [*warnings, *notes], fit.head != "absent"
+                if bare:
+                    _fill_rest(module, fit)
                 module.requires_grad_(False).eval()
             noise = torch.rand(blank.shape, generator=torch.Generator().manual_seed(0)).to(blank)
             embedding, logits, tap = _try_tap(module, tap, preprocessing.normalize(noise), bool(head))
@@ -247,7 +264,7 @@ def _finish(
             linear = tap.side != "output" and _is_linear_head(module, tap, embedding, logits)
         check_module(module, architecture.name)
         warnings = [*warnings, *behaviour_warnings(module, tap, preprocessing.normalize(noise), embedding)]
-    except GcauditError:
+    except (GcauditError, _UnfilledError):
         raise
     except Exception as error:  # a network given another input than it was made for may raise anything
         size = "x".join(str(n) for n in preprocessing.input_size)
@@ -269,9 +286,18 @@ def _finish(
         arch=architecture.name,
         sha256=checkpoint.sha256 if checkpoint is not None else state_digest(module),
         parameters=sum(parameter.numel() for parameter in module.parameters()),
-        checkpoint=checkpoint,
+        checkpoint=None if checkpoint is None else replace(checkpoint, tensors={}),  # the network has them
         warnings=tuple(warnings),
     )
+
+
+def _fill_rest(module: nn.Module, fit: Fit) -> None:
+    """Give parameters that the file has no values for zeros, where none of them has a say in the embedding."""
+    if fit.missing:
+        raise _UnfilledError
+    for name, parameter in module.named_parameters():
+        if name not in fit.tensors:
+            parameter.zero_()
 
 
 def _idle(module: nn.Module, blank: Tensor) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from gcaudit.encoders.fingerprint import in_head
 from gcaudit.encoders.fit import Fit
 from gcaudit.encoders.placing import as_good, places, shapes_of
 from gcaudit.encoders.renaming import dropped, renamings, resampled
+from gcaudit.encoders.unfilled import take_over
 from gcaudit.errors import ArchitectureError, shorten
 from gcaudit.report import ReportWarning, warn
 
@@ -113,12 +114,14 @@ class Loading:
         allow_missing: make missing and unexpected keys a warning.
         prefix: before the network's names; None looks for it.
         versions: of modules by name, as the file has them; None takes those of the network at hand.
+        take_over: the tensors become the network's own without a copy: for networks that hold no other references to theirs.
         unused: names the modules that eval mode never calls, whose weights are not needed.
     """
 
     allow_missing: bool = False
     prefix: str | None = None
     versions: Mapping[str, int] | None = None
+    take_over: bool = False
     unused: Callable[[], tuple[str, ...]] = tuple
 
 
@@ -165,7 +168,7 @@ def load_weights(
         ]
         cause = weights_cause(fit, lost) if hopeless else spare_cause(fit)
         raise ArchitectureError(f"expected weights that fit the architecture, found {'; '.join(problems)}; {cause}")
-    _put(module, fit, how.versions)
+    _put(module, fit, how)
     return fit, notes + _notes(fit)
 
 
@@ -200,9 +203,10 @@ def _conversion_notes(
     return notes
 
 
-def _put(module: nn.Module, fit: Fit, versions: Mapping[str, int] | None) -> None:
+def _put(module: nn.Module, fit: Fit, how: Loading) -> None:
     """Load, with the versions that modules convert older tensors by."""
-    state = OrderedDict(fit.tensors)
+    versions = how.versions
+    state = OrderedDict(take_over(module, dict(fit.tensors)) if how.take_over else fit.tensors)
     own = {name: dict(said) for name, said in getattr(module.state_dict(), "_metadata", {}).items()}
     if versions is not None:
         start = fit.prefix
@@ -210,7 +214,7 @@ def _put(module: nn.Module, fit: Fit, versions: Mapping[str, int] | None) -> Non
         told |= {"": versions[start[:-1]]} if start and start[:-1] in versions else {}
         own = {name: {"version": told[name]} if name in told else said for name, said in own.items()}
     state._metadata = own  # type: ignore[attr-defined]
-    module.load_state_dict(state, strict=False)
+    module.load_state_dict(state, strict=False, assign=how.take_over)
 
 
 def _notes(fit: Fit) -> list[ReportWarning]:

@@ -113,7 +113,7 @@ def test_no_hint(tmp_path):
     path = saved(tmp_path / "m.pt", {"a": torch.ones(1), "b": torch.ones(1)})
     refuse(
         path,
-        "expected the checkpoint to name its architecture, found 2 tensors and no name; add --arch timm:NAME, torchvision:NAME",
+        "expected the checkpoint to name its architecture, or names and shapes of one of timm .*, found 2 tensors of neither; add --arch timm:NAME, torchvision:NAME",
     )
 
 

@@ -14,7 +14,10 @@ from gcaudit.files import read_text
 _MOST_CONFIG_BYTES = 2**26
 _RESAMPLE = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 """Of Pillow, by number."""
-_USUAL_RESCALE = 1 / 255
+_USUAL_RESCALE, _NEAR = 1 / 255, 1e-3
+_LARGEST_EDGE = 2**16
+_SHORT_EDGE, _SHORT_SHARE = 384, 224 / 256
+"""ConvNeXt's processor resizes to edges below this by the share and crops, and stretches to larger ones."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -84,14 +87,15 @@ def transformers_preprocessing(said: Mapping[str, Any]) -> dict[str, Any]:
         CheckpointError: pixels are scaled in a way that mean and std cannot say.
     """
     found: dict[str, Any] = {}
-    if said.get("do_normalize", True) is not False:
+    if said.get("do_normalize", True):
         for theirs, ours in (("image_mean", "mean"), ("image_std", "std")):
             if isinstance(said.get(theirs), list):
                 found[ours] = said[theirs]
     else:
         found |= {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}
     scale = said.get("rescale_factor", _USUAL_RESCALE)
-    if said.get("do_rescale", True) is False or not isinstance(scale, float) or abs(scale / _USUAL_RESCALE - 1) > 1e-3:
+    usual = isinstance(scale, float) and abs(scale / _USUAL_RESCALE - 1) <= _NEAR
+    if not usual or not said.get("do_rescale", True):
         raise CheckpointError(f"expected pixels divided by 255, found rescale_factor {scale!r} in preprocessor_config.json")
     resample = said.get("resample")
     if type(resample) is int and 0 <= resample < len(_RESAMPLE):
@@ -100,18 +104,29 @@ def transformers_preprocessing(said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sizes(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Read resize and crop; what timm's terms have no words for is left to be assumed, and told."""
     size, crop = (_edges(said.get(name)) for name in ("size", "crop_size"))
-    shortest = said["size"].get("shortest_edge") if isinstance(said.get("size"), Mapping) else None
-    cropped = said.get("do_center_crop", crop is not None) and crop is not None
-    if type(shortest) is int and shortest > 0:
-        share = said.get("crop_pct")  # of ConvNeXt: small inputs are resized to shortest_edge / crop_pct and cropped
-        if crop is not None and cropped:
-            return {"input_size": [3, *crop], "crop_pct": min(crop) / shortest, "crop_mode": "center"}
-        edge = {"input_size": [3, shortest, shortest]}
-        return edge | ({"crop_pct": share, "crop_mode": "center"} if isinstance(share, float) and 0 < share <= 1 else {})
-    if crop is not None and cropped and size is not None:
-        return {"input_size": [3, *crop], "crop_pct": min(crop) / min(size), "crop_mode": "center"}
-    return {"input_size": [3, *size], "crop_pct": 1.0, "crop_mode": "squash"} if size is not None else {}
+    table = said.get("size")
+    shortest = _edges(table.get("shortest_edge")) if isinstance(table, Mapping) else None
+    kind = str(said.get("image_processor_type") or said.get("feature_extractor_type") or "")
+    cropped = bool(said.get("do_center_crop", crop is not None)) and crop is not None
+    taken = crop if cropped else shortest or size
+    if taken is None:
+        return {}
+    found: dict[str, Any] = {"input_size": [3, *taken]}
+    if not said.get("do_resize", True):
+        return found
+    if kind.startswith("ConvNext") and not cropped:
+        share = said.get("crop_pct", _SHORT_SHARE)
+        edge = taken[0]
+        if edge >= _SHORT_EDGE:
+            return found | {"crop_pct": 1.0, "crop_mode": "squash"}
+        return found | ({"crop_pct": share, "crop_mode": "center"} if isinstance(share, float) and 0 < share <= 1 else {})
+    if cropped:
+        # a resize to both sides stretches, and then a crop: DeiT's, which is not timm's
+        resized = shortest[0] if shortest else table if isinstance(table, int) and "CLIP" in kind else None
+        return found | ({"crop_pct": min(taken) / resized, "crop_mode": "center"} if isinstance(resized, int) else {})
+    return found | ({"crop_pct": 1.0, "crop_mode": "squash"} if shortest is None else {})
 
 
 def _edges(value: Any) -> tuple[int, int] | None:
@@ -119,4 +134,4 @@ def _edges(value: Any) -> tuple[int, int] | None:
     if isinstance(value, Mapping):
         value = (value.get("height"), value.get("width"))
     edges = value if isinstance(value, tuple) else (value, value)
-    return edges if all(type(edge) is int and edge > 0 for edge in edges) else None
+    return edges if all(type(edge) is int and 0 < edge <= _LARGEST_EDGE for edge in edges) else None

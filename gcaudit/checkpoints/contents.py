@@ -15,17 +15,15 @@ from gcaudit.checkpoints.torch_file import RESAVE
 from gcaudit.errors import CheckpointError, printable, shorten
 from gcaudit.files import Opaque, TensorSpec
 
-WRAPPERS = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.")
-"""Prefixes that wrappers around a network put before its names."""
 PLAIN_CONTAINERS = ("state_dict", "model", "net", "network", "module")
 EMA_CONTAINERS = ("state_dict_ema", "model_ema", "ema_state_dict")
 _CUSTOMARY = (*PLAIN_CONTAINERS, "model_state_dict", "weights", "params", None, "teacher")
 """Keys of weights that are taken before others, where several fit as well."""
 _EMA_WORDS = re.compile(r"(^|[._])(ema|averaged?|swa|shadow)([._]|$)", re.IGNORECASE)
-_WRAPPED = re.compile(f"^({'|'.join(map(re.escape, WRAPPERS))})+")
 _INNER_WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.")
 """Names that torch.compile, activation checkpointing and FSDP put anywhere into a name."""
 _DEEPEST = 3
+_MOST_SETS, _LONGEST_NAME, _MOST_DOTS = 1000, 500, 40
 
 
 @final
@@ -108,6 +106,9 @@ def weight_sets(content: Mapping[str, Any]) -> list[WeightSet]:
 
     Returns:
         The sets, those of the file itself first; a dict in several places is one set.
+
+    Raises:
+        CheckpointError: there are far too many, or names are far too long.
     """
     found: list[WeightSet] = []
     seen: set[int] = set()
@@ -117,6 +118,10 @@ def weight_sets(content: Mapping[str, Any]) -> list[WeightSet]:
             return
         seen.add(id(place))
         if tensors := _tensors_in(place):
+            if len(found) == _MOST_SETS or any(len(name) > _LONGEST_NAME or name.count(".") > _MOST_DOTS for name in tensors):
+                raise CheckpointError(
+                    f"expected up to {_MOST_SETS} sets of tensors with names of up to {_LONGEST_NAME} characters and {_MOST_DOTS} dots, found more"
+                )
             found.append(WeightSet(key, _unwrapped(tensors), _versions(place)))
         for name, value in place.items() if depth else ():
             if isinstance(name, str) and isinstance(value, Mapping):
@@ -126,10 +131,9 @@ def weight_sets(content: Mapping[str, Any]) -> list[WeightSet]:
     return found
 
 
-def _is_like(tensors: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
-    """Tell whether most names are the same, wrappers' prefixes apart: these are weights of the same network."""
-    names, known = ({_WRAPPED.sub("", name) for name in some} for some in (tensors, others))
-    return len(names & known) * 2 > len(known)
+def _kinds(tensors: Mapping[str, Any]) -> set[tuple[str, tuple[int, ...]]]:
+    """Return the ends of tensors' names, which no prefix changes, and their shapes."""
+    return {(".".join(name.split(".")[-2:]), getattr(value, "shape", ())) for name, value in tensors.items()}
 
 
 def _lists_like(content: Mapping[str, Any], tensors: Mapping[str, Any]) -> list[str]:
@@ -197,7 +201,8 @@ def choose_container(
         )
     chosen = candidates[0] if choose is None or len(candidates) < 2 else choose(candidates)
     tensors = _check_kinds(chosen.tensors, path)
-    alike = [one.key or "the file itself" for one in every if one is not chosen and _is_like(one.tensors, chosen.tensors)]
+    own = _kinds(chosen.tensors)
+    alike = [one.key or "the file itself" for one in every if one is not chosen and 2 * len(_kinds(one.tensors) & own) > len(own)]
     others = tuple(dict.fromkeys(printable(name)[:80] for name in (*alike, *_lists_like(content, tensors))))
     return chosen, tensors, others
 

@@ -132,7 +132,8 @@ def _read_files(place: Path, paths: Sequence[Path], how: _How, said: Hints | Non
     """Read the files of one checkpoint: look at them all, choose, and read of each what was chosen while its bytes are digested."""
     with ExitStack() as stack:
         files = [_look_at(stack.enter_context(OpenFile(path)), stack) for path in paths]
-        content = {name: value for file in files for name, value in file.content.items()}
+        whole = {name: value for file in files for name, value in file.content.items()}
+        content = files[0].content if len(files) == 1 else whole
         foreign = list(dict.fromkeys(name for file in files for name in file.foreign))
         if foreign and not weight_sets(content):
             raise needs_code(place, foreign, "a pickle")

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, final
 
 from gcaudit.errors import CheckpointError, printable, shorten
 from gcaudit.files import OpenFile, open_zip
@@ -30,6 +30,40 @@ _PACKED: dict[bytes, Callable[[IO[bytes]], Any]] = {
 _PROGRAM = ("archive_format", "serialized_exported_program.json", "constants.pkl", "data.pkl")
 """Files of what torch itself keeps in a zip archive."""
 _TAR_MAGIC, _TAR_PLACE, _START = b"ustar", 257, 512
+
+
+_BROKEN = (
+    tarfile.TarError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError, OSError, lzma.LZMAError, zlib.error,
+    RecursionError, MemoryError,
+)  # fmt: skip
+"""What damaged archives raise."""
+
+
+@final
+class _Bounded:
+    """What is in a packed or plain file, of which no more is read than weights may unpack to."""
+
+    def __init__(self, file: OpenFile) -> None:
+        file.file.seek(0)
+        start = file.file.read(_START)
+        file.file.seek(0)
+        unpack = next((unpack for magic, unpack in _PACKED.items() if start.startswith(magic)), None)
+        self._file: Any = file.file if unpack is None else unpack(file.file)
+        self._path, self._size, self._left = file.path, file.size, _MOST_TIMES * file.size + _SPARE
+
+    def read(self, size: int) -> bytes:
+        """Read, as files do.
+
+        Raises:
+            CheckpointError: it unpacks to far more than weights do.
+        """
+        found: bytes = self._file.read(min(size, self._left + 1))
+        self._left -= len(found)
+        if self._left < 0:
+            raise CheckpointError(
+                f"{self._path}: refused: {self._size} bytes that unpack to more than {_MOST_TIMES} times as many; unpack it and name the file"
+            )
+        return found
 
 
 def is_tar(file: OpenFile) -> bool:
@@ -64,11 +98,11 @@ def open_tar_member(file: OpenFile, suffixes: tuple[str, ...]) -> OpenFile:
     Raises:
         CheckpointError: there is none, there are several, or the archive is damaged.
     """
+    names: list[str] = []
+    found: OpenFile | None = None
+    stream: Any = _Bounded(file)
     try:
-        file.file.seek(0)
-        with tarfile.open(fileobj=file.file, mode="r|*") as archive:
-            names: list[str] = []
-            found: OpenFile | None = None
+        with tarfile.open(fileobj=stream, mode="r|") as archive:
             for number, member in enumerate(archive):
                 if number >= _MOST_MEMBERS:
                     raise _not_one(file.path, names)
@@ -77,7 +111,13 @@ def open_tar_member(file: OpenFile, suffixes: tuple[str, ...]) -> OpenFile:
                     source = archive.extractfile(member)
                     if found is None and source is not None:
                         found = _unpacked(file, source, member.size)
-    except (tarfile.TarError, EOFError, ValueError, OSError, lzma.LZMAError, zlib.error) as error:
+    except CheckpointError:
+        if found is not None:
+            found.close()
+        raise
+    except _BROKEN as error:
+        if found is not None:
+            found.close()
         raise CheckpointError(
             f"{file.path}: expected a sound archive, found {printable(str(error))[:120]}; fetch it again"
         ) from None
@@ -101,8 +141,7 @@ def open_zip_member(file: OpenFile, suffixes: tuple[str, ...]) -> OpenFile | Non
     Raises:
         CheckpointError: there are several.
     """
-    broken = (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError, OSError, zlib.error)
-    with suppress(*broken), open_zip(file.file) as archive:
+    with suppress(*_BROKEN), open_zip(file.file) as archive:
         inside = [entry for entry in archive.infolist() if not entry.is_dir()]
         if any(Path(entry.filename).name in _PROGRAM for entry in inside):
             return None
@@ -124,12 +163,18 @@ def _not_one(path: Path, names: list[str]) -> CheckpointError:
 def _unpacked(outer: OpenFile, source: IO[bytes], size: int) -> OpenFile:
     if size > _MOST_TIMES * outer.size + _SPARE:
         raise CheckpointError(f"{outer.path}: refused: {outer.size} bytes that unpack to {size}; unpack it and name the file")
-    handle, name = tempfile.mkstemp(prefix="gcaudit-")
+    try:
+        handle, name = tempfile.mkstemp(prefix="gcaudit-")
+    except OSError as error:
+        raise _no_place(outer.path, size, error) from None
     try:
         with os.fdopen(handle, "wb") as target:
             left = size
             while left and (piece := source.read(min(_PIECE, left))):
-                target.write(piece)
+                try:
+                    target.write(piece)
+                except OSError as error:
+                    raise _no_place(outer.path, size, error) from None
                 left -= len(piece)
         if left:
             raise CheckpointError(f"{outer.path}: expected a sound archive, found {left} bytes too few; fetch it again")
@@ -138,3 +183,9 @@ def _unpacked(outer: OpenFile, source: IO[bytes], size: int) -> OpenFile:
         os.unlink(name)  # noqa: PTH108 - by its name, once it is open
     found.path = outer.path
     return found
+
+
+def _no_place(path: Path, size: int, error: OSError) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: expected room for {size} unpacked bytes in the folder of temporary files ($TMPDIR), found {error.strerror}"
+    )

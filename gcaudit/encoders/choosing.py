@@ -35,20 +35,23 @@ def names_of(request: ModelRequest, hints: Hints) -> list[str]:
         return [request.arch] if asked_for(request) else []
     if hints.arch is None:
         return []
-    return [hints.arch] if hints.arch.startswith(("timm:", "torchvision:", "transformers:")) else known_names(hints.arch)
+    # a file may never name the user's own code, nor transformers' without the configuration that goes with it
+    theirs = ("timm:", "torchvision:") if hints.config is None else ("timm:", "torchvision:", "transformers:")
+    return [hints.arch] if hints.arch.startswith(theirs) else known_names(hints.arch)
 
 
 def pick_set(request: ModelRequest, sets: Sequence[WeightSet], hints: Hints) -> WeightSet:
     """Take the set of weights that fits the architecture best, or that is one's where none is named."""
     names = names_of(request, hints)
+    start = request.prefix or ""
     if not names:
-        return network_set(sets)
+        return network_set(sets, start)
     arguments = {**_hinted(hints, names[0]), **request.arch_args}
     most = room_for(sum(one.numbers for one in sets)) if request.max_parameters is None else request.max_parameters
     ours = names[0].startswith(("timm:", "torchvision:"))
     for device in ("meta", "cpu") if ours else ("cpu",):
         with suppress(ArchitectureError), at_most(most, names[0]), torch.device(device):  # not every one can be built on meta
-            return best_set(sets, shapes_of(build_said(hints, names[0], arguments).module))
+            return best_set(sets, shapes_of(build_said(hints, names[0], arguments).module), start)
     return sets[0]  # what is wrong with the architecture is told when it is built for good
 
 
@@ -61,7 +64,9 @@ def _hinted(hints: Hints, arch: str) -> dict[str, Any]:
 
 def build_said(hints: Hints, arch: str, arguments: Mapping[str, Any]) -> Architecture:
     """Build an architecture, one of transformers of the configuration that lies beside the weights."""
-    if arch.startswith("transformers:") and hints.config is not None:
+    if arch.startswith("transformers:"):
+        if hints.config is None:
+            raise ArchitectureError(f"expected a folder with config.json for {printable(arch[:80])}, found none; name the folder")
         return build_transformers(arch, {**hints.config, **arguments})
     return build_architecture(arch, arguments)
 

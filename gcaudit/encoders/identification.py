@@ -89,16 +89,22 @@ def _beyond(shapes: Shapes, table: Table) -> tuple[list[Match], str]:
     ), f"the table of architectures is of {told}; {tried} of {len(names)} of timm {timm.__version__} were built in its place"
 
 
-def network_set(sets: Sequence[WeightSet]) -> WeightSet:
+def network_set(sets: Sequence[WeightSet], start: str = "") -> WeightSet:
     """Take the first set of tensors that is an architecture's.
 
     Args:
         sets: in their customary order.
+        start: of the prefix behind which its names lie.
 
     Returns:
         One of them; the first where none is.
     """
-    return next((one for one in sets if candidates(one.shapes)[0]), sets[0])
+    return next((one for one in sets if candidates(behind(one.shapes, start))[0]), sets[0])
+
+
+def behind(shapes: Shapes, start: str) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of tensors whose names begin so."""
+    return {name: shape for name, shape in shapes.items() if name.startswith(start)}
 
 
 def identified(shapes: Shapes, where: str) -> Identified:

@@ -23,11 +23,11 @@ from gcaudit.encoders.causes import image_cause
 from gcaudit.encoders.choosing import AUTO, FILE_ARGUMENTS, asked_for, build_said, contradiction, names_of, pick_set, two_families
 from gcaudit.encoders.encoder import Encoder
 from gcaudit.encoders.fit import Fit
-from gcaudit.encoders.identification import identified
+from gcaudit.encoders.identification import behind, identified
 from gcaudit.encoders.limits import at_most, room_for
 from gcaudit.encoders.preprocessing import Preprocessing, override, preprocessing_from
 from gcaudit.encoders.request import ModelRequest
-from gcaudit.encoders.taps import Tap, captured, classifier_tap, dry_input, head_modules, layer_tap, pre_logits_tap
+from gcaudit.encoders.taps import Tap, captured, classifier_tap, dry_input, head_modules, layer_tap, main_output, pre_logits_tap
 from gcaudit.encoders.transformers_models import EMBEDDING
 from gcaudit.encoders.unfilled import Unfilled
 from gcaudit.encoders.weights import Loading, load_weights, state_digest
@@ -72,6 +72,8 @@ def load_encoder(request: ModelRequest) -> Encoder:
             raise RequestError(f"expected --arch with a file only, found it with {request.spec}; drop --arch")
         architecture = build_architecture(request.spec, request.arch_args, pretrained=True)
         return _finish(request, architecture, None, None, [])
+    if request.ema and request.weights_key is not None:
+        raise RequestError(f"expected --ema or --weights-key, found both; --weights-key {request.weights_key} alone says which")
     with telling_paths("a checkpoint", CheckpointError):
         _check_is_path(request.spec)
         checkpoint = read_checkpoint(request.spec, ema=request.ema, key=request.weights_key, choose=partial(pick_set, request))
@@ -103,7 +105,7 @@ def _from_checkpoint(request: ModelRequest, checkpoint: Checkpoint) -> Encoder:
         return _as_asked(request, checkpoint, names[0])
     if hints.arch is None or request.arch == AUTO:
         shapes = {name: tuple(tensor.shape) for name, tensor in checkpoint.tensors.items() if tensor.is_floating_point()}
-        found = identified(shapes, str(checkpoint.path))
+        found = identified(behind(shapes, request.prefix or ""), str(checkpoint.path))
         other = contradiction(found.name, hints.arch)
         given = {"num_classes": found.classes} if found.classes and found.name.startswith("timm:") else {}
         request = replace(request, arch_args={**given, **request.arch_args})
@@ -153,7 +155,7 @@ def _assemble(
             "pass --arch-arg to say another"
         )
     most = request.max_parameters
-    if most is None and (request.arch is None or hinted):
+    if most is None and (request.arch in (None, AUTO) or hinted or arch.startswith("transformers:")):
         most = room_for(sum(tensor.numel() for tensor in checkpoint.tensors.values()))
     bare = not filled and arch.startswith(("timm:", "torchvision:"))
     with at_most(most, arch), Unfilled() if bare else nullcontext():
@@ -252,7 +254,7 @@ def _finish(
             head = _head_of(architecture, tap, blank)
             head_fits = True
             if checkpoint is not None:
-                how = Loading(request.allow_missing, request.prefix, checkpoint.versions, bare, partial(_idle, module, blank))
+                how = Loading(request.allow_missing, request.prefix, checkpoint.versions, bare, partial(_unused, module, blank))
                 fit, notes = load_weights(module, checkpoint.tensors, head, how)
                 warnings, head_fits = [*warnings, *notes], fit.head != "absent"
                 if bare:
@@ -300,19 +302,27 @@ def _fill_rest(module: nn.Module, fit: Fit) -> None:
             parameter.zero_()
 
 
-def _idle(module: nn.Module, blank: Tensor) -> tuple[str, ...]:
-    """Name the modules with weights of their own that a run in eval mode does not call."""
-    called: set[str] = set()
-    own = [name for name, child in module.named_modules() if name and next(child.parameters(recurse=False), None) is not None]
-    handles = [module.get_submodule(name).register_forward_pre_hook(lambda *_, name=name: called.add(name)) for name in own]
-    try:
-        module(blank)
-    except Exception:  # it may refuse in any way
-        return ()
-    finally:
-        for handle in handles:
-            handle.remove()
-    return tuple(name for name in own if name not in called)
+def _unused(module: nn.Module, blank: Tensor, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those of some parameters and buffers that have no say in eval mode: the output is the same whatever they are."""
+    held = dict(module.state_dict(keep_vars=True))
+    asked = [name for name in names if held[name].is_floating_point()]
+
+    def output() -> Tensor | None:
+        try:
+            found = main_output(module.eval()(blank))
+        except Exception:  # it may refuse in any way
+            return None
+        return found if isinstance(found, Tensor) else None
+
+    kept = {name: held[name].detach().clone() for name in asked}
+    before = output()
+    for name in asked:
+        held[name].detach().fill_(torch.nan)
+    after = output()
+    for name in asked:
+        held[name].detach().copy_(kept[name])
+    same = before is not None and after is not None and bool(before.isfinite().all()) and torch.equal(before, after)
+    return tuple(asked) if same else ()
 
 
 def _takes(module: nn.Module, size: tuple[int, int, int]) -> bool:

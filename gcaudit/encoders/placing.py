@@ -76,16 +76,18 @@ def as_good(found: Sequence[Place]) -> list[Place]:
     return [place for place in found if found[0].numbers and place.numbers >= _AS_GOOD * found[0].numbers]
 
 
-def best_set(sets: Sequence[WeightSet], expected: Mapping[str, Sequence[int]]) -> WeightSet:
+def best_set(sets: Sequence[WeightSet], expected: Mapping[str, Sequence[int]], start: str = "") -> WeightSet:
     """Take the set of tensors that fits a network best.
 
     Args:
         sets: in their customary order, which decides between equally good ones.
         expected: shapes by name, of the network.
+        start: of the prefix behind which its names lie.
 
     Returns:
         One of them.
     """
-    numbers = [max((place.numbers for place in places(one.shapes, expected)), default=0) for one in sets]
+    found = (places(one.shapes, expected) for one in sets)
+    numbers = [max((place.numbers for place in each if place.prefix.startswith(start)), default=0) for each in found]
     most = max(numbers)
     return next(one for one, count in zip(sets, numbers, strict=True) if count >= _AS_GOOD * most)

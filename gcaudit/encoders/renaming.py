@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,9 @@ from torch import Tensor, nn
 _DENSE = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.")
 _LINEAR = re.compile(r"\.mlp\.linear_([12])\.")
 _POSITIONS = re.compile(r"pos_embed|position_embedding|relative_position|rel_pos|patch_embed")
+
+_LARGEST = 2**24
+"""Numbers of a tensor that is converted, where the network has no larger ones."""
 
 Renaming = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
@@ -78,6 +82,8 @@ def renamings(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[tupl
         ways += [("timm", way) for way in _of_timm(module)]
     if package == "transformers":
         ways.append(("transformers", partial(_of_transformers, module)))
+    if _beyond(module, tensors):
+        return
     for name, way in ways:
         try:
             found = way(tensors)
@@ -85,6 +91,24 @@ def renamings(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[tupl
             continue
         if found.keys() != tensors.keys() or any(found[key] is not tensors[key] for key in found):
             yield name, found
+
+
+def _beyond(module: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
+    """Tell tensors that no conversion is to be asked for: patches of another size are another network, and resampling costs their size squared."""
+    own = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    patch = next((shape for name, shape in own.items() if name.endswith("patch_embed.proj.weight")), None)
+    largest = max((math.prod(shape) for shape in own.values()), default=0)
+    for name, tensor in tensors.items():
+        if (
+            patch is not None
+            and name.endswith("patch_embed.proj.weight")
+            and tensor.ndim == 4
+            and tuple(tensor.shape[2:]) != patch[2:]
+        ):
+            return True
+        if tensor.numel() > max(_LARGEST, 4 * largest) or 0 in tensor.stride():
+            return True
+    return False
 
 
 def resampled(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> list[str]:
@@ -101,13 +125,23 @@ def resampled(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> list
 
 
 def dropped(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> list[str]:
-    """Name the tensors that a conversion has left out: those whose numbers are in none that it gave, but for positions and counters."""
-    kept = {tensor.untyped_storage().data_ptr() for tensor in after.values()}
+    """Name the tensors that a conversion has left out: those of whose numbers none is in what it gave, but for positions and counters."""
+    kept: dict[int, list[tuple[int, int]]] = {}
+    for tensor in after.values():
+        kept.setdefault(tensor.untyped_storage().data_ptr(), []).append(_span(tensor))
+
+    def is_kept(tensor: Tensor) -> bool:
+        start, end = _span(tensor)
+        return any(begin < end and start < stop for begin, stop in kept.get(tensor.untyped_storage().data_ptr(), ()))
+
     return [
         name
         for name, tensor in before.items()
-        if name not in after
-        and tensor.is_floating_point()
-        and tensor.untyped_storage().data_ptr() not in kept
-        and not _POSITIONS.search(name)
+        if name not in after and tensor.is_floating_point() and not _POSITIONS.search(name) and not is_kept(tensor)
     ]
+
+
+def _span(tensor: Tensor) -> tuple[int, int]:
+    """Return the first byte of a tensor and the one behind its last."""
+    last = sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True)) if tensor.numel() else -1
+    return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()

@@ -6,6 +6,7 @@ The embedding is what the model's own classifier takes. A model without one give
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
@@ -24,17 +25,10 @@ _CLASS_TOKEN = frozenset({"ViTModel", "DeiTModel"})
 """Of these the pooler is left out, which their classifiers do not use."""
 EMBEDDING = "embedding"
 """The layer whose output is the embedding of a model without a classifier."""
-_ANOTHERS = (
-    "auto_map",
-    "quantization_config",
-    "custom_pipelines",
-    "_name_or_path",
-    "_commit_hash",
-    "attn_implementation",
-    "dtype",
-    "torch_dtype",
-)
+_OTHERS = re.compile(r"^_|implementation|auto_map|quantization|dtype|transformers_weights|custom_pipelines|name_or_path")
 """Keys that name code, files or kinds of numbers; the network is built in float32 of transformers' own code."""
+_LARGEST, _LONGEST = 2**16, 50_000
+"""Number, and length of a list or table, that a configuration may hold."""
 
 
 def build_transformers(name: str, config: Mapping[str, Any]) -> Architecture:
@@ -66,8 +60,10 @@ def build_transformers(name: str, config: Mapping[str, Any]) -> Architecture:
         raise ArchitectureError(
             f"expected the library of {kind}, found no transformers; type: pip install 'gcaudit[transformers]'"
         ) from None
-    own = {key: value for key, value in config.items() if key not in _ANOTHERS}
     made: Any = getattr(library, kind)
+    _check_sizes(kind, config)
+    known_keys = made.config_class().to_dict().keys()
+    own = {key: value for key, value in config.items() if key in known_keys and not _OTHERS.search(key)}
     options = {"add_pooling_layer": False} if kind in _CLASS_TOKEN else {}
     try:
         module = made(made.config_class.from_dict(own), **options)
@@ -81,6 +77,17 @@ def build_transformers(name: str, config: Mapping[str, Any]) -> Architecture:
     size, channels = config.get("image_size"), config.get("num_channels", 3)
     known = {"input_size": (channels, size, size)} if isinstance(size, int) and isinstance(channels, int) else {}
     return Architecture(name, "custom", module.eval(), known, channels if isinstance(channels, int) else None, frozenset(known))
+
+
+def _check_sizes(kind: str, value: Any) -> None:
+    """Refuse numbers, lists and tables beyond all networks, of which plain Python would make something before any tensor is."""
+    if isinstance(value, Mapping | list):
+        if len(value) > _LONGEST:
+            raise ArchitectureError(f"expected a configuration of {kind} with up to {_LONGEST} entries a list, found {len(value)}")
+        for item in value.values() if isinstance(value, Mapping) else value:
+            _check_sizes(kind, item)
+    elif isinstance(value, int) and abs(value) > _LARGEST:
+        raise ArchitectureError(f"expected a configuration of {kind} with numbers of up to {_LARGEST}, found {str(value)[:40]}")
 
 
 def _class_token(module: nn.Module, _inputs: Any, output: Any) -> Tensor:

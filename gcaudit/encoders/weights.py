@@ -115,14 +115,14 @@ class Loading:
         prefix: before the network's names; None looks for it.
         versions: of modules by name, as the file has them; None takes those of the network at hand.
         take_over: the tensors become the network's own without a copy: for networks that hold no other references to theirs.
-        unused: names the modules that eval mode never calls, whose weights are not needed.
+        unused: of names of parameters of a network whose others are loaded, those that have no say in eval mode.
     """
 
     allow_missing: bool = False
     prefix: str | None = None
     versions: Mapping[str, int] | None = None
     take_over: bool = False
-    unused: Callable[[], tuple[str, ...]] = tuple
+    unused: Callable[[tuple[str, ...]], tuple[str, ...]] = lambda _names: ()
 
 
 def load_weights(
@@ -145,15 +145,15 @@ def load_weights(
     notes: list[ReportWarning] = []
     fit = fit_weights(module, tensors, head, how.prefix)
     if not fit.complete:
-        fit, tensors, notes = _converted(module, tensors, head, fit)
+        fit, tensors, notes = _converted(module, tensors, head, fit, how.prefix)
     if fit.head == "resized":
         resize_head(module, tensors, fit.prefix, head)
         fit = fit_weights(module, tensors, head, fit.prefix)
         fit = replace(fit, head="absent") if fit.head == "resized" else fit  # not a Linear: the embedding alone is there
     _check_numbers(module, fit)
     if fit.missing:
-        idle = how.unused()
-        spare = tuple(name for name in fit.missing if in_head(name, idle))
+        _put(module, fit, how)
+        spare = how.unused(fit.missing)
         fit = replace(fit, missing=tuple(name for name in fit.missing if name not in spare))
         if spare:
             notes.append(warn("weights", "modules that are used in training alone are not in the file: {names}", spare))
@@ -173,12 +173,12 @@ def load_weights(
 
 
 def _converted(
-    module: nn.Module, tensors: Mapping[str, Tensor], head: tuple[str, ...], fit: Fit
+    module: nn.Module, tensors: Mapping[str, Tensor], head: tuple[str, ...], fit: Fit, prefix: str | None
 ) -> tuple[Fit, Mapping[str, Tensor], list[ReportWarning]]:
     """Try the libraries' own conversions, of the names as they are and of those behind the prefix."""
     inner = {name.removeprefix(fit.prefix): tensor for name, tensor in tensors.items() if name.startswith(fit.prefix)}
     best: tuple[Fit, Mapping[str, Tensor], list[ReportWarning]] = (fit, tensors, [])
-    for given in [tensors, inner] if fit.prefix else [tensors]:
+    for given in [inner] if prefix is not None else [tensors, inner] if fit.prefix else [tensors]:
         for library, found in renamings(module, given):
             other = fit_weights(module, found, head)
             if other.complete or other.better_than(best[0]):

@@ -33,11 +33,13 @@ class ModelIdentity:
         model: its block of the report.
         warnings: what the report should say of it.
         code: digest of the file that `--arch FILE.py:FACTORY` names; empty for published architectures.
+        said: digest of what the checkpoint says of its architecture, and of the library that builds it; empty where it says nothing.
     """
 
     model: ModelBlock
     warnings: tuple[ReportWarning, ...]
     code: str
+    said: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return what JSON can hold."""
@@ -45,6 +47,7 @@ class ModelIdentity:
             "model": self.model.model_dump(mode="json"),
             "warnings": [warning.model_dump() for warning in self.warnings],
             "code": self.code,
+            "said": self.said,
         }
 
     @staticmethod
@@ -55,7 +58,10 @@ class ModelIdentity:
             found: from `to_json`.
         """
         return ModelIdentity(
-            ModelBlock.model_validate(found["model"]), tuple(map(ReportWarning.model_validate, found["warnings"])), found["code"]
+            ModelBlock.model_validate(found["model"]),
+            tuple(map(ReportWarning.model_validate, found["warnings"])),
+            found["code"],
+            found.get("said", ""),
         )
 
 
@@ -69,7 +75,13 @@ def identify(encoder: Encoder, request: ModelRequest) -> ModelIdentity:
     Returns:
         Its identity.
     """
-    return ModelIdentity(model_block(encoder), encoder.warnings, _code_digest(request.arch))
+    hints = None if encoder.checkpoint is None else encoder.checkpoint.hints
+    said: list[Any] = (
+        [] if hints is None else [*([hints.arch_args] if hints.arch_args else []), *([hints.config] if hints.config else [])]
+    )
+    if hints is not None and hints.config:
+        said.append(version("transformers"))
+    return ModelIdentity(model_block(encoder), encoder.warnings, _code_digest(request.arch), content_hash(said) if said else "")
 
 
 def _code_digest(arch: str | None) -> str:
@@ -149,7 +161,7 @@ def observation_key(identity: ModelIdentity, spec: AuditSpec, role: Role, data: 
     arch = model.arch.rpartition(":")[2] if identity.code else model.arch
     where = [asked.weights_key, asked.prefix]
     how = [{key: repr(value) for key, value in asked.arch_args.items()}, asked.ema, *where, asked.allow_missing]
-    weights = [model.sha256, model.container, arch, identity.code, how]
+    weights = [model.sha256, model.container, arch, identity.code, how, *([identity.said] if identity.said else [])]
     return content_hash([SCHEMA, OBSERVATION, weights, model.layer, model.embedding, preprocessing, data, energies, settings])
 
 

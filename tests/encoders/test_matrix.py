@@ -4,19 +4,24 @@ Where it is read, its embedding is that of plain timm on the same weights.
 """
 
 import argparse
+import bz2
 import collections
 import datetime
 import enum
 import functools
+import itertools
 import json
 import pathlib
+import re
 import tarfile
+import tracemalloc
 import zipfile
 
 import numpy as np
 import pytest
 import timm
 import torch
+import torchvision
 from safetensors.torch import save_file
 
 from gcaudit.encoders.loading import load_encoder
@@ -314,3 +319,132 @@ def test_what_else_fits_is_told_and_can_be_chosen(tmp_path):
         load(path, arch=f"timm:{ARCH}", weights_key="x")
     path = READ["MoCo"](tmp_path)
     assert not is_network(load(path, arch=f"timm:{ARCH}", prefix="module.encoder_k."), 1e-3)
+
+
+def test_a_file_cannot_name_code(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    touched = tmp_path / "touched"
+    (tmp_path / "transformers:m").mkdir()
+    (tmp_path / "transformers:m/evil.py").write_text(f"open({str(touched)!r}, 'w')")
+    for name in ("transformers:m/evil.py:f", "transformers:AutoModel", "evil.py:f", "os:getcwd"):
+        torch.save({"arch": name, "state_dict": weights()}, tmp_path / "m.pth")
+        with pytest.raises(GcauditError, match="expected an architecture of timm or torchvision"):
+            load(tmp_path / "m.pth")
+        (tmp_path / "hub").mkdir(exist_ok=True)
+        tensors(tmp_path / "hub/model.safetensors", weights())
+        (tmp_path / "hub/config.json").write_text(json.dumps({"architecture": name}))
+        with pytest.raises(GcauditError, match="expected an architecture of timm or torchvision"):
+            load(tmp_path / "hub")
+    assert not touched.exists()
+
+
+def test_weights_that_are_used_without_their_module_being_called_are_missed(tmp_path):
+    model = torchvision.models.vit_b_32()
+    state = {name: tensor for name, tensor in model.state_dict().items() if "encoder_layer_1.self_attention.out_proj" not in name}
+    torch.save(state, tmp_path / "m.pth")
+    with pytest.raises(GcauditError, match=r"missing: encoder\.layers\.encoder_layer_1\.self_attention\.out_proj\.weight"):
+        load(tmp_path / "m.pth", arch="torchvision:vit_b_32")
+
+
+def test_auxiliary_heads_need_not_be_there(tmp_path):
+    model = torchvision.models.googlenet(init_weights=False).eval()
+    torch.save({name: tensor for name, tensor in model.state_dict().items() if not name.startswith("aux")}, tmp_path / "m.pth")
+    encoder = load(tmp_path / "m.pth", arch="torchvision:googlenet")
+    (told,) = [w for w in encoder.warnings if "used in training alone" in w.message]
+    assert told.first[0].startswith("aux1")
+    image = torch.rand(1, 3, 224, 224)
+    with torch.no_grad():
+        assert torch.equal(encoder.module(image), model(image))
+
+
+def test_a_prefix_that_was_typed_holds_for_conversions(tmp_path):
+    def older(seed):
+        torch.manual_seed(seed)
+        state = torchvision.models.densenet121().eval().state_dict()
+        return {re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", name): tensor for name, tensor in state.items()}
+
+    first, second = older(1), older(2)
+    both = {f"student.{name}": tensor for name, tensor in first.items()} | {
+        f"teacher.{name}": tensor for name, tensor in second.items()
+    }
+    torch.save(both, tmp_path / "m.pth")
+    for prefix, state in (("student.", first), ("teacher.", second)):
+        encoder = load(tmp_path / "m.pth", arch="torchvision:densenet121", prefix=prefix)
+        assert torch.equal(encoder.module.classifier.weight, state["classifier.weight"])
+        assert torch.equal(encoder.module.features.conv0.weight, state["features.conv0.weight"])
+
+
+def test_sets_that_fit_as_well_are_told_whatever_their_prefixes(tmp_path):
+    torch.save({"student": behind("net."), "tutor": behind("trunk.", 2)}, tmp_path / "m.pth")
+    (told,) = [w for w in load(tmp_path / "m.pth", arch=f"timm:{ARCH}").warnings if w.kind == "averaged-weights"]
+    assert told.first == ("tutor",)
+
+
+def test_averages_and_a_key_are_not_both_asked_for(tmp_path):
+    with pytest.raises(GcauditError, match="expected --ema or --weights-key, found both"):
+        load(READ["model and its average"](tmp_path), arch=f"timm:{ARCH}", ema=True, weights_key="model")
+
+
+def test_the_tensors_become_the_networks_own_and_no_two_share_memory(tmp_path):
+    encoder = load(READ["one storage"](tmp_path), arch=f"timm:{ARCH}")
+    spans = sorted((p.data_ptr(), p.data_ptr() + p.numel() * 4) for p in encoder.module.parameters())
+    assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(spans))
+    assert encoder.checkpoint.tensors == {}
+
+
+def test_patches_of_another_size_are_another_network(tmp_path):
+    torch.save(timm.create_model("test_vit", patch_size=8).state_dict(), tmp_path / "m.pth")
+    with pytest.raises(GcauditError, match=r"wrong shape: .*patch_embed\.proj\.weight"):
+        load(tmp_path / "m.pth", arch="timm:test_vit")
+
+
+def long_name_header(claimed):
+    info = tarfile.TarInfo("././@LongLink")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, claimed
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (lambda: bz2.compress(long_name_header(2**31) + bytes(2**27)), "refused: .* that unpack to more than 4 times as many"),
+        (lambda: long_name_header(512) * 3000, "expected a sound archive, found"),
+        (lambda: b"PK\3\4" + bytes(30), "truncated or damaged zip"),
+    ],
+)
+def test_archives_that_ask_for_more_than_is_there(tmp_path, content, reason):
+    (tmp_path / "m.tar").write_bytes(content())
+    tracemalloc.start()
+    try:
+        with pytest.raises(GcauditError, match=reason):
+            load(tmp_path / "m.tar", arch=f"timm:{ARCH}")
+        assert tracemalloc.get_traced_memory()[1] < 2**27
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", ["a." * 5000 + "b", "x" * 10_000])
+def test_endless_names_are_refused(tmp_path, name):
+    tensors(tmp_path / "m.safetensors", {name: torch.ones(1)})
+    with pytest.raises(GcauditError, match="names of up to 500 characters and 40 dots"):
+        load(tmp_path / "m.safetensors", arch=f"timm:{ARCH}")
+
+
+def test_versions_of_modules_are_the_files(tmp_path, monkeypatch):
+    (tmp_path / "own.py").write_text(
+        "import torch\n"
+        "class Scaled(torch.nn.Linear):\n"
+        "    _version = 2\n"
+        "    def _load_from_state_dict(self, state, prefix, metadata, *rest):\n"
+        "        if metadata.get('version') == 1:\n"
+        "            state[prefix + 'weight'] = state[prefix + 'weight'] * 2\n"
+        "        super()._load_from_state_dict(state, prefix, metadata, *rest)\n"
+        "def make():\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), Scaled(12, 3), torch.nn.Linear(3, 2))\n"
+    )
+    state = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3), torch.nn.Linear(3, 2)).state_dict()
+    state._metadata["1"] = {"version": 1}
+    for content in (state, {"state_dict": state}):
+        torch.save(content, tmp_path / "m.pth")
+        encoder = load(tmp_path / "m.pth", arch=f"{tmp_path}/own.py:make", changes={"input_size": (2, 2)})
+        assert torch.equal(encoder.module[1].weight, 2 * state["1.weight"])

@@ -118,9 +118,10 @@ def test_pickled_weights(tmp_path):
 @pytest.mark.parametrize(
     ("said", "found"),
     [
-        ({"size": 48, "crop_size": 32, "do_center_crop": True}, ((3, 32, 32), 32 / 48, "center")),
         ({"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 32}}, ((3, 32, 32), 0.8, "center")),
-        ({"size": {"shortest_edge": 32}, "crop_pct": 0.875}, ((3, 32, 32), 0.875, "center")),
+        ({"size": 32, "crop_pct": 0.8, "feature_extractor_type": "ConvNextFeatureExtractor"}, ((3, 32, 32), 0.8, "center")),
+        ({"size": {"shortest_edge": 32}, "image_processor_type": "ConvNextImageProcessor"}, ((3, 32, 32), 0.875, "center")),
+        ({"size": 32, "feature_extractor_type": "ViTFeatureExtractor"}, ((3, 32, 32), 1.0, "squash")),
         ({"size": {"height": 32, "width": 32}}, ((3, 32, 32), 1.0, "squash")),
     ],
 )
@@ -128,6 +129,40 @@ def test_processors(tmp_path, said, found):
     _, path = folder(tmp_path, "ViTForImageClassification", processor=said)
     prepared = load_encoder(ModelRequest(path)).preprocessing
     assert (prepared.input_size, prepared.crop_pct, prepared.crop_mode) == (found[0], pytest.approx(found[1]), found[2])
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"size": 48, "crop_size": 32, "do_center_crop": True, "image_processor_type": "DeiTImageProcessor"},
+        {"size": {"height": 32, "width": 32}, "do_resize": False},
+        {"size": {"shortest_edge": 32}},
+        {"size": {"height": 10**400, "width": 10**400}, "crop_size": None},
+    ],
+)
+def test_what_timm_has_no_words_for_is_assumed_and_told(tmp_path, said):
+    _, path = folder(tmp_path, "ViTForImageClassification", processor=said | {"image_mean": [0.5] * 3, "image_std": [0.5] * 3})
+    assert "crop_pct" in load_encoder(ModelRequest(path)).preprocessing.assumed
+
+
+@pytest.mark.parametrize(
+    "change", [{"num_labels": 2 * 10**8}, {"hidden_size": 10**30}, {"id2label": dict.fromkeys(map(str, range(60_000)), "x")}]
+)
+def test_configurations_without_bounds_are_refused(tmp_path, change):
+    _, path = folder(tmp_path, "ViTForImageClassification")
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(ArchitectureError, match="expected a configuration of ViTForImageClassification with"):
+        load_encoder(ModelRequest(path))
+
+
+def test_code_of_a_hub_is_not_asked_for(tmp_path):
+    model, path = folder(tmp_path, "ViTForImageClassification")
+    config = json.loads((path / "config.json").read_text())
+    asked = {"_attn_implementation": "someone/kernel", "attn_implementation": "someone/kernel", "_name_or_path": "someone/model"}
+    (path / "config.json").write_text(json.dumps(config | asked))
+    with torch.no_grad():
+        assert torch.allclose(load_encoder(ModelRequest(path)).module(IMAGE).logits, model(IMAGE).logits, atol=1e-6)
 
 
 def test_processor_with_another_scale_is_refused(tmp_path):
@@ -173,7 +208,7 @@ def test_quantised_models_are_refused(tmp_path):
 def test_a_network_larger_than_the_file_is_refused(tmp_path):
     _, path = folder(tmp_path, "ViTForImageClassification")
     config = json.loads((path / "config.json").read_text())
-    (path / "config.json").write_text(json.dumps(config | {"hidden_size": 20_000, "intermediate_size": 80_000}))
+    (path / "config.json").write_text(json.dumps(config | {"hidden_size": 20_000, "intermediate_size": 60_000}))
     with pytest.raises(ArchitectureError, match="expected a network of up to"):
         load_encoder(ModelRequest(path))
 

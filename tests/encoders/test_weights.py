@@ -5,7 +5,6 @@ import torch
 from cases import TinyNet
 from torch import nn
 
-from gcaudit.checkpoints.contents import WRAPPERS
 from gcaudit.encoders.loading import load_encoder
 from gcaudit.encoders.placing import places
 from gcaudit.encoders.request import ModelRequest
@@ -35,7 +34,19 @@ def prefixed(state, prefix):
 
 
 @pytest.mark.parametrize(
-    "chain", ["", *WRAPPERS, "module._orig_mod.", "_orig_mod.module.", "model.backbone.encoder.", "module." * 6]
+    "chain",
+    [
+        "",
+        "module.",
+        "_orig_mod.",
+        "model.",
+        "backbone.",
+        "encoder.",
+        "module._orig_mod.",
+        "_orig_mod.module.",
+        "model.backbone.encoder.",
+        "module." * 6,
+    ],
 )
 def test_wrapper_prefixes_are_stripped(chain):
     module = blank()

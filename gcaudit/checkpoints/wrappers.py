@@ -6,6 +6,7 @@ import bz2
 import gzip
 import lzma
 import os
+import struct
 import tarfile
 import tempfile
 import zipfile
@@ -34,7 +35,7 @@ _TAR_MAGIC, _TAR_PLACE, _START = b"ustar", 257, 512
 
 _BROKEN = (
     tarfile.TarError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError, OSError, lzma.LZMAError, zlib.error,
-    RecursionError, MemoryError,
+    RecursionError, MemoryError, IndexError, KeyError, TypeError, struct.error,
 )  # fmt: skip
 """What damaged archives raise."""
 
@@ -142,7 +143,7 @@ def open_zip_member(file: OpenFile, suffixes: tuple[str, ...]) -> OpenFile | Non
         CheckpointError: there are several.
     """
     with suppress(*_BROKEN), open_zip(file.file) as archive:
-        inside = [entry for entry in archive.infolist() if not entry.is_dir()]
+        inside = [entry for entry in archive.infolist() if not entry.filename.endswith("/")]
         if any(Path(entry.filename).name in _PROGRAM for entry in inside):
             return None
         names = [entry.filename for entry in inside if entry.filename.lower().endswith(suffixes)]

@@ -8,7 +8,9 @@ import os
 import random
 import resource
 import struct
+import tarfile
 import time
+import zipfile
 
 import numpy as np
 import pyarrow as pa
@@ -164,6 +166,23 @@ def test_checkpoints(tmp_path, modern):
     for rng in attempts():
         (tmp_path / "m.pt").write_bytes(damaged(good, rng))
         message = refusal(lambda: read_checkpoint(tmp_path / "m.pt"))
+        assert message is None or message.isprintable()
+
+
+@pytest.mark.parametrize("kind", ["w", "w:gz", "w:bz2", "w:xz", "zip"])
+def test_archives_of_checkpoints(tmp_path, kind):
+    torch.save({"w": torch.arange(12.0).view(3, 4)}, tmp_path / "m.pth")
+    if kind == "zip":
+        with zipfile.ZipFile(tmp_path / "good", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.write(tmp_path / "m.pth", "m.pth")
+    else:
+        with tarfile.open(tmp_path / "good", kind) as archive:
+            archive.add(tmp_path / "m.pth", "m.pth")
+    good = (tmp_path / "good").read_bytes()
+    assert refusal(lambda: read_checkpoint(tmp_path / "good")) is None
+    for rng in attempts():
+        (tmp_path / "bad").write_bytes(damaged(good, rng))
+        message = refusal(lambda: read_checkpoint(tmp_path / "bad"))
         assert message is None or message.isprintable()
 
 

@@ -133,6 +133,8 @@ def test_every_field_of_a_spec_has_one_place(folder):
         "arch",
         "arch_args",
         "ema",
+        "weights_key",
+        "prefix",
         "allow_missing",
         "max_parameters",
         "layer",

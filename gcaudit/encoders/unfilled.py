@@ -6,9 +6,14 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
+from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
 _RANDOM = frozenset((Tensor.normal_, Tensor.uniform_, Tensor.erfinv_))
+_INIT = frozenset(
+    value for name, value in vars(init).items() if name.endswith("_") and not name.startswith("_") and callable(value)
+)
+"""torch's initialisers, inside of which a mode is not asked."""
 _SCALING = frozenset((Tensor.mul_, Tensor.add_, Tensor.sub_, Tensor.div_, Tensor.clamp_, Tensor.zero_, Tensor.fill_, Tensor.copy_))
 
 
@@ -21,8 +26,9 @@ class Unfilled(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call a function, or return the parameter that it would fill."""
-        if args and isinstance(args[0], nn.Parameter) and (function in _RANDOM or function in _SCALING):
-            return args[0]
+        target = args[0] if args else (kwargs or {}).get("tensor")
+        if isinstance(target, nn.Parameter) and (function in _RANDOM or function in _SCALING or function in _INIT):
+            return target
         return function(*args, **(kwargs or {}))
 
 

@@ -36,6 +36,7 @@ from gcaudit.geometry import (
 )
 
 _BLOCK = 512
+_ENOUGH, _PER_CLASS = 512, 4
 
 
 def directional_cdnv(evidence: Evidence) -> Estimate:
@@ -111,9 +112,10 @@ def _of_two_images(evidence: Evidence, by_along: Tensor, both: Tensor) -> float:
 
     Image l moves class c's mean, and what others of the class have along the lines from it, by a multiple of z_l; the inner product with z_k is the term.
     """
-    pairs, rows = evidence.pairs, evidence.pairs.rows
-    counts, own = pairs.counts, evidence.labels[rows]
+    pairs, counts = evidence.pairs, evidence.pairs.counts
     classes = len(counts)
+    rows = pairs.rows[:: max(1, len(pairs.rows) // max(_ENOUGH, _PER_CLASS * classes))]  # by class: evenly
+    own = evidence.labels[rows]
     z = torch.cat([embeddings for _, embeddings in chunks(evidence.embeddings, rows)])
     z = (z - evidence.moments.means[own]) / pairs.unit
     weights = by_along[own] * along_pairs(z @ pairs.means.T, own) / (counts - 1)[own, None]

@@ -156,7 +156,7 @@ def _lists_like(content: Mapping[str, Any], tensors: Mapping[str, Any]) -> list[
     return found
 
 
-def custom_order(one: WeightSet) -> tuple[bool, int, int]:
+def _customary_order(one: WeightSet) -> tuple[bool, int, int]:
     """Order sets: those under customary keys first, and large ones before small ones."""
     place = _CUSTOMARY.index(one.key) if one.key in _CUSTOMARY else len(_CUSTOMARY)
     bare = not any(isinstance(spec, TensorSpec) and spec.shape for spec in one.tensors.values())
@@ -185,7 +185,7 @@ def choose_container(
     if not every:
         keys = shorten([ascii(key)[:40] for key in content]) or "nothing"
         raise CheckpointError(f"{path}: expected a dict of tensors, found no tensors but {keys}; {RESAVE}")
-    candidates = sorted((one for one in every if one.averaged == ema), key=custom_order)
+    candidates = sorted((one for one in every if one.averaged == ema), key=_customary_order)
     if key is not None:
         candidates = [one for one in every if one.key == key]
         if not candidates:
@@ -195,7 +195,7 @@ def choose_container(
             )
     elif ema and not candidates:
         raise CheckpointError(f"{path}: expected averaged weights under {', '.join(EMA_CONTAINERS)}, found none; drop --ema")
-    elif not candidates or (all(custom_order(one)[0] for one in candidates) and len(every) > len(candidates)):
+    elif not candidates or (all(_customary_order(one)[0] for one in candidates) and len(every) > len(candidates)):
         raise CheckpointError(
             f"{path}: expected plain weights, found only averaged ones under {printable(str(every[-1].key))}; add --ema"
         )

@@ -40,16 +40,21 @@ _BROKEN = (
 """What damaged archives raise."""
 
 
+def _plain(file: OpenFile) -> Any:
+    """Return what is in a file from its beginning, unpacked where it is packed."""
+    file.file.seek(0)
+    start = file.file.read(_START)
+    file.file.seek(0)
+    unpack = next((unpack for magic, unpack in _PACKED.items() if start.startswith(magic)), None)
+    return file.file if unpack is None else unpack(file.file)
+
+
 @final
 class _Bounded:
     """What is in a packed or plain file, of which no more is read than weights may unpack to."""
 
     def __init__(self, file: OpenFile) -> None:
-        file.file.seek(0)
-        start = file.file.read(_START)
-        file.file.seek(0)
-        unpack = next((unpack for magic, unpack in _PACKED.items() if start.startswith(magic)), None)
-        self._file: Any = file.file if unpack is None else unpack(file.file)
+        self._file = _plain(file)
         self._path, self._size, self._left = file.path, file.size, _MOST_TIMES * file.size + _SPARE
 
     def read(self, size: int) -> bytes:
@@ -73,15 +78,10 @@ def is_tar(file: OpenFile) -> bool:
     Args:
         file: open.
     """
-    file.file.seek(0)
-    start = file.file.read(_START)
-    for magic, unpack in _PACKED.items():
-        if start.startswith(magic):
-            file.file.seek(0)
-            try:
-                start = unpack(file.file).read(_START)
-            except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error):
-                start = b""
+    try:
+        start: bytes = _plain(file).read(_START)
+    except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error):
+        start = b""
     file.file.seek(0)
     return start[_TAR_PLACE : _TAR_PLACE + len(_TAR_MAGIC)] == _TAR_MAGIC
 

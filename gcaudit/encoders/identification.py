@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import final
 
 import timm
@@ -32,13 +33,11 @@ class Identified:
 
     Attributes:
         name: of the architecture.
-        same: further names of what computes the same.
         classes: outputs of the classifier, where it is there.
         warnings: what was assumed.
     """
 
     name: str
-    same: tuple[str, ...]
     classes: int | None
     warnings: tuple[ReportWarning, ...]
 
@@ -66,12 +65,21 @@ def candidates(shapes: Shapes) -> tuple[list[Match], str]:
 
 def _beyond(shapes: Shapes, table: Table) -> tuple[list[Match], str]:
     """Build architectures of other versions of timm than the table's, new ones first, as long as there is time."""
-    names = sorted(timm.list_models(), key=lambda name: f"timm:{name}" in table.names)
+    names = tuple(sorted(timm.list_models(), key=lambda name: f"timm:{name}" in table.names))
+    known, tried = _built(names, _SECONDS)
+    told = ", ".join(f"{library} {version}" for library, version in table.versions.items())
+    remark = f"the table of architectures is of {told}; {tried} of {len(names)} of timm {timm.__version__} were built in its place"
+    return identify(shapes, known), remark
+
+
+@cache
+def _built(names: tuple[str, ...], seconds: float) -> tuple[Table, int]:
+    """Make a table of architectures of timm, once for all sets of a file, and say how many there was time for."""
     groups: dict[tuple[int, int], list[str]] = {}
     heads: dict[tuple[str, ...], int] = {}
     start, tried = time.monotonic(), 0
     for name in names:
-        if time.monotonic() - start > _SECONDS:
+        if time.monotonic() - start > seconds:
             break
         tried += 1
         try:
@@ -82,11 +90,7 @@ def _beyond(shapes: Shapes, table: Table) -> tuple[list[Match], str]:
         head = head_modules(module, pre_logits_tap(module))
         groups.setdefault((heads.setdefault(head, len(heads)), fingerprint(shapes_of(module), head)), []).append(f"timm:{name}")
     each = {key: tuple((name,) for name in members) for key, members in groups.items()}
-    known = Table(installed_versions(), tuple(heads), each, frozenset())
-    told = ", ".join(f"{library} {version}" for library, version in table.versions.items())
-    return identify(
-        shapes, known
-    ), f"the table of architectures is of {told}; {tried} of {len(names)} of timm {timm.__version__} were built in its place"
+    return Table(installed_versions(), tuple(heads), each, frozenset()), tried
 
 
 def network_set(sets: Sequence[WeightSet], start: str = "") -> WeightSet:
@@ -145,7 +149,7 @@ def identified(shapes: Shapes, where: str) -> Identified:
     if remark:
         notes.append(warn("architecture", remark))
     classes = {match.classes for match in found}
-    return Identified(name, tuple(same), classes.pop() if len(classes) == 1 else None, tuple(notes))
+    return Identified(name, classes.pop() if len(classes) == 1 else None, tuple(notes))
 
 
 def apart(names: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -56,10 +57,7 @@ def places(given: Mapping[str, Sequence[int]], expected: Mapping[str, Sequence[i
             if inner is not None:
                 prefix = name[:start]
                 names[prefix] = names.get(prefix, 0) + 1
-                size = 1
-                for edge in shape:
-                    size *= edge
-                numbers[prefix] = numbers.get(prefix, 0) + (size if tuple(shape) == tuple(inner) else 0)
+                numbers[prefix] = numbers.get(prefix, 0) + (math.prod(shape) if tuple(shape) == tuple(inner) else 0)
             start = name.find(".", start) + 1
             if not start:
                 break

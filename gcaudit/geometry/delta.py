@@ -24,8 +24,7 @@ import torch
 from torch import Tensor
 
 from gcaudit.geometry.evidence import Evidence
-
-_ROWS = 4096
+from gcaudit.geometry.rows import chunks
 
 
 @final
@@ -123,10 +122,9 @@ def _moment_influence(evidence: Evidence, by_mean: Tensor, by_variance: Tensor) 
     variances = evidence.moments.variances()
     scale = 1 / (counts * (counts - 1)).sqrt()
     influence = torch.empty(evidence.images, dtype=torch.float64)
-    for start in range(0, evidence.images, _ROWS):
-        rows = slice(start, start + _ROWS)
+    for rows, embeddings in chunks(evidence.embeddings):
         classes = evidence.labels[rows]
-        deviations = evidence.embeddings[rows].to(torch.float64) - evidence.moments.means[classes]
+        deviations = embeddings - evidence.moments.means[classes]
         linear = (deviations * by_mean[classes]).sum(1)
         quadratic = by_variance[classes] * (deviations.square().sum(1) - variances[classes])
         influence[rows] = scale[classes] * (linear + quadratic)

@@ -138,7 +138,9 @@ def _norm(influence: Tensor) -> float:
     return largest * float((influence / largest).norm()) if 0 < largest < math.inf else largest
 
 
-def share_estimate(value: float, influence: Tensor, labels: Tensor, n: int, least: tuple[float, float], **details: Any) -> Estimate:
+def share_estimate(
+    value: float, influence: Tensor, labels: Tensor, n: int, least: tuple[float, float] | None, **details: Any
+) -> Estimate:
     """Make an estimate of a quantity between 0 and 1.
 
     Args:
@@ -146,7 +148,7 @@ def share_estimate(value: float, influence: Tensor, labels: Tensor, n: int, leas
         influence: (N,) of the images.
         labels: (N,) int64.
         n: the number of images.
-        least: an interval that it must hold at least.
+        least: an interval that it must hold at least, or None.
         details: kept in the estimate.
 
     Returns:
@@ -159,5 +161,6 @@ def share_estimate(value: float, influence: Tensor, labels: Tensor, n: int, leas
     details["student"] = student
     half = student * error
     number = min(1.0, max(0.0, value))
-    interval = (max(0.0, min(number - half, least[0])), min(1.0, max(number + half, least[1])))
+    low, high = least or (number, number)
+    interval = (max(0.0, min(number - half, low)), min(1.0, max(number + half, high)))
     return Estimate(number, error, interval, n, None, details, influence)

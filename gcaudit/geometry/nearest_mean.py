@@ -8,7 +8,9 @@ a(1) the share by means of all images, a(2) and a(4) those by means of halves an
     r = (a(2) - a(4)) / (a(1) - a(2)),   x = (2 - r)/(4r - 2),   share = a(1) + (1 + 2x) (a(1) - a(2))
 
 which is the value at 0 of the curve (p + q s)/(1 + x s) through the three, the rational extrapolant of SIMEX. r is held between 1.25 and 2, where the curve
-is the straight line. The standard error has what the images answer, and what the means contribute: the density of images on the border between classes.
+is the straight line. The standard error has what the images answer, what the means contribute (the density of images on the border between classes), and
+what the error of r does to x, where quarters have at least 4 images: with fewer the error is large enough without it, by up to a fifth. The interval is value
+-+ t standard errors; where fewer than 5 answers are right, or wrong, it holds Wilson's too.
 
 References: Cook, Stefanski, "Simulation-extrapolation estimation in parametric measurement error models", JASA 1994; Efron, Tibshirani, "Improvements on
 cross-validation: the .632+ bootstrap method", JASA 1997 (learning curves).
@@ -33,6 +35,8 @@ from gcaudit.geometry.rows import chunks
 _PARTS = 4
 _FEWEST = 3
 _STEEPEST, _STRAIGHT = 1.25, 2.0
+_ANY_REACH = 0.5 / math.sqrt(12)  # the standard deviation of a number that is anywhere from 1 to 1.5, as 1 + 2x is
+_FEW_OF_A_KIND = 5
 _FAR = 8.0
 _WORK = 2**29
 _ROUNDS = 8
@@ -94,15 +98,22 @@ def nearest_mean_share(evidence: Evidence, wanted: Tensor, plug_in: float | None
         ratio = min(_STRAIGHT, max(_STEEPEST, (half - float(balanced(quarters).mean())) / fall))
     reach = 1 + 2 * (_STRAIGHT - ratio) / (4 * ratio - 2)
     weight = (1 + reach) * (1 + ahead)
-    values = weight * right + (1 - weight) * halves
     value = whole + (whole - half) * ahead + reach * fall
-    centre = balanced(values)
-    scale = 1 / (counts * (counts - 1)).sqrt()
-    influence = scale[labels] * ((values - centre[labels]) / classes + _through_means(evidence, wanted, answers))
+    scale = (1 / (counts * (counts - 1)).sqrt())[labels]
+
+    def answered(values: Tensor) -> Tensor:
+        return scale * (values - balanced(values)[labels]) / classes
+
+    influence = answered(weight * right + (1 - weight) * halves) + scale * _through_means(evidence, wanted, answers)
+    if quarters is not None and fall > 0 and int(counts.min()) >= _PARTS * _PARTS:
+        turn = answered(ratio * (1 + ahead) * (right - halves) - (halves - quarters)) * 12 / (4 * ratio - 2) ** 2
+        influence = influence + turn * min(1.0, _ANY_REACH * fall / max(float(turn.norm()), torch.finfo(torch.float64).tiny))
     inside = min(1.0, max(0.0, value))
     spread = float(influence.square().sum())
-    simple = inside * (1 - inside) / spread if 0 < inside < 1 and spread > 0 else classes**2 / float((1 / counts).sum())
-    least = wilson(inside, simple)
+    simple = classes**2 / float((1 / counts).sum())
+    least = None
+    if min(inside, 1 - inside) * simple < _FEW_OF_A_KIND:
+        least = wilson(inside, inside * (1 - inside) / spread if 0 < inside < 1 and spread > 0 else simple)
     return share_estimate(value, influence, labels, evidence.images, least, plug_in=plug_in)
 
 

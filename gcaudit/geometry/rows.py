@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 _ROWS = 4096
+_NUMBERS = 2**19  # 4 MB in float64: larger pieces leave the processor's cache, and are asked of the system anew each time
 
 
 class Rows(Protocol):
@@ -51,6 +52,7 @@ def chunks(embeddings: Rows, members: Tensor | None = None) -> Iterator[tuple[sl
     Yields:
         Which of them, and these rows in float64.
     """
-    for start in range(0, embeddings.shape[0] if members is None else len(members), _ROWS):
-        part = slice(start, start + _ROWS)
+    rows = max(1, min(_ROWS, _NUMBERS // max(1, embeddings.shape[1])))
+    for start in range(0, embeddings.shape[0] if members is None else len(members), rows):
+        part = slice(start, start + rows)
         yield part, embeddings[part if members is None else members[part]].to(torch.float64)

@@ -15,9 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gcaudit.geometry import ONE_IMAGE, Estimate, Evidence, balanced_proportion, means_reason, missing, nearest_mean_share
-
-_ROWS = 4096
+from gcaudit.geometry import ONE_IMAGE, Estimate, Evidence, balanced_proportion, chunks, means_reason, missing, nearest_mean_share
 
 
 def nearest_means(evidence: Evidence) -> Tensor:
@@ -32,10 +30,8 @@ def nearest_means(evidence: Evidence) -> Tensor:
     centre = evidence.moments.means.mean(0)
     means = evidence.moments.means - centre
     nearest = torch.empty(evidence.images, dtype=torch.int64)
-    for start in range(0, evidence.images, _ROWS):
-        rows = slice(start, start + _ROWS)
-        z = evidence.embeddings[rows].to(torch.float64) - centre
-        nearest[rows] = torch.cdist(z, means, compute_mode="donot_use_mm_for_euclid_dist").argmin(1)
+    for rows, embeddings in chunks(evidence.embeddings):
+        nearest[rows] = torch.cdist(embeddings - centre, means, compute_mode="donot_use_mm_for_euclid_dist").argmin(1)
     return nearest
 
 

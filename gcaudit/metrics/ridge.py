@@ -32,6 +32,7 @@ from gcaudit.geometry import (
     Estimate,
     Evidence,
     Rows,
+    chunks,
     derive_seed,
     image_variance,
     missing,
@@ -40,7 +41,6 @@ from gcaudit.geometry import (
 )
 
 _BYTES = 8 * 2**20
-_ROWS = 4096
 _GRAM_ROWS = 8192
 _GRAM_GAIN = 4
 """A product of one large matrix with itself does so many times more work a second than small ones of gathered rows."""
@@ -272,7 +272,7 @@ def gram_answers(gram: Tensor, pool: Rows, episodes: Episodes, ridge: float, res
 
 
 def _gram(pool: Rows, centre: Tensor) -> Tensor:
-    centred = torch.cat([pool[slice(start, start + _ROWS)].to(torch.float64) - centre for start in range(0, pool.shape[0], _ROWS)])
+    centred = torch.cat([rows - centre for _, rows in chunks(pool)])
     return centred @ centred.T
 
 

@@ -71,5 +71,5 @@ def test_chunks_do_not_matter(monkeypatch):
     z, y, g = correlated()
     evidence = evidence_of(z, y, energies=g)
     whole = [function(evidence).stderr for function in (cdnv, poincare_lower_bound)]
-    monkeypatch.setattr("gcaudit.geometry.delta._ROWS", 7)
+    monkeypatch.setattr("gcaudit.geometry.rows._ROWS", 7)
     assert [function(evidence).stderr for function in (cdnv, poincare_lower_bound)] == pytest.approx(whole, rel=1e-12)

@@ -41,7 +41,7 @@ def test_scale_rotation_shift_and_chunks_do_not_matter(monkeypatch):
     z, y, logits = case()
     plain = nc4(evidence_of(z, y, logits)).value
     rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(7, 7)))[0]
-    monkeypatch.setattr("gcaudit.metrics.nc4._ROWS", 11)
+    monkeypatch.setattr("gcaudit.geometry.rows._ROWS", 11)
     assert nc4(evidence_of(1e3 * z @ rotation + 1e4, y, logits)).value == plain
     assert nc4(evidence_of(torch.tensor(z, dtype=torch.float32), y, logits)).value == plain
 

@@ -151,19 +151,20 @@ def inspect_model(request: ModelRequest) -> tuple[ModelBlock, tuple[ReportWarnin
     return model_block(encoder), encoder.warnings
 
 
-def inspect_layers(request: ModelRequest) -> list[Layer]:
+def inspect_layers(request: ModelRequest) -> tuple[list[Layer], tuple[ReportWarning, ...]]:
     """List the layers that `--layer` can name.
 
     Args:
         request: which model, and how.
 
     Returns:
-        All of them, with what they give for one image.
+        All of them, with what they give for one image, and what a report would say of the model.
 
     Raises:
         GcauditError: the file, the architecture or their match is wrong.
     """
-    return list_layers(load_encoder(request))
+    encoder = load_encoder(request)
+    return list_layers(encoder), encoder.warnings
 
 
 def score(model: Any, source: Any, target: Any = None, *, strict: bool = False, **options: Any) -> Report:

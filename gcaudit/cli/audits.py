@@ -219,12 +219,12 @@ def inspect(
     from gcaudit.render import render_layers, render_model
 
     if layers:
-        found = inspect_layers(model_request(model, **options))
+        found, warnings = inspect_layers(model_request(model, **options))
         text = json.dumps([asdict(layer) for layer in found], indent=2) + "\n" if format_ == "json" else render_layers(found)
-        write_stdout(text)
-        return
-    block, warnings = inspect_model(model_request(model, **options))
-    write_stdout(block.model_dump_json(indent=2) + "\n" if format_ == "json" else render_model(block))
+    else:
+        block, warnings = inspect_model(model_request(model, **options))
+        text = block.model_dump_json(indent=2) + "\n" if format_ == "json" else render_model(block)
+    write_stdout(text)
     for line in warnings:
         write_stderr(f"gcaudit: warning: {line}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gcaudit.encoders.taps import Tap, captured
+from gcaudit.encoders.taps import Tap
 from gcaudit.errors import ArchitectureError, shorten
 from gcaudit.report import ReportWarning, warn
 
@@ -57,7 +57,7 @@ def behaviour_warnings(module: nn.Module, tap: Tap, noise: Tensor, embedding: Te
         found.append(
             warn(
                 "network",
-                f"{tap.layer} is called {{n}} times for an image, of which the last was taken; name another --layer",
+                f"{tap.layer} is called {{n}} times for an image, of which the last was taken; name another --layer, such as {tap.layer}_0 for the first",
                 count=calls,
             )
         )
@@ -85,7 +85,7 @@ def _differ(a: Tensor, b: Tensor) -> bool:
 
 def _calls_and_outputs(module: nn.Module, tap: Tap, noise: Tensor) -> tuple[int, int]:
     """Count calls of the layer, and what might be an embedding or logits among what a network returns."""
-    with captured(module, tap.layer, "output" if tap.side == "output" else "input") as calls:
+    with tap.captured(module) as calls:
         output = module(noise)
     parts = output.values() if isinstance(output, dict) else output if isinstance(output, tuple | list) else ()
-    return len(calls), sum(isinstance(part, Tensor) and part.ndim == 2 for part in parts)
+    return len(calls) if tap.call < 0 else 1, sum(isinstance(part, Tensor) and part.ndim == 2 for part in parts)

@@ -25,9 +25,10 @@ from gcaudit.encoders.encoder import Encoder
 from gcaudit.encoders.fit import Fit
 from gcaudit.encoders.identification import behind, identified
 from gcaudit.encoders.limits import at_most, room_for
+from gcaudit.encoders.nodes import named_tap
 from gcaudit.encoders.preprocessing import Preprocessing, override, preprocessing_from
 from gcaudit.encoders.request import ModelRequest
-from gcaudit.encoders.taps import Tap, captured, classifier_tap, dry_input, head_modules, layer_tap, main_output, pre_logits_tap
+from gcaudit.encoders.taps import Tap, captured, classifier_tap, dry_input, head_modules, main_output, pre_logits_tap
 from gcaudit.encoders.transformers_models import EMBEDDING
 from gcaudit.encoders.unfilled import Unfilled
 from gcaudit.encoders.weights import Loading, load_weights, state_digest
@@ -263,7 +264,7 @@ def _finish(
             noise = torch.rand(blank.shape, generator=torch.Generator().manual_seed(0)).to(blank)
             embedding, logits, tap = _try_tap(module, tap, preprocessing.normalize(noise), bool(head))
             logits = logits if head_fits else None
-            linear = tap.side != "output" and _is_linear_head(module, tap, embedding, logits)
+            linear = tap.side in ("input", "pre_logits") and _is_linear_head(module, tap, embedding, logits)
         check_module(module, architecture.name)
         warnings = [*warnings, *behaviour_warnings(module, tap, preprocessing.normalize(noise), embedding)]
     except (GcauditError, _UnfilledError):
@@ -357,7 +358,7 @@ def _is_linear_head(module: nn.Module, tap: Tap, embedding: Tensor, logits: Tens
 
 def _head_of(architecture: Architecture, tap: Tap, blank: Tensor) -> tuple[str, ...]:
     """Name the modules of the classifier, which a checkpoint may lack or have in another size."""
-    if tap.side != "output":
+    if tap.side in ("input", "pre_logits"):
         return head_modules(architecture.module, tap)
     if architecture.family == "timm":
         return head_modules(architecture.module, pre_logits_tap(architecture.module))
@@ -369,9 +370,9 @@ def _head_of(architecture: Architecture, tap: Tap, blank: Tensor) -> tuple[str, 
 
 def _choose_tap(request: ModelRequest, architecture: Architecture, blank: Tensor) -> Tap:
     if request.layer is not None:
-        return layer_tap(architecture.module, request.layer, blank)
+        return named_tap(architecture.module, request.layer, blank)
     if architecture.name.startswith("transformers:") and hasattr(architecture.module, EMBEDDING):
-        return layer_tap(architecture.module, EMBEDDING, blank)
+        return named_tap(architecture.module, EMBEDDING, blank)
     if architecture.family == "timm":
         return pre_logits_tap(architecture.module)
     return classifier_tap(architecture.module, blank)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from difflib import get_close_matches
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, Literal, final
 
 import torch
@@ -23,23 +22,37 @@ class Tap:
 
     Attributes:
         layer: name of the module.
-        side: `pre_logits` (timm's own), `input` or `output` of the module.
+        side: `pre_logits` (timm's own), `input` of the classifier, `output` of the module, or what goes into it (`before`).
         pooling: what was done to maps, for the report.
         channels_last: maps are (N, H, W, C).
         meets_layer: the embedding is what goes into the layer; with timm's pre-logits, a norm or a second head may stand between them.
+        call: which call of the module in one run, from 0; -1 for the last.
+        node: name of this call or of the function before it, where that is what was asked for.
     """
 
     layer: str
-    side: Literal["pre_logits", "input", "output"]
+    side: Literal["pre_logits", "input", "output", "before"]
     pooling: str = ""
     channels_last: bool = False
     meets_layer: bool = True
+    call: int = -1
+    node: str = ""
+
+    @property
+    def name(self) -> str:
+        """What `--layer` calls it, or the name of the classifier."""
+        return self.node or self.layer
+
+    def captured(self, module: nn.Module) -> AbstractContextManager[list[Any]]:
+        """Record what goes into or comes out of the layer while the context is open; a list that grows by one entry a call."""
+        return captured(module, self.layer, "output" if self.side == "output" else "before" if self.side == "before" else "input")
 
     def describe(self) -> str:
         """Say in words what the embedding is."""
         if self.side == "pre_logits":
             return f"forward_head(..., pre_logits=True), {'input of' if self.meets_layer else 'before what leads to'} {self.layer}"
-        return f"{self.side} of {self.layer}" + (f", {self.pooling}" if self.pooling else "")
+        side = "input" if self.side == "input" else "output"
+        return f"{side} of {self.name}" + (f", {self.pooling}" if self.pooling else "")
 
     def __call__(self, module: nn.Module, inputs: Tensor, *, logits: bool = False) -> tuple[Tensor, Tensor | None]:
         """Run the network.
@@ -57,9 +70,9 @@ class Tap:
             features = network.forward_features(inputs)
             embeddings = network.forward_head(features, pre_logits=True)
             return _to_vectors(embeddings, self.channels_last), network.forward_head(features) if logits else None
-        with captured(module, self.layer, self.side) as found:
+        with self.captured(module) as found:
             output = main_output(module(inputs))
-        return _to_vectors(found[-1], self.channels_last), output if logits else None
+        return _to_vectors(found[self.call], self.channels_last), output if logits else None
 
 
 @contextmanager
@@ -69,7 +82,7 @@ def captured(module: nn.Module, layer: str, side: str) -> Iterator[list[Any]]:
     Args:
         module: the network.
         layer: name of a module in it.
-        side: `input` or `output`.
+        side: `input`, `output`, or `before`: the input, kept from a layer that works in place.
 
     Yields:
         A list that grows by one entry a call of the layer.
@@ -77,7 +90,7 @@ def captured(module: nn.Module, layer: str, side: str) -> Iterator[list[Any]]:
     found: list[Any] = []
 
     def before(_module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        found.append(arguments[0])
+        found.append(main_output(arguments[0]).clone() if side == "before" else arguments[0])
 
     def after(_module: nn.Module, _arguments: tuple[Any, ...], output: Any) -> None:
         # a layer that follows may work in place, on this very tensor
@@ -85,7 +98,7 @@ def captured(module: nn.Module, layer: str, side: str) -> Iterator[list[Any]]:
         found.append(kept.clone() if isinstance(kept, Tensor) else kept)
 
     target = module.get_submodule(layer)
-    handle = target.register_forward_pre_hook(before) if side == "input" else target.register_forward_hook(after)
+    handle = target.register_forward_hook(after) if side == "output" else target.register_forward_pre_hook(before)
     try:
         yield found
     finally:
@@ -132,37 +145,35 @@ def _pooling(found: Any, channels_last: bool) -> str:
     return f"averaged over {'x'.join(str(side) for side in sides)} positions"
 
 
-def layer_tap(module: nn.Module, layer: str, inputs: Tensor) -> Tap:
-    """Tap the output of a named layer; maps are averaged over space.
+def layer_tap(module: nn.Module, tap: Tap, inputs: Tensor) -> Tap:
+    """Look at what a layer gives; maps are averaged over space.
 
     Args:
         module: the network.
-        layer: a name from `module.named_modules()`.
-        inputs: one image, to see what the layer gives.
+        tap: of a layer of `module.named_modules()`.
+        inputs: one image.
 
     Returns:
-        The tap.
+        The tap, with what was done to maps.
 
     Raises:
-        ArchitectureError: there is no such layer, or it is not called.
+        ArchitectureError: the layer is not called, or not so often.
     """
-    layers = {name: child for name, child in module.named_modules() if name}
-    if layer not in layers:
-        close = get_close_matches(layer, layers, n=3) or list(layers)[-3:] or ["none: it has no layers"]
-        raise ArchitectureError(
-            f"expected the name of a layer, found {layer!r}; did you mean {', '.join(close)}? gcaudit inspect MODEL --layers lists them"
-        )
-    with captured(module, layer, "output") as found:
+    with tap.captured(module) as found:
         module(inputs)
     if not found:
-        raise ArchitectureError(f"expected a layer that is called, found that {layer!r} is not; choose another --layer")
-    channels_last = _is_channels_last(module, layers[layer])
-    vectors = _to_vectors(found[-1], channels_last)
+        raise ArchitectureError(f"expected a layer that is called, found that {tap.layer!r} is not; choose another --layer")
+    if tap.call >= len(found):
+        raise ArchitectureError(
+            f"expected a call of {tap.layer} from {tap.layer}_0 to {tap.layer}_{len(found) - 1}, found {tap.name!r}; choose another --layer"
+        )
+    channels_last = _is_channels_last(module, module.get_submodule(tap.layer))
+    vectors = _to_vectors(found[tap.call], channels_last)
     if len(vectors) != len(inputs):
         raise ArchitectureError(
-            f"expected one output an image, found {len(vectors)} of {layer!r}, which sees parts of images; choose another --layer"
+            f"expected one output an image, found {len(vectors)} of {tap.name!r}, which sees parts of images; choose another --layer"
         )
-    return Tap(layer, "output", _pooling(found[-1], channels_last), channels_last)
+    return replace(tap, pooling=_pooling(found[tap.call], channels_last), channels_last=channels_last)
 
 
 def _is_channels_last(module: nn.Module, layer: nn.Module) -> bool:

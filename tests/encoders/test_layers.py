@@ -1,11 +1,15 @@
 import json
 
 import pytest
+import torch
+import torchvision
 from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from gcaudit.encoders.layers import list_layers
 from gcaudit.encoders.loading import load_encoder
 from gcaudit.encoders.request import ModelRequest
+from gcaudit.errors import ArchitectureError
 
 
 class Shared(nn.Module):
@@ -60,3 +64,40 @@ def test_a_wrong_name_is_answered_with_the_nearest(run):
     assert (code, out) == (2, "")
     assert "did you mean" in err
     assert "--layers lists them" in err
+
+
+def test_torchvisions_node_names_are_taken():
+    network = torchvision.models.resnet18().eval()
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    for name in ("flatten", "layer1.0.relu_1", "layer2.1.add", "layer4.1.relu_0"):
+        encoder = load_encoder(ModelRequest(network, layer=name, changes={"input_size": (64, 64)}))
+        plain = create_feature_extractor(network, {name.removesuffix("_0"): "wanted"})
+        if name == "layer2.1.add":  # what is returned would be changed in place by the activation
+            plain.layer2.get_submodule("1").relu.inplace = False
+        with torch.no_grad():
+            wanted = plain(image)["wanted"]
+            found, _ = encoder.tap(encoder.module, image)
+        assert torch.equal(found, wanted.flatten(2).mean(2) if wanted.ndim == 4 else wanted), name
+        assert (encoder.tap.name, encoder.head_outputs) == (name, 1000)
+        assert f"output of {name}" in encoder.tap.describe()
+        assert [warning for warning in encoder.warnings if warning.kind == "network"] == []
+
+
+def test_a_call_that_there_is_not_is_named():
+    with pytest.raises(ArchitectureError, match=r"expected a call of act from act_0 to act_1, found 'act_2'"):
+        load_encoder(ModelRequest(Shared(), layer="act_2"))
+    with pytest.raises(ArchitectureError, match=r"found 'layer2\.1\.ad'; did you mean .*layer2\.1\.add"):
+        load_encoder(ModelRequest(torchvision.models.resnet18(), layer="layer2.1.ad"))
+
+
+def test_a_layer_that_is_called_twice_tells_which_call_was_taken():
+    (told,) = [str(w) for w in load_encoder(ModelRequest(Shared(), layer="act")).warnings if "called" in str(w)]
+    assert "act is called 2 times for an image, of which the last was taken" in told
+    assert "act_0 for the first" in told
+
+
+def test_the_listing_comes_with_the_models_warnings(run, tmp_path):
+    torch.save(torchvision.models.squeezenet1_1().state_dict(), tmp_path / "model.pt")
+    code, out, err = run("inspect", str(tmp_path / "model.pt"), "--arch", "torchvision:squeezenet1_1", "--layers")
+    assert (code, out.splitlines()[0].split()) == (0, ["layer", "class", "output"])
+    assert err.startswith("gcaudit: warning: ")

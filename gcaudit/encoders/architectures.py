@@ -110,7 +110,16 @@ def published_names(pattern: str) -> list[str]:
     return sorted(f"torchvision:{name}" for name in names if len(torchvision.models.get_model_weights(name)))
 
 
-def _offline(name: str, error: Exception) -> ArchitectureError:
+def unfetched(name: str, error: Exception) -> ArchitectureError:
+    """Say that published weights cannot be had.
+
+    Args:
+        name: of the model.
+        error: what the hub's client, the network or the library raised.
+
+    Returns:
+        The error to raise.
+    """
     text = one_line(error, 200)
     return ArchitectureError(
         f"expected to fetch the published weights of {name}, found {type(error).__name__}: {text}; "
@@ -139,7 +148,7 @@ def _build_timm(name: str, model: str, arguments: Mapping[str, Any], pretrained:
     except ArchitectureError:  # it is larger than may be
         raise
     except Exception as error:  # timm, the hub client and the network raise many kinds
-        raise _offline(name, error) if pretrained or on_hub else _rejected(name, arguments, error) from error
+        raise unfetched(name, error) if pretrained or on_hub else _rejected(name, arguments, error) from error
     size = arguments.get("img_size")
     channels = arguments.get("in_chans")
     chosen = {"img_size": size} if isinstance(size, int) else {}
@@ -189,7 +198,7 @@ def _build_torchvision(name: str, rest: str, arguments: Mapping[str, Any], pretr
     except ArchitectureError:  # it is larger than may be
         raise
     except Exception as error:  # torch.hub and the network raise many kinds
-        raise _offline(name, error) if pretrained else _rejected(name, arguments, error) from error
+        raise unfetched(name, error) if pretrained else _rejected(name, arguments, error) from error
     config |= {"input_size": (3, crop, crop)}
     presets = {
         (tuple(p.crop_size), tuple(p.resize_size), tuple(p.mean), p.interpolation) for p in (o.transforms() for o in options)

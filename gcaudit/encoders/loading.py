@@ -23,6 +23,7 @@ from gcaudit.encoders.causes import image_cause
 from gcaudit.encoders.choosing import AUTO, FILE_ARGUMENTS, asked_for, build_said, contradiction, names_of, pick_set, two_families
 from gcaudit.encoders.encoder import Encoder
 from gcaudit.encoders.fit import Fit
+from gcaudit.encoders.hub_folders import transformers_folder
 from gcaudit.encoders.identification import behind, identified
 from gcaudit.encoders.limits import at_most, room_for
 from gcaudit.encoders.nodes import named_tap
@@ -71,6 +72,8 @@ def load_encoder(request: ModelRequest) -> Encoder:
     if _is_published(request.spec):
         if request.arch is not None:
             raise RequestError(f"expected --arch with a file only, found it with {request.spec}; drop --arch")
+        if request.spec.startswith("hf-hub:") and (folder := transformers_folder(request.spec)) is not None:
+            return replace(load_encoder(replace(request, spec=folder)), spec=printable(request.spec))
         architecture = build_architecture(request.spec, request.arch_args, pretrained=True)
         return _finish(request, architecture, None, None, [])
     if request.ema and request.weights_key is not None:

@@ -8,8 +8,9 @@ from cases import TinyNet
 from torch import nn
 
 from gcaudit.encoders.loading import load_encoder
+from gcaudit.encoders.nodes import named_tap
 from gcaudit.encoders.request import ModelRequest
-from gcaudit.encoders.taps import Tap, captured, classifier_tap, dry_input, head_modules, layer_tap, main_output, pre_logits_tap
+from gcaudit.encoders.taps import Tap, captured, classifier_tap, dry_input, head_modules, main_output, pre_logits_tap
 from gcaudit.errors import ArchitectureError
 
 IMAGE = torch.zeros(1, 3, 8, 8)
@@ -222,7 +223,7 @@ def test_hook_is_gone_after_an_error():
 
 def test_layer_that_gives_vectors():
     model = TinyNet().eval()
-    tap = layer_tap(model, "mix", IMAGE)
+    tap = named_tap(model, "mix", IMAGE)
     images = torch.rand(2, 3, 8, 8)
     embeddings, logits = tap(model, images, logits=True)
     assert tap.describe() == "output of mix"
@@ -232,7 +233,7 @@ def test_layer_that_gives_vectors():
 
 def test_layer_that_gives_maps():
     model = TinyNet().eval()
-    tap = layer_tap(model, "conv", IMAGE)
+    tap = named_tap(model, "conv", IMAGE)
     images = torch.rand(2, 3, 8, 8)
     assert tap.describe() == "output of conv, averaged over 8x8 positions"
     assert torch.equal(tap(model, images)[0], model.conv(images).mean((2, 3)))
@@ -256,7 +257,7 @@ def test_layer_that_gives_tokens():
 def test_maps_of_torchvisions_swin(layer, last):
     model = torchvision.models.SwinTransformer([4, 4], 12, [1, 1], [1, 2], [4, 4], num_classes=5).eval()
     inputs = random_images()
-    tap = layer_tap(model, layer, inputs[:1])
+    tap = named_tap(model, layer, inputs[:1])
     with torch.no_grad(), captured(model, layer, "output") as found:
         model(inputs)
         embeddings = tap(model, inputs)[0]
@@ -269,7 +270,7 @@ def test_maps_of_timms_swin():
     model = timm.create_model("swin_tiny_patch4_window7_224", embed_dim=12, depths=(1, 1), num_heads=(1, 2), img_size=56).eval()
     inputs = random_images(56)
     for layer, last in [("layers.0", True), ("patch_embed.proj", False)]:
-        tap = layer_tap(model, layer, inputs[:1])
+        tap = named_tap(model, layer, inputs[:1])
         with torch.no_grad(), captured(model, layer, "output") as found:
             embeddings = tap(model, inputs)[0]
         assert tap.channels_last is last
@@ -280,12 +281,12 @@ def test_maps_inside_a_convnext_block():
     model = nn.Sequential(torchvision.models.convnext.CNBlock(6, 1e-6, 0.0)).eval()
     inputs = torch.rand(2, 6, 5, 7)
     for layer, size in [("0.block.0", 6), ("0.block.2", 6), ("0.block.3", 24), ("0.block.6", 6), ("0", 6)]:
-        assert layer_tap(model, layer, inputs[:1])(model, inputs)[0].shape == (2, size)
+        assert named_tap(model, layer, inputs[:1])(model, inputs)[0].shape == (2, size)
 
 
 def test_layer_that_sees_windows_is_refused():
     with pytest.raises(ArchitectureError, match=r"expected one output an image, found 4 of '.*qkv', which sees parts of images"):
-        layer_tap(
+        named_tap(
             timm.create_model("swin_tiny_patch4_window7_224", embed_dim=12, depths=(1, 1), num_heads=(1, 2), img_size=56).eval(),
             "layers.0.blocks.0.attn.qkv",
             random_images(56, 1),
@@ -302,12 +303,12 @@ def test_layer_that_sees_windows_is_refused():
 )
 def test_unknown_layer(layer, pattern):
     with pytest.raises(ArchitectureError, match=pattern):
-        layer_tap(TinyNet(), layer, IMAGE)
+        named_tap(TinyNet(), layer, IMAGE)
 
 
 def test_unknown_layer_of_a_network_without_any():
     with pytest.raises(ArchitectureError, match="found 'fc'; did you mean none: it has no layers"):
-        layer_tap(nn.Flatten(), "fc", IMAGE)
+        named_tap(nn.Flatten(), "fc", IMAGE)
 
 
 def test_layer_that_is_not_called():
@@ -316,7 +317,7 @@ def test_layer_that_is_not_called():
     with pytest.raises(
         ArchitectureError, match="expected a layer that is called, found that 'spare' is not; choose another --layer"
     ):
-        layer_tap(model, "spare", IMAGE)
+        named_tap(model, "spare", IMAGE)
 
 
 @pytest.mark.parametrize(
@@ -333,7 +334,7 @@ def test_layer_that_gives_no_vectors(function, found):
             return self.head(x.flatten(1))
 
     with pytest.raises(ArchitectureError, match=f"expected a layer that gives tensors, found {found}; choose another --layer"):
-        layer_tap(Odd(), "odd", IMAGE)
+        named_tap(Odd(), "odd", IMAGE)
 
 
 @pytest.mark.parametrize(
@@ -356,7 +357,7 @@ def test_main_output(output, main):
 def test_layer_called_twice_gives_its_last_output():
     model = nn.Sequential(shared := nn.Linear(4, 4), nn.Tanh(), shared)
     x = torch.rand(2, 4)
-    assert torch.equal(layer_tap(model, "0", x[:1])(model, x)[0], model(x))
+    assert torch.equal(named_tap(model, "0", x[:1])(model, x)[0], model(x))
 
 
 @pytest.mark.parametrize(
@@ -391,6 +392,6 @@ def test_layer_is_seen_before_what_follows_works_in_place():
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 4), nn.ReLU(inplace=True))
     images = torch.randn(3, 3, 8, 8)
     with torch.no_grad():
-        embeddings = layer_tap(model, "1", IMAGE)(model, images)[0]
+        embeddings = named_tap(model, "1", IMAGE)(model, images)[0]
         assert torch.equal(embeddings, model[1](images.flatten(1)))
     assert embeddings.min() < 0

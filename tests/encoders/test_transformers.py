@@ -229,3 +229,59 @@ def test_timms_names_are_not_theirs(tmp_path):
         match=r"a checkpoint of transformers \(ViTForImageClassification\), whose names are not those of timm:test_vit",
     ):
         load_encoder(ModelRequest(path, arch="timm:test_vit"))
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """The hub's cache, with no network."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def put(cache, name, revision, files):
+    """Lay files into the cache as the hub's client does: blobs, and links to them by revision."""
+    root = cache / f"models--{name.replace('/', '--')}"
+    commit = f"{len(list(cache.glob('*/refs/*'))):040x}"
+    snapshot = root / "snapshots" / commit
+    for folder in (root / "blobs", root / "refs", snapshot):
+        folder.mkdir(parents=True, exist_ok=True)
+    (root / "refs" / revision).write_text(commit)
+    for file in files.iterdir():
+        blob = root / "blobs" / f"{commit}-{file.name}"
+        blob.write_bytes(file.read_bytes())
+        (snapshot / file.name).symlink_to(blob)
+
+
+@pytest.mark.parametrize("shards", ["5GB", "20KB"])
+def test_repositories_of_the_hub_are_read_from_its_cache_by_revision(tmp_path, cache, shards):
+    config = transformers.ViTConfig(**SMALL)
+    networks = {revision: transformers.ViTForImageClassification(config).eval() for revision in ("main", "v1.0")}
+    for revision, network in networks.items():
+        network.save_pretrained(tmp_path / revision, max_shard_size=shards)
+        put(cache, "org/repo", revision, tmp_path / revision)
+    image = torch.rand(1, 3, 32, 32)
+    for spec, network in (("hf-hub:org/repo", networks["main"]), ("hf-hub:org/repo@v1.0", networks["v1.0"])):
+        encoder = load_encoder(ModelRequest(spec))
+        with torch.no_grad():
+            wanted = network.vit(image).last_hidden_state[:, 0]
+            torch.testing.assert_close(encoder.tap(encoder.module, image)[0], wanted)
+        assert (encoder.spec, encoder.arch) == (spec, "transformers:ViTForImageClassification")
+    with pytest.raises(ArchitectureError, match="expected to fetch the published weights of hf-hub:org/repo@v2"):
+        load_encoder(ModelRequest("hf-hub:org/repo@v2"))
+
+
+def test_repositories_of_timm_are_read_from_the_cache_by_timm(tmp_path, cache):
+    import timm
+
+    network = timm.create_model("test_vit", num_classes=3).eval()
+    network.pretrained_cfg["mean"] = (0.4, 0.4, 0.4)
+    timm.models.save_for_hf(network, tmp_path / "files", safe_serialization=True)
+    put(cache, "org/timm", "main", tmp_path / "files")
+    encoder = load_encoder(ModelRequest("hf-hub:org/timm"))
+    assert (encoder.preprocessing.mean, encoder.head_outputs) == ((0.4, 0.4, 0.4), 3)
+    image = torch.rand(1, 3, 160, 160)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder.tap(encoder.module, image, logits=True)[1], network(image))

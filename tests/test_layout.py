@@ -38,7 +38,7 @@ LIBRARIES = {
     "safetensors": {"store"},
     "datasets": {"data"},
     "pyarrow": {"data"},
-    "huggingface_hub": {"data"},
+    "huggingface_hub": {"data", "encoders"},
     "pandas": {"zoo", "render"},
     "scipy": {"metrics", "geometry"},
     "sklearn": {"metrics", "geometry"},

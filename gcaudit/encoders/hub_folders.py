@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gcaudit.data import prepare_hub
 from gcaudit.encoders.architectures import unfetched
+from gcaudit.errors import ArchitectureError, one_line
 
 _BESIDE = ("config.json", "preprocessor_config.json", "*.index.json")
 
@@ -21,7 +22,7 @@ def transformers_folder(spec: str) -> str | None:
         The folder; None for a repository of timm, whose `config.json` names its architecture, and for one without `config.json`.
 
     Raises:
-        ArchitectureError: the configuration is there and the weights cannot be had.
+        ArchitectureError: the configuration is not one, or the weights cannot be had.
     """
     from huggingface_hub import hf_hub_download, snapshot_download
     from huggingface_hub.errors import EntryNotFoundError
@@ -30,13 +31,27 @@ def transformers_folder(spec: str) -> str | None:
     prepare_hub()
     try:
         config = Path(hf_hub_download(name, "config.json", revision=revision or None))
-        if "architecture" in json.loads(config.read_bytes()):
-            return None
-        folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=[*_BESIDE, "*.safetensors"]))
-        if not any(folder.glob("*.safetensors")):
-            folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=[*_BESIDE, "*.bin"]))
     except EntryNotFoundError:  # no config.json: timm says what it makes of that
         return None
     except Exception as error:  # the hub's client and the network raise many kinds
         raise unfetched(spec, error) from error
-    return str(folder)
+    try:
+        told = json.loads(config.read_bytes())
+    except ValueError as error:
+        raise ArchitectureError(f"{spec}: expected config.json to be JSON, found {one_line(error)}; fetch it again") from error
+    if not isinstance(told, dict):
+        raise ArchitectureError(f"{spec}: expected config.json to be a table, found {type(told).__name__}; name a file of weights")
+    if "architecture" in told:
+        return None
+    try:
+        for kind in ("*.safetensors", "*.bin"):
+            folder = Path(
+                snapshot_download(name, revision=revision or None, allow_patterns=[*_BESIDE, kind], ignore_patterns=["*/*"])
+            )
+            if any(folder.glob(kind)):
+                return str(folder)
+    except Exception as error:  # the hub's client and the network raise many kinds
+        raise unfetched(spec, error) from error
+    raise ArchitectureError(
+        f"{spec}: expected weights beside config.json, found none there or, with no network, in the hub's cache; fetch them, or name a file"
+    )

@@ -26,7 +26,7 @@ from gcaudit.encoders.fit import Fit
 from gcaudit.encoders.hub_folders import transformers_folder
 from gcaudit.encoders.identification import behind, identified
 from gcaudit.encoders.limits import at_most, room_for
-from gcaudit.encoders.nodes import named_tap
+from gcaudit.encoders.nodes import check_node, named_tap
 from gcaudit.encoders.preprocessing import Preprocessing, override, preprocessing_from
 from gcaudit.encoders.request import ModelRequest
 from gcaudit.encoders.taps import Tap, captured, classifier_tap, dry_input, head_modules, main_output, pre_logits_tap
@@ -265,6 +265,7 @@ def _finish(
                     _fill_rest(module, fit)
                 module.requires_grad_(False).eval()
             noise = torch.rand(blank.shape, generator=torch.Generator().manual_seed(0)).to(blank)
+            check_node(module, tap, preprocessing.normalize(noise))
             embedding, logits, tap = _try_tap(module, tap, preprocessing.normalize(noise), bool(head))
             logits = logits if head_fits else None
             linear = tap.side in ("input", "pre_logits") and _is_linear_head(module, tap, embedding, logits)

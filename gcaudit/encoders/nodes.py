@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -40,73 +40,87 @@ def named_tap(module: nn.Module, name: str, inputs: Tensor) -> Tap:
     layers = [layer for layer, _ in module.named_modules() if layer]
     if name in layers:
         return layer_tap(module, Tap(name, "output"), inputs)
+    graph, nodes = _traced(module)
+    tap = _tap_of(graph, nodes, name)
     numbered = _NUMBERED.fullmatch(name)
-    if numbered and numbered[1] in layers:
-        return layer_tap(module, Tap(numbered[1], "output", call=int(numbered[2]), node=name), inputs)
-    if (tap := node_tap(module, name, inputs)) is not None:
+    if name not in nodes and numbered and numbered[1] in layers:
+        tap = Tap(numbered[1], "output", call=int(numbered[2]), node=name)
+    if tap is not None:
         return layer_tap(module, tap, inputs)
-    close = get_close_matches(name, [*layers, *node_names(module)], n=3) or layers[-3:] or ["none: it has no layers"]
+    if name in nodes:
+        raise ArchitectureError(
+            f"expected a function whose result a layer takes first, found that none takes {name!r}; name a layer: gcaudit inspect MODEL --layers lists them"
+        )
+    known = [node for node in nodes if node not in layers and _tap_of(graph, nodes, node) is not None]
+    close = get_close_matches(name, [*layers, *known], n=3) or layers[-3:] or ["none: it has no layers"]
     raise ArchitectureError(
         f"expected the name of a layer, found {name!r}; did you mean {', '.join(close)}? gcaudit inspect MODEL --layers lists them"
     )
 
 
-def node_tap(module: nn.Module, name: str, inputs: Tensor) -> Tap | None:
-    """Find what a function in a network's forward gives, under its node name.
+def check_node(module: nn.Module, tap: Tap, inputs: Tensor) -> None:
+    """Compare what a tap of a node takes with what the traced graph gives there.
 
     Args:
-        module: the network, in eval mode.
-        name: as `torchvision.models.feature_extraction.get_graph_node_names` has it.
-        inputs: one image, to see that the tap gives what the node does.
+        module: the network, with its weights.
+        tap: any; one of a layer's name has nothing to compare.
+        inputs: (1, C, H, W), an image that is not blank.
 
-    Returns:
-        A tap of what goes into the next layer; None where the network cannot be traced, has no such node, or none that a layer takes.
+    Raises:
+        ArchitectureError: they differ, as where a function works in place, or it is not one output an image.
     """
-    graph, names = _traced(module)
-    calls: Counter[Any] = Counter()
-    wanted = next((node for node, known in names.items() if known == name), None)
-    for node in graph.nodes if wanted is not None else ():
-        if node.op == "call_module":
-            if node.args and node.args[0] is wanted:
-                tap = Tap(str(node.target), "before", call=calls[node.target], node=name)
-                return tap if _gives(module, graph, wanted, tap, inputs) else None
-            calls[node.target] += 1
-    return None
-
-
-def node_names(module: nn.Module) -> Iterator[str]:
-    """List the functions between layers that `node_tap` can find by name; none where the network cannot be traced."""
-    for node, name in _traced(module)[1].items():
-        takers = (user for user in node.users if user.op == "call_module" and user.args and user.args[0] is node)
-        if node.op in ("call_function", "call_method") and next(takers, None) is not None:
-            yield name
-
-
-def _traced(module: nn.Module) -> tuple[fx.Graph, dict[fx.Node, str]]:
-    """Return the graph of a network and its nodes' names; both empty where its control flow depends on the image."""
-    modules: Any = get_notrace_modules  # untyped in timm
-    functions: Any = get_notrace_functions
-    try:
-        tracer = NodePathTracer(leaf_modules=list(modules()), autowrap_functions=tuple(functions()))
-        return tracer.trace(module), dict(tracer.node_to_qualname)
-    except Exception:  # in any of its ways
-        return fx.Graph(), {}
-
-
-def _gives(module: nn.Module, graph: fx.Graph, node: fx.Node, tap: Tap, inputs: Tensor) -> bool:
-    """Tell whether a tap takes what a node of the traced graph gives."""
-    seen: list[Any] = []
+    graph, nodes = _traced(module) if tap.node else (fx.Graph(), {})
+    if tap.node not in nodes:
+        return
+    inputs = torch.cat([inputs, inputs.flip(-1) * 0.5 + 0.1])
+    node, seen = nodes[tap.node], []
 
     class Watch(fx.Interpreter):
         def run_node(self, n: fx.Node) -> Any:
             found = super().run_node(n)
             if n is node:
-                seen.append(found.clone() if isinstance(found, Tensor) else found)
+                seen.append(found.clone() if isinstance(found, Tensor) else main_output(found))
             return found
 
-    with torch.no_grad():
-        Watch(module, graph=graph).run(inputs)
-        with tap.captured(module) as found:
-            module(inputs)
-    ours, theirs = main_output(found[tap.call]), main_output(seen[0]) if seen else None
-    return isinstance(ours, Tensor) and isinstance(theirs, Tensor) and torch.equal(ours, theirs)
+    try:
+        with torch.no_grad():
+            Watch(module, graph=graph).run(inputs)
+            with tap.captured(module) as found:
+                module(inputs)
+        ours, theirs = main_output(found[tap.call]), seen[0]
+        same = len(ours) == 2 and torch.allclose(ours, theirs, rtol=1e-4, atol=1e-6, equal_nan=True)
+    except Exception:  # a network may refuse two images, or its graph, in any way
+        same = False
+    if not same:
+        raise ArchitectureError(
+            f"expected {tap.node!r} to give one output an image that a hook can take, found that it does not; name a layer: "
+            "gcaudit inspect MODEL --layers lists them"
+        )
+
+
+def _tap_of(graph: fx.Graph, nodes: Mapping[str, fx.Node], name: str) -> Tap | None:
+    """Return the tap of a layer's call, or of what goes into the layer that takes a function's result; None where there is neither."""
+    wanted = nodes.get(name)
+    calls: Counter[str] = Counter()
+    for node in graph.nodes if wanted is not None else ():
+        if node.op != "call_module":
+            continue
+        layer = str(node.target)
+        if node is wanted:
+            return Tap(layer, "output", call=calls[layer], node=name)
+        if node.args and node.args[0] is wanted:
+            return Tap(layer, "before", call=calls[layer], node=name) if wanted.op in ("call_function", "call_method") else None
+        calls[layer] += 1
+    return None
+
+
+def _traced(module: nn.Module) -> tuple[fx.Graph, dict[str, fx.Node]]:
+    """Return the graph of a network and its nodes' names; both empty where its control flow depends on the image."""
+    modules: Any = get_notrace_modules  # untyped in timm
+    functions: Any = get_notrace_functions
+    try:
+        tracer = NodePathTracer(leaf_modules=list(modules()), autowrap_functions=tuple(functions()))
+        graph = tracer.trace(module)
+        return graph, {name: node for node, name in tracer.node_to_qualname.items()}
+    except Exception:  # in any of its ways
+        return fx.Graph(), {}

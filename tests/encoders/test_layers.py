@@ -101,3 +101,28 @@ def test_the_listing_comes_with_the_models_warnings(run, tmp_path):
     code, out, err = run("inspect", str(tmp_path / "model.pt"), "--arch", "torchvision:squeezenet1_1", "--layers")
     assert (code, out.splitlines()[0].split()) == (0, ["layer", "class", "output"])
     assert err.startswith("gcaudit: warning: ")
+
+
+class Mixed(nn.Module):
+    """A network whose activation is a layer, a function, and the layer again; torchvision numbers all three together."""
+
+    def __init__(self):
+        super().__init__()
+        self.pretrained_cfg = {"input_size": (3, 8, 8)}
+        self.first, self.second, self.third = (nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))
+        self.relu = nn.ReLU()
+        self.fc = nn.Linear(3, 5)
+
+    def forward(self, x):
+        x = self.second(self.relu(self.first(x)))
+        x = self.third(nn.functional.relu(x))
+        return self.fc(self.relu(x).mean((2, 3)))
+
+
+def test_calls_are_numbered_as_torchvision_does():
+    network, image = Mixed().eval(), torch.rand(1, 3, 8, 8)
+    for name in ("relu_1", "relu_2"):
+        encoder = load_encoder(ModelRequest(network, layer=name))
+        with torch.no_grad():
+            wanted = create_feature_extractor(network, {name: "wanted"})(image)["wanted"]
+            assert torch.equal(encoder.tap(encoder.module, image)[0], wanted.mean((2, 3)))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from gcaudit.checkpoints import config_hints
 from gcaudit.data import prepare_hub
 from gcaudit.encoders.architectures import unfetched
-from gcaudit.errors import ArchitectureError, one_line
+from gcaudit.errors import ArchitectureError
 
 _BESIDE = ("config.json", "preprocessor_config.json", "*.index.json")
 
@@ -22,7 +22,8 @@ def transformers_folder(spec: str) -> str | None:
         The folder; None for a repository of timm, whose `config.json` names its architecture, and for one without `config.json`.
 
     Raises:
-        ArchitectureError: the configuration is not one, or the weights cannot be had.
+        CheckpointError: the configuration is damaged.
+        ArchitectureError: the weights cannot be had.
     """
     from huggingface_hub import hf_hub_download, snapshot_download
     from huggingface_hub.errors import EntryNotFoundError
@@ -35,13 +36,8 @@ def transformers_folder(spec: str) -> str | None:
         return None
     except Exception as error:  # the hub's client and the network raise many kinds
         raise unfetched(spec, error) from error
-    try:
-        told = json.loads(config.read_bytes())
-    except ValueError as error:
-        raise ArchitectureError(f"{spec}: expected config.json to be JSON, found {one_line(error)}; fetch it again") from error
-    if not isinstance(told, dict):
-        raise ArchitectureError(f"{spec}: expected config.json to be a table, found {type(told).__name__}; name a file of weights")
-    if "architecture" in told:
+    hints = config_hints(config.parent)
+    if hints.arch is not None and hints.config is None:
         return None
     try:
         for kind in ("*.safetensors", "*.bin"):

@@ -265,12 +265,13 @@ def _finish(
                     _fill_rest(module, fit)
                 module.requires_grad_(False).eval()
             noise = torch.rand(blank.shape, generator=torch.Generator().manual_seed(0)).to(blank)
-            check_node(module, tap, preprocessing.normalize(noise))
-            embedding, logits, tap = _try_tap(module, tap, preprocessing.normalize(noise), bool(head))
+            image = preprocessing.normalize(noise)
+            check_node(module, tap, image)
+            embedding, logits, tap = _try_tap(module, tap, image, bool(head))
             logits = logits if head_fits else None
-            linear = tap.side in ("input", "pre_logits") and _is_linear_head(module, tap, embedding, logits)
+            linear = tap.at_head and _is_linear_head(module, tap, embedding, logits)
         check_module(module, architecture.name)
-        warnings = [*warnings, *behaviour_warnings(module, tap, preprocessing.normalize(noise), embedding)]
+        warnings = [*warnings, *behaviour_warnings(module, tap, image, embedding)]
     except (GcauditError, _UnfilledError):
         raise
     except Exception as error:  # a network given another input than it was made for may raise anything
@@ -362,7 +363,7 @@ def _is_linear_head(module: nn.Module, tap: Tap, embedding: Tensor, logits: Tens
 
 def _head_of(architecture: Architecture, tap: Tap, blank: Tensor) -> tuple[str, ...]:
     """Name the modules of the classifier, which a checkpoint may lack or have in another size."""
-    if tap.side in ("input", "pre_logits"):
+    if tap.at_head:
         return head_modules(architecture.module, tap)
     if architecture.family == "timm":
         return head_modules(architecture.module, pre_logits_tap(architecture.module))

@@ -43,9 +43,14 @@ class Tap:
         """What `--layer` calls it, or the name of the classifier."""
         return self.node or self.layer
 
+    @property
+    def at_head(self) -> bool:
+        """Whether the layer is the classifier, rather than one that was asked for."""
+        return self.side in ("pre_logits", "input")
+
     def captured(self, module: nn.Module) -> AbstractContextManager[list[Any]]:
         """Record what goes into or comes out of the layer while the context is open; a list that grows by one entry a call."""
-        return captured(module, self.layer, "output" if self.side == "output" else "before" if self.side == "before" else "input")
+        return captured(module, self.layer, "input" if self.side == "pre_logits" else self.side)
 
     def describe(self) -> str:
         """Say in words what the embedding is."""

@@ -93,21 +93,22 @@ def nearest_mean_share(evidence: Evidence, wanted: Tensor, plug_in: float | None
     # a rule that does better with fewer images has only been lucky: by no more than the error of the share
     lucky = float(((balanced(right) * (1 - balanced(right))) / (counts - 1)).sum().sqrt()) / classes
     fall = max((whole - half) * (1 + ahead), -lucky)
-    ratio = _STRAIGHT
-    if quarters is not None and fall > 0:
-        ratio = min(_STRAIGHT, max(_STEEPEST, (half - float(balanced(quarters).mean())) / fall))
-    reach = 1 + 2 * (_STRAIGHT - ratio) / (4 * ratio - 2)
-    weight = (1 + reach) * (1 + ahead)
-    value = whole + (whole - half) * ahead + reach * fall
     scale = (1 / (counts * (counts - 1)).sqrt())[labels]
 
     def answered(values: Tensor) -> Tensor:
         return scale * (values - balanced(values)[labels]) / classes
 
-    influence = answered(weight * right + (1 - weight) * halves) + scale * _through_means(evidence, wanted, answers)
-    if quarters is not None and fall > 0 and int(counts.min()) >= _PARTS * _PARTS:
-        turn = answered(ratio * (1 + ahead) * (right - halves) - (halves - quarters)) * 12 / (4 * ratio - 2) ** 2
-        influence = influence + turn * min(1.0, _ANY_REACH * fall / max(float(turn.norm()), torch.finfo(torch.float64).tiny))
+    influence = scale * _through_means(evidence, wanted, answers)
+    ratio = _STRAIGHT
+    if quarters is not None and fall > 0:
+        ratio = min(_STRAIGHT, max(_STEEPEST, (half - float(balanced(quarters).mean())) / fall))
+        if int(counts.min()) >= _PARTS * _PARTS:
+            turn = answered(ratio * (1 + ahead) * (right - halves) - (halves - quarters)) * 12 / (4 * ratio - 2) ** 2
+            influence += turn * min(1.0, _ANY_REACH * fall / max(float(turn.norm()), torch.finfo(torch.float64).tiny))
+    reach = 1 + 2 * (_STRAIGHT - ratio) / (4 * ratio - 2)
+    weight = (1 + reach) * (1 + ahead)
+    value = whole + (whole - half) * ahead + reach * fall
+    influence += answered(weight * right + (1 - weight) * halves)
     inside = min(1.0, max(0.0, value))
     spread = float(influence.square().sum())
     simple = classes**2 / float((1 / counts).sum())

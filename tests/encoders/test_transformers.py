@@ -285,3 +285,19 @@ def test_repositories_of_timm_are_read_from_the_cache_by_timm(tmp_path, cache):
     image = torch.rand(1, 3, 160, 160)
     with torch.no_grad():
         torch.testing.assert_close(encoder.tap(encoder.module, image, logits=True)[1], network(image))
+
+
+@pytest.mark.parametrize(
+    ("config", "kind", "told"),
+    [
+        ("{oops", CheckpointError, "config.json: expected JSON: "),
+        ('["architecture"]', CheckpointError, "config.json: expected a JSON object, found a list"),
+        ('{"model_type": "vit"}', ArchitectureError, "hf-hub:org/odd: expected weights beside config.json, found none there"),
+    ],
+)
+def test_odd_repositories_of_the_hub_are_one_line(tmp_path, cache, config, kind, told):
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "config.json").write_text(config)
+    put(cache, "org/odd", "main", tmp_path / "files")
+    with pytest.raises(kind, match=told):
+        load_encoder(ModelRequest("hf-hub:org/odd"))

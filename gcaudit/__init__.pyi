@@ -1,7 +1,7 @@
 from .audit.run import run_audit as run_audit, score as score
 from .audit.spec import AuditSpec as AuditSpec
 from .errors import GcauditError as GcauditError
-from .gate.judge import gate as gate
+from .gate.request import gate as gate
 from .geometry.estimate import Estimate as Estimate
 from .geometry.jacobian import energies as energies
 from .metrics.measuring import measure as measure

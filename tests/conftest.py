@@ -10,6 +10,7 @@ import gcaudit
 from gcaudit.cli import main
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.pop("COLUMNS", None)  # what is printed into pipes is as wide as it is everywhere
 # threads of small networks wait for each other far longer than they work when the cores are shared
 torch.set_num_threads(1)
 

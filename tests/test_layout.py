@@ -49,7 +49,7 @@ LIBRARIES = {
     "rich": {"render", "progress"},
     "matplotlib": {"render"},
     "jinja2": {"render"},
-    "pydantic": {"report", "zoo"},
+    "pydantic": {"render", "report", "zoo"},
     "yaml": {"files", "zoo"},
 }
 """Where a library may be imported; the standard library, torch, numpy and PIL may be everywhere but in `geometry`, which has torch alone."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,6 +32,7 @@ from gcaudit.cli.options import (
     Model,
     NoWarnings,
     Output,
+    ProjectRules,
     Quiet,
     Strict,
     WhenUnsure,
@@ -40,6 +42,9 @@ from gcaudit.cli.options import (
 from gcaudit.errors import RequestError
 from gcaudit.progress import progress_bar
 from gcaudit.render import FORMATS, GATE_FORMATS
+
+if TYPE_CHECKING:
+    from gcaudit.gate import GateRequest, GateResult
 
 
 @app.command()
@@ -60,6 +65,7 @@ def score(
     when_unsure: WhenUnsure = None,
     allow_mismatch: AllowMismatch = False,
     no_warnings: NoWarnings = False,
+    project_rules: ProjectRules = True,
     junit: Junit = None,
     save_evidence: Annotated[
         bool, option("--save-evidence", panel=OUT, text="keep energies and episodes beside -o FILE.json, to compare pairwise")
@@ -82,41 +88,36 @@ def score(
     spec = AuditSpec.from_options(model, source, target, **options)
     asked = None
     if gate_ or allow_mismatch or no_warnings or any(given is not None for given in (baseline, max_regression, when_unsure, junit)):
-        asked = _gate_request(gate_ or [], baseline, max_regression, when_unsure, allow_mismatch, junit, no_warnings)
+        asked = _gate_request(
+            gate_ or [],
+            junit,
+            baseline=baseline,
+            max_regression=max_regression,
+            when_unsure=when_unsure,
+            allow_mismatch=allow_mismatch,
+            no_warnings=no_warnings,
+            project=project_rules,
+            option="--gate",
+        )
     report = run_audit(spec, strict=strict) if quiet else run_audit(spec, progress_bar, strict=strict)
     write_report(report, name, output, quiet=quiet, keep_evidence=save_evidence)
     if asked is not None:
-        from gcaudit.render import render_verdicts
+        from gcaudit.render import paper_of, render_verdicts
 
         result = asked.judge(report)
-        write_stderr(render_verdicts(result).rstrip())
+        write_stderr(render_verdicts(result, paper_of(terminal=sys.stderr.isatty())).rstrip(), command=True)
         _finish_gate(result, junit)
 
 
-def _gate_request(
-    texts: list[str],
-    baseline: Path | None,
-    max_regression: str | None,
-    when_unsure: str | None,
-    allow_mismatch: bool,
-    junit: Path | None,
-    no_warnings: bool,
-) -> Any:
+def _gate_request(texts: list[str], junit: Path | None, **asked: Any) -> GateRequest:
     from gcaudit.gate import gate_request
 
     if junit is not None:
         check_writable(junit, "--junit")
-    return gate_request(
-        texts,
-        baseline=baseline,
-        max_regression=max_regression,
-        when_unsure=when_unsure,
-        allow_mismatch=allow_mismatch,
-        no_warnings=no_warnings,
-    )
+    return gate_request(texts, **asked)
 
 
-def _finish_gate(result: Any, junit: Path | None) -> None:
+def _finish_gate(result: GateResult, junit: Path | None) -> None:
     write_verdicts(result, junit)
     if not result.passed:
         raise typer.Exit(1)
@@ -130,13 +131,15 @@ def gate(
         option("--rule", "-r", panel=GATE, text="such as 'target.probe_accuracy >= 0.6'; repeatable", metavar="RULE"),
     ] = None,
     rules: Annotated[
-        Path | None, option("--rules", panel=GATE, text="YAML file; else \\[tool.gcaudit.gate] of ./pyproject.toml", metavar="FILE")
+        Path | None,
+        option("--rules", panel=GATE, text="YAML file, beside \\[tool.gcaudit.gate] of ./pyproject.toml", metavar="FILE"),
     ] = None,
     baseline: Baseline = None,
     max_regression: MaxRegression = None,
     when_unsure: WhenUnsure = None,
     allow_mismatch: AllowMismatch = False,
     no_warnings: NoWarnings = False,
+    project_rules: ProjectRules = True,
     junit: Junit = None,
     format_: Annotated[str, option("--format", "-f", panel=OUT, text="table, json, junit or markdown")] = "table",
     output: Output = None,
@@ -146,13 +149,22 @@ def gate(
         raise RequestError(f"expected --format of {', '.join(GATE_FORMATS)}; found {format_!r}")
     if output is not None:
         check_writable(output)
-    from gcaudit.render import render_gate
+    from gcaudit.render import paper_of, render_gate
     from gcaudit.report import Report
 
-    texts = [*(rule or []), *([str(rules)] if rules is not None else [])]
-    asked = _gate_request(texts, baseline, max_regression, when_unsure, allow_mismatch, junit, no_warnings)
+    asked = _gate_request(
+        [*(rule or []), *([str(rules)] if rules is not None else [])],
+        junit,
+        baseline=baseline,
+        max_regression=max_regression,
+        when_unsure=when_unsure,
+        allow_mismatch=allow_mismatch,
+        no_warnings=no_warnings,
+        project=project_rules,
+    )
     result = asked.judge(Report.read(report))
-    write_output(render_gate(result, format_), output)
+    paper = paper_of(terminal=output is None and sys.stdout.isatty())
+    write_output(render_gate(result, format_, paper), output)
     _finish_gate(result, junit)
 
 

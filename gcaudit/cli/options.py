@@ -40,11 +40,20 @@ Quiet = Annotated[bool, option("--quiet", "-q", panel=OUT, text="no progress and
 Baseline = Annotated[Path | None, option("--baseline", panel=GATE, text="report of the last release", metavar="OLD.json")]
 MaxRegression = Annotated[
     str | None,
-    option("--max-regression", panel=GATE, text="allowed for the headline metrics against --baseline", metavar="SHARE"),
+    option(
+        "--max-regression",
+        panel=GATE,
+        text="allowed for the headline metrics against --baseline; 2% when no rule is a regression",
+        metavar="SHARE",
+    ),
 ]
 WhenUnsure = Annotated[str | None, option("--when-unsure", panel=GATE, text="too close to call means: pass, warn or fail")]
 AllowMismatch = Annotated[bool, option("--allow-mismatch", panel=GATE, text="compare what may not be compared, with a warning")]
-NoWarnings = Annotated[bool, option("--no-warnings", panel=GATE, text="fail on any warning of the report")]
+NoWarnings = Annotated[bool, option("--no-warnings", panel=GATE, text="fail on any warning of the report that no rule names")]
+ProjectRules = Annotated[
+    bool,
+    option("--project-rules/--no-project-rules", panel=GATE, text="add the rules of \\[tool.gcaudit.gate] in ./pyproject.toml"),
+]
 Strict = Annotated[bool, option("--strict", panel=OUT, text="refuse what would be a warning")]
 Junit = Annotated[Path | None, option("--junit", panel=GATE, text="also write the verdicts as JUnit XML", metavar="FILE")]
 

@@ -10,12 +10,12 @@ A mean over episodes has a part that more images make smaller and a part that mo
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import final
 
 from gcaudit.gate.comparable import differences, find_value, pool_part
 from gcaudit.gate.contrast import contrast_error
+from gcaudit.gate.needs import fixed_error, how_many, paired_fixed_error, unit_of
 from gcaudit.gate.rules import Rule, parse_rule
 from gcaudit.geometry import NORMAL_95
 from gcaudit.metrics import METRICS
@@ -86,7 +86,7 @@ def _row(report: Report, baseline: Report | None, rule: Rule) -> PowerRow:
         return PowerRow(
             name, value.value, "images", 0, (None,) * len(CHANGES), False, "score again: this version knew no error of images"
         )
-    unit, have = ("episodes", value.episodes or 0) if rule.pool else ("images", value.n)
+    unit, have = unit_of(value, rule)
 
     def without(reason: str) -> PowerRow:
         return PowerRow(name, value.value, unit, have, (None,) * len(CHANGES), False, reason)
@@ -101,7 +101,7 @@ def _row(report: Report, baseline: Report | None, rule: Rule) -> PowerRow:
     if not 0 < abs(stderr / value.value) < _LARGEST:
         return without("its error is beyond all measure of it")
     scale = abs(value.value)
-    squares, fixed, paired = 2 * (stderr / scale) ** 2, 2 * (_fixed(value, rule) / scale) ** 2, False
+    squares, fixed, paired = 2 * (stderr / scale) ** 2, 2 * (fixed_error(value, rule) / scale) ** 2, False
     if baseline is not None:
         if unlike := differences(report, baseline, [rule]):
             return without(f"the baseline has other {unlike[0]}")
@@ -113,24 +113,8 @@ def _row(report: Report, baseline: Report | None, rule: Rule) -> PowerRow:
             return without("the baseline has no standard error")
         squares, fixed = (
             (error / scale) ** 2,
-            0.0 if rule.pool else (_paired_fixed(report, baseline, rule, (value, other)) / scale) ** 2,
+            0.0 if rule.pool else (paired_fixed_error(report, baseline, rule, (value, other)) / scale) ** 2,
         )
     factor = (NORMAL_95 + _DETECTED) ** 2
-    needed = tuple(_needed(have, max(0.0, squares - fixed) * factor, change**2 - fixed * factor) for change in CHANGES)
+    needed = tuple(how_many(have, max(0.0, squares - fixed) * factor, change**2 - fixed * factor) for change in CHANGES)
     return PowerRow(name, value.value, unit, have, needed, paired)
-
-
-def _fixed(value: MetricValue, rule: Rule) -> float:
-    """Return the part of the standard error that more images do not make smaller."""
-    return 0.0 if rule.pool or value.pool_stderr is None else value.pool_stderr
-
-
-def _paired_fixed(report: Report, baseline: Report, rule: Rule, pair: tuple[MetricValue, MetricValue]) -> float:
-    if pair[0].pool_stderr is None:
-        return 0.0
-    error, _ = contrast_error(report, baseline, parse_rule(f"{rule.name} regression <= 0% given the pool"), 1.0, pair)
-    return 0.0 if error is None else error
-
-
-def _needed(have: int, wanted: float, room: float) -> int | None:
-    return max(2, math.ceil(have * wanted / room)) if room > 0 else None

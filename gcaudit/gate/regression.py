@@ -33,6 +33,7 @@ class Contrast:
         excess: new - (1 +- r) old, positive where it is worse.
         error: its standard error.
         paired: whether it is on the same images or episodes.
+        factor: of the old value, 1 +- r.
         student: 97.5% point of the error's distribution, in standard errors.
     """
 
@@ -42,6 +43,7 @@ class Contrast:
     excess: float
     error: float
     paired: bool
+    factor: float
     student: float = NORMAL_95
 
     @property
@@ -91,7 +93,7 @@ def contrast_of(rule: Rule, report: Report, baseline: Report) -> Contrast | Inco
         return Incomparable(f"{where}it has no standard error ({value.reason or 'none was kept'})", new.value)
     interval = pool_part(new)[1] if rule.pool else new.ci95
     student = NORMAL_95 if rule.pool else student_of((new, old))
-    return Contrast(new.value, old.value, interval, worse * (new.value - factor * old.value), error, paired, student)
+    return Contrast(new.value, old.value, interval, worse * (new.value - factor * old.value), error, paired, factor, student)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

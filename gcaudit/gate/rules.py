@@ -1,46 +1,35 @@
-"""Rules of a gate, as text and in files: YAML, or `[tool.gcaudit.gate]` in pyproject.toml.
-
-max-regression: 2%
-when-unsure: pass
-rules:
-  - target.probe_accuracy >= 0.6
-  - rule: source.geometric_collapse <= 1200
-    level: warn
-"""
+"""Rules of a gate as text: a threshold, a regression against a baseline, or a warning that a report must not have."""
 
 from __future__ import annotations
 
 import math
 import re
-import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, final
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Literal, final
 
-from gcaudit.errors import RequestError, one_line
-from gcaudit.files import load_yaml, read_text
-from gcaudit.metrics import Role, find_metric
+from gcaudit.errors import RequestError
+from gcaudit.metrics import Metric, Role, find_metric
+from gcaudit.report import WARNINGS
 
 Level = Literal["error", "warn", "off"]
 LEVELS: tuple[Level, ...] = ("error", "warn", "off")
-UNSURE: tuple[Unsure, ...] = ("pass", "warn", "fail")
 Unsure = Literal["pass", "warn", "fail"]
+UNSURE: tuple[Unsure, ...] = ("pass", "warn", "fail")
+ANY = "any"
+"""Stands for every kind of warning."""
+EXAMPLE = "'target.probe_accuracy >= 0.6', 'source.cdnv regression <= 5%' or 'warning: shared'"
+_LEVEL = r"\s*(?:(?P<level>error|warn|off)\s*:)?\s*"
 _NAME = r"(?P<role>source|target)\.(?P<metric>[\w-]+)(?:@(?P<shot>\d+))?"
 _NUMBER = r"(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?P<percent>\s*%)?"
-_RULE = re.compile(
-    rf"\s*(?:(?P<level>error|warn|off)\s*:)?\s*{_NAME}\s*(?P<kind>regression)?\s*(?P<sign><=|>=|<|>)\s*{_NUMBER}(?P<pool>\s+given\s+the\s+pool)?\s*"
-)
-EXAMPLE = "'target.probe_accuracy >= 0.6' or 'source.cdnv regression <= 5%'"
-
-
-_KEYS = ("rules", "max-regression", "when-unsure")
+_RULE = re.compile(rf"{_LEVEL}{_NAME}\s*(?P<kind>regression)?\s*(?P<sign><=|>=|<|>)\s*{_NUMBER}(?P<pool>\s+given\s+the\s+pool)?\s*")
+_WARNING = re.compile(rf"{_LEVEL}warning\s*:\s*(?P<kind>[\w-]+)\s*")
 
 
 @final
 @dataclass(frozen=True)
 class Rule:
-    """One condition.
+    """A condition on a metric.
 
     Attributes:
         role: the data set.
@@ -51,6 +40,7 @@ class Rule:
         limit: the threshold, or the largest allowed regression as a share of the baseline's value.
         level: what a failure means.
         pool: of a mean over episodes, hold the images fixed: judge these images, not others of their kind.
+        origin: where it was written, for people; equal rules from two places are one.
     """
 
     role: Role
@@ -61,6 +51,7 @@ class Rule:
     limit: float
     level: Level = "error"
     pool: bool = False
+    origin: str = field(default="", compare=False)
 
     @property
     def name(self) -> str:
@@ -73,14 +64,77 @@ class Rule:
         limit = f"regression <= {100 * self.limit:g}%" if self.regression else f"{self.sign} {self.limit!r}"
         return f"{self.name} {limit}" + (" given the pool" if self.pool else "")
 
+    @property
+    def oddity(self) -> str | None:
+        """Why a threshold cannot mean what gates are for: it forbids values for being good."""
+        direction = find_metric(self.metric).direction
+        if self.regression or direction == ("lower" if self.sign[0] == "<" else "higher") or direction == "none":
+            return None
+        return f"{self.text} forbids what is good: {direction} {self.metric} is better; did you mean {_TURNED[self.sign[0]]}?"
 
-def parse_rule(text: str, level: Level = "error") -> Rule:
-    """Read a rule.
+
+_TURNED = {"<": ">=", ">": "<="}
+
+
+@final
+@dataclass(frozen=True)
+class WarningRule:
+    """A warning that a report must not have.
+
+    Attributes:
+        kind: one of `WARNINGS`, or `any` for those that no other rule names.
+        level: what a failure means.
+        origin: where it was written, for people.
+    """
+
+    kind: str
+    level: Level = "error"
+    origin: str = field(default="", compare=False)
+
+    @property
+    def name(self) -> str:
+        """`warning.KIND`."""
+        return f"warning.{self.kind}"
+
+    @property
+    def text(self) -> str:
+        """The rule as it may be typed."""
+        return f"warning: {self.kind}"
+
+
+def parse_condition(text: str, level: Level = "error", origin: str = "") -> Rule | WarningRule:
+    """Read a rule on a metric or on warnings.
+
+    Args:
+        text: as for `parse_rule`, or `warning: KIND`.
+        level: when the text names none.
+        origin: where it was written, for people.
+
+    Returns:
+        The rule.
+
+    Raises:
+        RequestError: it cannot be read, or names what is unknown.
+    """
+    match = _WARNING.fullmatch(text)
+    if match is None:
+        return parse_rule(text, level, origin)
+    kind = match["kind"].lower()
+    if kind not in WARNINGS and kind != ANY:
+        close = get_close_matches(kind, WARNINGS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known: {ANY}, {', '.join(WARNINGS)}"
+        raise RequestError(f"expected 'warning: KIND' of a kind that is known, found {text!r}; {hint}")
+    return WarningRule(kind, _level(match["level"], level), origin)
+
+
+def parse_rule(text: str, level: Level = "error", origin: str = "") -> Rule:
+    """Read a rule on a metric.
 
     Args:
         text: such as `target.probe_accuracy >= 0.6`, `warn: source.gc <= 1e4` or `source.cdnv regression <= 5%`; `given the pool` may
             end a rule on the probe.
         level: when the text names none.
+        origin: where it was written, for people.
 
     Returns:
         The rule.
@@ -96,129 +150,72 @@ def parse_rule(text: str, level: Level = "error") -> Rule:
         raise RequestError(f"expected @N_SHOT with probe_accuracy only, found {text!r}")
     if match["pool"] and not metric.episodes:
         raise RequestError(f"expected 'given the pool' with probe_accuracy only, found {text!r}")
-    number = float(match["number"]) / (100 if match["percent"] else 1)
-    if not math.isfinite(number):
-        raise RequestError(f"expected a rule with a number that is finite, found {text!r}, which always says the same")
     regression = match["kind"] is not None
-    if regression and (match["sign"] != "<=" or number < 0):
+    limit = _limit(match, metric, text)
+    if regression and (match["sign"] != "<=" or limit < 0):
         raise RequestError(f"expected 'regression <= SHARE' such as regression <= 2%, found {text!r}")
     if regression and metric.direction == "none":
         raise RequestError(f"expected a metric that has a better side, found {metric.name} in {text!r}; use a threshold")
     shot = None if match["shot"] is None else int(match["shot"])
     role: Role = "source" if match["role"] == "source" else "target"
-    chosen = {"error": "error", "warn": "warn", "off": "off", None: level}[match["level"]]
-    return Rule(role, metric.name, shot, regression, match["sign"], number, chosen, match["pool"] is not None)
+    return Rule(
+        role, metric.name, shot, regression, match["sign"], limit, _level(match["level"], level), bool(match["pool"]), origin
+    )
+
+
+def _level(text: str | None, level: Level) -> Level:
+    named: dict[str | None, Level] = {"error": "error", "warn": "warn", "off": "off", None: level}
+    return named[text]
+
+
+def _limit(match: re.Match[str], metric: Metric, text: str) -> float:
+    """Read a rule's number, and refuse one that always says the same."""
+    number = float(match["number"]) / (100 if match["percent"] else 1)
+    if not math.isfinite(number):
+        raise RequestError(f"expected a rule with a number that is finite, found {text!r}, which always says the same")
+    if match["kind"] is not None:
+        return _share(match, f"'regression <= SHARE' such as regression <= 2% or {2 / 100}", text)
+    if metric.unit == "share" and not 0 <= number <= 1:
+        reading = (
+            f"{match['number']}% is {number / 100:g}" if 1 < number <= 100 and not match["percent"] else "an accuracy is a share"
+        )
+        raise RequestError(
+            f"expected a limit from 0 to 1, or 0% to 100%, for {metric.name}, found {text!r}, which always says the same; {reading}"
+        )
+    return number
+
+
+def _share(match: re.Match[str], wanted: str, found: str) -> float:
+    """Read a share of a baseline's value; a number of which it is not clear whether it is meant in per cent is refused."""
+    number = float(match["number"])
+    if match["percent"]:
+        if number > 100:
+            raise RequestError(f"expected {wanted}, found {found!r}: above 100% hardly anything is a regression; write a threshold")
+        return number / 100
+    if number >= 1:
+        meant = (
+            f"{match['number']}% or {100 * number:g}%"
+            if number <= 1
+            else f"{match['number']}% or {100 * number:g}% (which is refused)"
+        )
+        raise RequestError(f"expected {wanted}, found {found!r}, which may mean {meant}; write it with %, or as a share below 1")
+    return number
 
 
 def parse_share(text: str | float) -> float:
     """Read `2%` or `0.02`.
 
     Args:
-        text: as typed.
+        text: as typed; a number of 1 or more has to say that it is in per cent.
 
     Returns:
         The share.
 
     Raises:
-        RequestError: it is no share of at least 0.
+        RequestError: it is no share from 0 to 1, or may be meant in per cent or not.
     """
     match = re.fullmatch(rf"\s*{_NUMBER}\s*", str(text))
-    share = float(match["number"]) / (100 if match["percent"] else 1) if match else -1.0
-    if share < 0:
-        raise RequestError(f"expected --max-regression such as 2% or 0.02, found {text!r}")
-    return share
-
-
-@final
-@dataclass(frozen=True)
-class RuleFile:
-    """What a file asks for.
-
-    Attributes:
-        rules: in the file's order.
-        max_regression: share, or None.
-        when_unsure: `pass`, `warn` or `fail`, or None.
-    """
-
-    rules: tuple[Rule, ...] = ()
-    max_regression: float | None = None
-    when_unsure: str | None = None
-
-
-_MOST_BYTES = 2**20
-
-
-def _load(path: Path) -> Any:
-    try:
-        text = read_text(path, _MOST_BYTES)
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"expected rules at {path}: {getattr(error, 'strerror', None) or 'not text'}; check the path") from None
-    try:
-        if path.suffix == ".toml":
-            return tomllib.loads(text).get("tool", {}).get("gcaudit", {}).get("gate")
-        return load_yaml(text)
-    except (RecursionError, ValueError) as error:
-        kind = "TOML" if path.suffix == ".toml" else "YAML"
-        raise RequestError(f"{path}: expected {kind}: {one_line(error)}") from None
-
-
-def _rule(entry: Any, path: Path) -> Rule:
-    if isinstance(entry, str):
-        return parse_rule(entry)
-    if isinstance(entry, Mapping) and len(entry) == 1 and next(iter(entry)) in (*LEVELS, False):
-        # YAML takes 'warn: source.gc <= 1' for a mapping, and a bare off for false
-        ((level, text),) = entry.items()
-        return parse_rule(f"{level or 'off'}: {text}")
-    if isinstance(entry, Mapping) and isinstance(entry.get("rule"), str) and set(entry) <= {"rule", "level"}:
-        # YAML reads a bare off as false
-        level = "off" if entry.get("level") is False else entry.get("level", "error")
-        if level in LEVELS:
-            return parse_rule(entry["rule"], level)
-        raise RequestError(f"{path}: expected a level of {', '.join(LEVELS)}, found {level!r}")
-    raise RequestError(f"{path}: expected a rule as text, or 'rule' and 'level'; found {entry!r}")
-
-
-def read_rules(path: Path) -> RuleFile:
-    """Read rules from a file.
-
-    Args:
-        path: YAML, or a pyproject.toml.
-
-    Returns:
-        What it asks for.
-
-    Raises:
-        RequestError: no such file, or not in the form above.
-    """
-    content = _load(path)
-    if content is None and path.suffix == ".toml":
-        raise RequestError(f"{path}: expected a table [tool.gcaudit.gate], found none")
-    if isinstance(content, list):
-        content = {"rules": content}
-    if not isinstance(content, Mapping):
-        raise RequestError(f"{path}: expected the keys {', '.join(_KEYS)}, found {type(content).__name__}")
-    given = {str(key).replace("_", "-"): value for key, value in content.items()}
-    unknown = [key for key in given if key not in _KEYS]
-    if unknown:
-        raise RequestError(f"{path}: expected the keys {', '.join(_KEYS)}, found {unknown[0]!r}")
-    entries = given.get("rules") or []
-    if not isinstance(entries, list):
-        raise RequestError(f"{path}: expected 'rules' to be a list, found {type(entries).__name__}")
-    unsure = given.get("when-unsure")
-    if unsure is not None and unsure not in UNSURE:
-        raise RequestError(f"{path}: expected when-unsure of {', '.join(UNSURE)}, found {unsure!r}")
-    share = given.get("max-regression")
-    return RuleFile(tuple(_rule(entry, path) for entry in entries), None if share is None else parse_share(share), unsure)
-
-
-def project_rules(folder: Path) -> RuleFile:
-    """Read `[tool.gcaudit.gate]` of the project in a folder.
-
-    Args:
-        folder: where pyproject.toml may lie.
-
-    Returns:
-        What it asks for; nothing when there is no such table.
-    """
-    path = folder / "pyproject.toml"
-    return read_rules(path) if path.is_file() and _load(path) is not None else RuleFile()
+    wanted = "--max-regression such as 2% or 0.02"
+    if match is None or float(match["number"]) < 0:
+        raise RequestError(f"expected {wanted}, found {text!r}")
+    return _share(match, wanted, str(text))

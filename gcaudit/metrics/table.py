@@ -36,6 +36,7 @@ class Metric:
         module: of this room, in which the function of this name stands; it is loaded when it is first measured.
         group: `core` is measured unless others are asked for; `field` are the scores of other papers, which take longer.
         episodes: it draws episodes, and its function takes their settings beside the evidence.
+        unit: of its value; `share` is a number from 0 to 1, and nothing stands for what has no unit.
         sized: its value depends on the number of images and dimensions by definition, so that no distribution has one; its interval is for
             other images in the same number.
     """
@@ -50,6 +51,7 @@ class Metric:
     group: Literal["core", "field"] = "core"
     episodes: bool = False
     sized: bool = False
+    unit: str = ""
 
     def measure(self, evidence: Evidence, probe: ProbeSettings) -> Estimate:
         """Measure it.
@@ -67,6 +69,9 @@ class Metric:
 
 
 _REPEATABILITY = "repeatability: other images in this number, at this number of dimensions"
+_PIXEL = "squared pixel values, pixels in [0, 1] (of the normalised input with --input-space normalized)"
+_PER_PIXEL = f"1 / {_PIXEL}"
+_SQUARED = f"squared embedding units / {_PIXEL}"
 _BOTH: tuple[Role, ...] = ("source", "target")
 _SOURCE: tuple[Role, ...] = ("source",)
 _TARGET: tuple[Role, ...] = ("target",)
@@ -78,37 +83,92 @@ _EPISODES = "same data and episode settings"
 _SIZED = "same data, classes, numbers of images and dimensions"
 
 METRICS: tuple[Metric, ...] = (
-    Metric("gc", "geometric complexity (GC)", "lower", _FAMILY, "energies", _BOTH, "complexity"),
-    Metric("relative_gc", "relative GC", "lower", _SCALE_FREE, "energies", _BOTH, "complexity"),
+    Metric("gc", "geometric complexity (GC)", "lower", _FAMILY, "energies", _BOTH, "complexity", unit=_SQUARED),
+    Metric("relative_gc", "relative GC", "lower", _SCALE_FREE, "energies", _BOTH, "complexity", unit=_PER_PIXEL),
     Metric("cdnv", "CDNV", "lower", _ANY, "embeddings", _BOTH, "collapse"),
     Metric("directional_cdnv", "CDNV, directional", "lower", _ANY, "embeddings", _BOTH, "directional"),
-    Metric("geometric_collapse", "geometric collapse", "lower", _SAME_K, "energies", _BOTH, "collapse"),
-    Metric("geometric_collapse_refined", "geometric collapse, refined", "lower", _SCALE_FREE, "energies", _BOTH, "collapse"),
-    Metric("poincare_lower_bound", "Poincaré constant, at least (estimate)", "none", _SCALE_FREE, "energies", _BOTH, "complexity"),
-    Metric("ncm_accuracy", "nearest-class-mean accuracy", "higher", _ANY, "embeddings", _BOTH, "accuracy"),
-    Metric("head_accuracy", "accuracy of the model's head", "higher", _ANY, "predictions", _SOURCE, "accuracy"),
-    Metric("probe_accuracy", "few-shot probe accuracy", "higher", _EPISODES, "embeddings", _TARGET, "ridge", episodes=True),
+    Metric("geometric_collapse", "geometric collapse", "lower", _SAME_K, "energies", _BOTH, "collapse", unit=_PER_PIXEL),
+    Metric(
+        "geometric_collapse_refined",
+        "geometric collapse, refined",
+        "lower",
+        _SCALE_FREE,
+        "energies",
+        _BOTH,
+        "collapse",
+        unit=_PER_PIXEL,
+    ),
+    Metric(
+        "poincare_lower_bound",
+        "Poincaré constant, at least (estimate)",
+        "none",
+        _SCALE_FREE,
+        "energies",
+        _BOTH,
+        "complexity",
+        unit=_PIXEL,
+    ),
+    Metric("ncm_accuracy", "nearest-class-mean accuracy", "higher", _ANY, "embeddings", _BOTH, "accuracy", unit="share"),
+    Metric("head_accuracy", "accuracy of the model's head", "higher", _ANY, "predictions", _SOURCE, "accuracy", unit="share"),
+    Metric(
+        "probe_accuracy",
+        "few-shot probe accuracy",
+        "higher",
+        _EPISODES,
+        "embeddings",
+        _TARGET,
+        "ridge",
+        episodes=True,
+        unit="share",
+    ),
     Metric("nc1", "NC1, collapse along the class means", "lower", _SIZED, "embeddings", _BOTH, "nc1", "field", sized=True),
     Metric("sfda", "SFDA", "higher", _SIZED, "embeddings", _TARGET, "sfda", "field", sized=True),
     Metric("gbc", "GBC, overlap of classes", "higher", _SIZED, "embeddings", _TARGET, "gbc", "field", sized=True),
-    Metric("rankme", "RankMe, effective rank", "higher", _SIZED, "embeddings", _BOTH, "rankme", "field", sized=True),
+    Metric(
+        "rankme", "RankMe, effective rank", "higher", _SIZED, "embeddings", _BOTH, "rankme", "field", sized=True, unit="dimensions"
+    ),
     Metric("ncti_seli", "NCTI, spread of discriminants", "higher", _SIZED, "embeddings", _TARGET, "ncti", "field", sized=True),
     Metric("ncti_ncc", "NCTI, probability of the class", "higher", _SIZED, "embeddings", _TARGET, "ncti", "field", sized=True),
     Metric("ncti_vc", "NCTI, variety of answers in a class", "lower", _SIZED, "embeddings", _TARGET, "ncti", "field", sized=True),
-    Metric("logme", "LogME", "higher", _SIZED, "embeddings", _TARGET, "logme", "field", sized=True),
+    Metric("logme", "LogME", "higher", _SIZED, "embeddings", _TARGET, "logme", "field", sized=True, unit="nats"),
     Metric("h_score", "H-score", "higher", _SIZED, "embeddings", _TARGET, "hscore", "field", sized=True),
     Metric("h_score_regularized", "H-score, regularised", "higher", _SIZED, "embeddings", _TARGET, "hscore", "field", sized=True),
-    Metric("trans_rate", "TransRate", "higher", _SIZED, "embeddings", _TARGET, "transrate", "field", sized=True),
-    Metric("leep", "LEEP", "higher", _SIZED, "logits", _TARGET, "leep", "field", sized=True),
-    Metric("nce", "NCE, negative conditional entropy", "higher", _SIZED, "logits", _TARGET, "leep", "field", sized=True),
-    Metric("knn_accuracy", "nearest-neighbour accuracy", "higher", _ANY, "embeddings", _TARGET, "neighbours", "field"),
-    Metric("linear_probe_accuracy", "linear probe accuracy", "higher", _ANY, "embeddings", _TARGET, "linear_probe", "field"),
+    Metric("trans_rate", "TransRate", "higher", _SIZED, "embeddings", _TARGET, "transrate", "field", sized=True, unit="nats"),
+    Metric("leep", "LEEP", "higher", _SIZED, "logits", _TARGET, "leep", "field", sized=True, unit="nats"),
+    Metric(
+        "nce", "NCE, negative conditional entropy", "higher", _SIZED, "logits", _TARGET, "leep", "field", sized=True, unit="nats"
+    ),
+    Metric(
+        "knn_accuracy", "nearest-neighbour accuracy", "higher", _ANY, "embeddings", _TARGET, "neighbours", "field", unit="share"
+    ),
+    Metric(
+        "linear_probe_accuracy",
+        "linear probe accuracy",
+        "higher",
+        _ANY,
+        "embeddings",
+        _TARGET,
+        "linear_probe",
+        "field",
+        unit="share",
+    ),
     Metric("nc2", "NC2, class means against a simplex", "lower", _ANY, "embeddings", _BOTH, "nc2", "field"),
     Metric("nc3", "NC3, head against class means", "lower", _ANY, "weights", _SOURCE, "nc3", "field"),
-    Metric("nc4", "NC4, head agrees with nearest mean", "higher", _ANY, "predictions", _SOURCE, "nc4", "field"),
+    Metric("nc4", "NC4, head agrees with nearest mean", "higher", _ANY, "predictions", _SOURCE, "nc4", "field", unit="share"),
     Metric("parc", "PARC", "higher", _SIZED, "embeddings", _TARGET, "parc", "field", sized=True),
-    Metric("pactran_gaussian", "PACTran, Gaussian prior", "lower", _SIZED, "embeddings", _TARGET, "pactran", "field", sized=True),
-    Metric("n_leep", "N-LEEP", "higher", _SIZED, "embeddings", _TARGET, "nleep", "field", sized=True),
+    Metric(
+        "pactran_gaussian",
+        "PACTran, Gaussian prior",
+        "lower",
+        _SIZED,
+        "embeddings",
+        _TARGET,
+        "pactran",
+        "field",
+        sized=True,
+        unit="nats",
+    ),
+    Metric("n_leep", "N-LEEP", "higher", _SIZED, "embeddings", _TARGET, "nleep", "field", sized=True, unit="nats"),
 )
 """Every metric, in the order of the report."""
 _OTHER_NAMES = {

@@ -2,41 +2,75 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
+import re
+import textwrap
 from xml.etree import ElementTree as ET
 
 from gcaudit.gate import GateResult, Verdict
+from gcaudit.render.documents import GATE, GateDocument
 from gcaudit.render.escapes import json_text, log_text, markdown_text, xml_text
+from gcaudit.render.paper import PLAIN, Paper, paint
 
-_MARKS = {"passed": "PASS", "warned": "WARN", "failed": "FAIL", "off": "off"}
+_MARKS = {"passed": "PASS", "undecided": "UNDECIDED", "warned": "WARN", "failed": "FAIL", "off": "off"}
+_COLOURS = {"passed": "green", "undecided": "yellow", "warned": "yellow", "failed": "red", "off": "dim"}
+_INDENT = max(map(len, _MARKS.values())) + 2
 _ANNOTATIONS = 10
 """GitHub shows so many of a kind for a step."""
 _SUMMARY_BYTES = 64 * 1024
+_NBSP = "\N{NO-BREAK SPACE}"
 
 
 def _headline(result: GateResult) -> str:
     counts = {status: sum(verdict.status == status for verdict in result.verdicts) for status in _MARKS}
-    parts = [f"{number} {status}" for status, number in counts.items() if number]
+    parts = [f"{number} {status}{_needs(result) if status == 'undecided' else ''}" for status, number in counts.items() if number]
     against = f" against {result.baseline}" if result.baseline else ""
     return f"gate {'passed' if result.passed else 'FAILED'}: {result.model}{against}: {', '.join(parts)}"
 
 
-def render_verdicts(result: GateResult) -> str:
+def _needs(result: GateResult) -> str:
+    """Say what would decide all that is undecided."""
+    undecided = [verdict for verdict in result.verdicts if verdict.status == "undecided"]
+    needed = {v.unit: max(w.needed for w in undecided if w.unit == v.unit and w.needed) for v in undecided if v.needed}
+    told = " and ".join(f"{number:,} {unit}" for unit, number in needed.items())
+    rest = sum(verdict.needed is None for verdict in undecided)
+    if not told:
+        return " (no number of images would decide it)" if undecided else ""
+    return f" (needs about {told}{f'; {rest} would stay so' if rest else ''})"
+
+
+def _whole(text: str) -> str:
+    """Keep intervals, and numbers with their units, on one line."""
+    text = re.sub(r"\[[^\[\]]{1,60}\]", lambda match: match[0].replace(" ", _NBSP), text)
+    return re.sub(r" (?=\[[-+.\d])|(?<=[=<>]) (?=[-+.\d])|(?<=\d) (?=images\b|episodes\b)", _NBSP, text)
+
+
+def _line(verdict: Verdict, paper: Paper) -> str:
+    mark = _MARKS[verdict.status]
+    told = verdict.message + (f" ({verdict.origin})" if verdict.origin else "")
+    if paper.width is not None:
+        lines = textwrap.wrap(
+            _whole(told), max(20, paper.width - _INDENT), break_long_words=False, break_on_hyphens=False, drop_whitespace=True
+        )
+        told = ("\n" + " " * _INDENT).join(lines).replace(_NBSP, " ")
+    colour = "red" if verdict.fails else _COLOURS[verdict.status]
+    return paint(mark, colour, paper) + " " * (_INDENT - len(mark)) + told
+
+
+def render_verdicts(result: GateResult, paper: Paper = PLAIN) -> str:
     """Write verdicts for people.
 
     Args:
         result: of the gate.
+        paper: what it is written on.
 
     Returns:
-        One line a rule and one for all.
+        A paragraph a rule, one line where the width has no end, and one for all.
     """
-    lines = [f"{_MARKS[verdict.status]}  {verdict.message}{_unsure(verdict)}" for verdict in result.verdicts]
-    return log_text("\n".join([*lines, _headline(result)]) + "\n")
-
-
-def _unsure(verdict: Verdict) -> str:
-    return " (too close to call)" if verdict.outcome == "unsure" and verdict.status == "passed" else ""
+    last = _headline(result)
+    if paper.width is not None:
+        last = textwrap.fill(_whole(last), paper.width, break_long_words=False, break_on_hyphens=False).replace(_NBSP, " ")
+    lines = [*(_line(verdict, paper) for verdict in result.verdicts), paint(last, "green" if result.passed else "red", paper)]
+    return log_text("\n".join(lines) + "\n")
 
 
 def render_verdicts_json(result: GateResult) -> str:
@@ -48,15 +82,15 @@ def render_verdicts_json(result: GateResult) -> str:
     Returns:
         JSON; numbers are never rounded.
     """
-    content = {
-        "schema": "gcaudit.gate/1",
-        "passed": result.passed,
-        "model": result.model,
-        "baseline": result.baseline,
-        "verdicts": [asdict(verdict) for verdict in result.verdicts],
-        "warnings": list(result.warnings),
-    }
-    return json_text(json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    content = GateDocument(
+        schema=GATE,
+        passed=result.passed,
+        model=result.model,
+        baseline=result.baseline,
+        verdicts=tuple(result.verdicts),
+        warnings=result.warnings,
+    )
+    return json_text(content.text())
 
 
 def _printable(text: str) -> str:
@@ -71,23 +105,23 @@ def render_junit(result: GateResult) -> str:
         result: of the gate.
 
     Returns:
-        XML; a warning is a passed test with output, a rule of level `off` a skipped one.
+        XML; a warning is a passed test with output, what is undecided or of level `off` a skipped one, unless it fails the gate.
     """
-    failed = sum(verdict.status == "failed" for verdict in result.verdicts)
-    off = sum(verdict.status == "off" for verdict in result.verdicts)
-    counts = {"tests": str(len(result.verdicts)), "failures": str(failed), "errors": "0", "skipped": str(off)}
+    failed = sum(verdict.fails for verdict in result.verdicts)
+    skipped = sum(verdict.status in ("off", "undecided") and not verdict.fails for verdict in result.verdicts)
+    counts = {"tests": str(len(result.verdicts)), "failures": str(failed), "errors": "0", "skipped": str(skipped)}
     root = ET.Element("testsuites", {"name": "gcaudit", **counts})
     suite = ET.SubElement(root, "testsuite", {"name": _printable(f"gcaudit gate {result.model}"), **counts, "time": "0"})
     for verdict in result.verdicts:
         name = _printable(verdict.rule)
         case = ET.SubElement(suite, "testcase", {"name": name, "classname": f"gcaudit.{verdict.metric}", "time": "0"})
-        message = _printable(verdict.message)
-        if verdict.status == "failed":
+        message = _printable(verdict.message + (f" ({verdict.origin})" if verdict.origin else ""))
+        if verdict.fails:
             ET.SubElement(case, "failure", {"message": message, "type": verdict.outcome}).text = message
-        elif verdict.status == "off":
-            ET.SubElement(case, "skipped")
+        elif verdict.status in ("off", "undecided"):
+            ET.SubElement(case, "skipped", {"message": f"{_MARKS[verdict.status]}: {message}"})
         else:
-            ET.SubElement(case, "system-out").text = f"{_MARKS[verdict.status]} {message}{_unsure(verdict)}"
+            ET.SubElement(case, "system-out").text = f"{_MARKS[verdict.status]} {message}"
     ET.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + xml_text(ET.tostring(root, encoding="unicode")) + "\n"
 
@@ -95,6 +129,15 @@ def render_junit(result: GateResult) -> str:
 def _command(kind: str, message: str) -> str:
     escaped = message.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
     return f"::{kind} title=gcaudit gate::{escaped}"
+
+
+def _annotation(verdict: Verdict) -> str | None:
+    """Say what kind of annotation a verdict becomes."""
+    return "error" if verdict.fails else "warning" if verdict.warns else "notice" if verdict.status == "undecided" else None
+
+
+def _annotated(verdict: Verdict) -> str:
+    return f"UNDECIDED: {verdict.message}" if verdict.status == "undecided" else verdict.message
 
 
 def render_annotations(result: GateResult) -> list[str]:
@@ -107,8 +150,8 @@ def render_annotations(result: GateResult) -> list[str]:
         One line an annotation; when there are too many, the last one counts the rest.
     """
     lines = []
-    for kind, status in (("error", "failed"), ("warning", "warned")):
-        messages = [verdict.message for verdict in result.verdicts if verdict.status == status]
+    for kind in ("error", "warning", "notice"):
+        messages = [_annotated(verdict) for verdict in result.verdicts if _annotation(verdict) == kind]
         if kind == "warning":
             messages += result.warnings
         if len(messages) > _ANNOTATIONS:
@@ -126,30 +169,32 @@ def render_summary(result: GateResult) -> str:
     Returns:
         Markdown that ends with a newline.
     """
-    lines = [f"### {markdown_text(_headline(result))}", "", "| verdict | rule | why |", "|---|---|---|"]
+    lines = [f"### {markdown_text(_headline(result))}", "", "| verdict | rule | from | why |", "|---|---|---|---|"]
     size = sum(len(line.encode()) + 1 for line in lines)
-    order = sorted(result.verdicts, key=lambda verdict: list(_MARKS).index(verdict.status) != 2)
+    order = sorted(result.verdicts, key=lambda verdict: not verdict.fails)
     for number, verdict in enumerate(order):
-        line = f"| {_MARKS[verdict.status]} | {markdown_text(verdict.rule)} | {markdown_text(verdict.message)}{_unsure(verdict)} |"
+        told = (verdict.rule, verdict.origin, verdict.message)
+        line = f"| {_MARKS[verdict.status]} | {' | '.join(map(markdown_text, told))} |"
         size += len(line.encode()) + 1
         if size > _SUMMARY_BYTES - 200:
-            lines.append(f"| | | and {len(order) - number} more |")
+            lines.append(f"| | | | and {len(order) - number} more |")
             break
         lines.append(line)
     return "\n".join(lines) + "\n"
 
 
-_MAKERS = {"table": render_verdicts, "json": render_verdicts_json, "junit": render_junit, "markdown": render_summary}
+_MAKERS = {"json": render_verdicts_json, "junit": render_junit, "markdown": render_summary}
 
 
-def render_gate(result: GateResult, name: str) -> str:
+def render_gate(result: GateResult, name: str, paper: Paper = PLAIN) -> str:
     """Make the text of a gate's verdicts.
 
     Args:
         result: of the gate.
         name: one of `GATE_FORMATS`.
+        paper: what a table is written on.
 
     Returns:
         Text that ends with a newline.
     """
-    return _MAKERS[name](result)
+    return render_verdicts(result, paper) if name == "table" else _MAKERS[name](result)

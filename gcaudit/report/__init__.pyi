@@ -8,4 +8,4 @@ from .schema import (
     Report as Report,
     Timing as Timing,
 )
-from .warnings import ReportWarning as ReportWarning, warn as warn
+from .warnings import WARNINGS as WARNINGS, ReportWarning as ReportWarning, warn as warn

@@ -29,7 +29,7 @@ from gcaudit.data.request import DataRequest
 from gcaudit.encoders.preprocessing import Preprocessing, picture_transform
 from gcaudit.errors import GcauditError
 from gcaudit.files.pickles import PickleError, PickleReader
-from gcaudit.gate.rules import read_rules
+from gcaudit.gate.rule_files import read_rules
 from gcaudit.report.evidence import ReportEvidence, load_evidence, save_evidence
 from gcaudit.store.repair import repair_store
 from gcaudit.store.results import Store

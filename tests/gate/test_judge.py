@@ -4,6 +4,7 @@ from reports import changed, only, with_value
 
 import gcaudit
 from gcaudit.errors import RequestError
+from gcaudit.gate.rules import parse_rule
 from gcaudit.report.evidence import ReportEvidence
 from gcaudit.report.warnings import warn
 
@@ -33,25 +34,28 @@ def test_the_interval_decides(demo, rule, low, high, outcome):
 
 
 @pytest.mark.parametrize(
-    ("level", "unsure", "outcome", "status"),
+    ("level", "unsure", "outcome", "status", "means"),
     [
-        ("error", "pass", "passed", "passed"),
-        ("error", "pass", "unsure", "passed"),
-        ("error", "warn", "unsure", "warned"),
-        ("error", "fail", "unsure", "failed"),
-        ("error", "pass", "failed", "failed"),
-        ("warn", "fail", "unsure", "warned"),
-        ("warn", "pass", "unsure", "passed"),
-        ("warn", "pass", "failed", "warned"),
-        ("off", "fail", "failed", "off"),
+        ("error", "pass", "passed", "passed", ""),
+        ("error", "pass", "unsure", "undecided", ""),
+        ("error", "warn", "unsure", "undecided", "warns"),
+        ("error", "fail", "unsure", "undecided", "fails"),
+        ("error", "pass", "failed", "failed", "fails"),
+        ("warn", "fail", "unsure", "undecided", "warns"),
+        ("warn", "pass", "unsure", "undecided", ""),
+        ("warn", "pass", "failed", "warned", "warns"),
+        ("off", "fail", "failed", "off", ""),
     ],
 )
-def test_levels_and_doubt(demo, level, unsure, outcome, status):
+def test_levels_and_doubt(demo, level, unsure, outcome, status, means):
     interval = {"passed": (0.1, 0.2), "unsure": (0.25, 0.35), "failed": (0.4, 0.5)}[outcome]
     report = with_value(demo, "source.cdnv", sum(interval) / 2, *interval)
     result = gcaudit.gate(report, [f"{level}: source.cdnv <= 0.3"], when_unsure=unsure)
-    assert only(result).status == status
-    assert result.passed == (status != "failed")
+    verdict = only(result)
+    assert verdict.status == status
+    assert (verdict.fails, verdict.warns) == (means == "fails", means == "warns")
+    assert result.passed == (means != "fails")
+    assert (verdict.unit == "images") == (outcome == "unsure" and level != "off")
 
 
 def test_messages_show_enough_digits_to_see_why(demo):
@@ -160,7 +164,8 @@ def test_raw_gc_is_compared_within_one_architecture_only(demo):
 
 
 def test_differences_do_not_matter_to_thresholds(demo):
-    result = gcaudit.gate(demo, ["source.cdnv <= 1"], changed(demo, "source", fingerprint="x"))
+    other = changed(demo, "source", fingerprint="x")
+    result = gcaudit.gate(demo, ["source.cdnv <= 1", "target.probe_accuracy regression <= 2%"], other)
     assert result.passed
     assert result.warnings == ()
 
@@ -218,7 +223,109 @@ def test_warnings_of_the_report_can_fail_a_gate(demo):
         ("warning.shared", "failed"),
     ]
     assert not found.passed
-    assert found.verdicts[1].message == "source and target share 3 images"
+    assert found.verdicts[1].message == "warning of shared: source and target share 3 images"
+
+
+@pytest.mark.parametrize(
+    ("rules", "statuses", "passed"),
+    [
+        (["warning: shared"], ["failed"], False),
+        (["warning: SHARED"], ["failed"], False),
+        (["warning: split"], ["passed"], True),
+        (["warn: warning: shared"], ["warned"], True),
+        (["warning: any"], ["failed", "failed"], False),
+        (["warn: warning: shared", "warning: any"], ["warned", "failed"], False),
+        (["warn: warning: shared", "off: warning: column", "warning: any"], ["warned", "off", "passed"], True),
+    ],
+)
+def test_a_rule_can_name_a_warning(demo, rules, statuses, passed):
+    doubtful = demo.model_copy(update={"warnings": (warn("shared", "they share 3 images"), warn("column", "of two"))})
+    found = gcaudit.gate(doubtful, rules)
+    assert [verdict.status for verdict in found.verdicts] == statuses
+    assert found.passed == passed
+
+
+def test_what_kind_the_warnings_of_old_reports_are_is_not_known(demo):
+    old = demo.model_copy(update={"warnings": (warn("other", "shared 3 images"),)})
+    verdict = only(gcaudit.gate(old, ["warning: shared"]))
+    assert (verdict.outcome, verdict.fails) == ("missing", True)
+    assert "knew no kinds of warnings; score again" in verdict.message
+    assert only(gcaudit.gate(old, ["warning: any"])).status == "failed"
+
+
+def test_thresholds_that_forbid_what_is_good_are_told(demo):
+    found = gcaudit.gate(demo, ["source.gc >= 1", "target.probe_accuracy <= 0.9", "source.poincare_lower_bound >= 0"])
+    assert found.warnings == (
+        "source.gc >= 1.0 forbids what is good: lower gc is better; did you mean <=?",
+        "target.probe_accuracy <= 0.9 forbids what is good: higher probe_accuracy is better; did you mean >=?",
+    )
+    assert gcaudit.gate(demo, ["source.gc <= 1e9", "off: source.gc >= 1", "target.probe_accuracy >= 0.1"]).warnings == ()
+
+
+def test_a_baseline_alone_judges_the_headlines_and_says_so(demo):
+    found = gcaudit.gate(demo, [], demo)
+    assert [verdict.rule for verdict in found.verdicts] == [
+        "source.geometric_collapse regression <= 2%",
+        "target.probe_accuracy regression <= 2%",
+    ]
+    assert {verdict.origin for verdict in found.verdicts} == {"default with a baseline, --max-regression 2%"}
+    assert found.baseline == "demo"
+    beside = gcaudit.gate(demo, ["source.cdnv <= 1"], demo)
+    assert len(beside.verdicts) == 3
+    own = gcaudit.gate(demo, ["source.cdnv regression <= 1%"], demo)
+    assert [verdict.rule for verdict in own.verdicts] == ["source.cdnv regression <= 1%"]
+
+
+def test_a_baseline_that_nothing_uses_is_told(demo):
+    found = gcaudit.gate(demo, ["source.cdnv <= 1", "off: source.cdnv regression <= 1%"], demo)
+    assert found.baseline is None
+    assert found.warnings == (
+        "the baseline demo was not used, since no rule is a regression; add --max-regression 2% or leave --baseline out",
+    )
+    few = gcaudit.score("demo", "demo", metrics=("cdnv",))
+    assert "was not used" in gcaudit.gate(few, ["source.cdnv <= 1"], few).warnings[0]
+
+
+def test_equal_rules_from_two_places_are_one(demo):
+    rules = [parse_rule("source.cdnv <= 1", origin="a"), parse_rule("source.cdnv <= 1", origin="b"), "source.cdnv <= 2"]
+    assert [(verdict.rule, verdict.origin) for verdict in gcaudit.gate(demo, rules).verdicts] == [
+        ("source.cdnv <= 1.0", "a"),
+        ("source.cdnv <= 2.0", ""),
+    ]
+
+
+def test_undecided_rules_say_how_many_images_decide_them(demo):
+    report = with_value(demo, "source.cdnv", 1.0, 0.9, 1.1, n=1000)
+    verdict = only(gcaudit.gate(report, ["source.cdnv <= 1.01"]))
+    assert (verdict.needed, verdict.unit) == (100_000, "images")  # ten times closer takes a hundred times as many
+    assert verdict.message.endswith("; about 100,000 images would decide it")
+    never = only(gcaudit.gate(report, ["source.cdnv <= 1"]))
+    assert never.needed is None
+    assert never.message.endswith("; no number of images would decide it")
+    decided = only(gcaudit.gate(report, ["source.cdnv <= 1.2"]))
+    assert (decided.needed, decided.unit) == (None, None)
+
+
+def test_what_episodes_leave_undecided_more_images_do_not_decide(demo):
+    pools = {"n": 100, "pool_stderr": 0.01, "pool_ci95": [0.59, 0.63]}
+    report = with_value(demo, "target.probe_accuracy", 0.61, 0.56, 0.66, **pools)
+    images = only(gcaudit.gate(report, ["target.probe_accuracy >= 0.58"]))
+    stderr = 0.05 / 1.959964
+    expected = 100 * (stderr**2 - 0.01**2) / ((0.03 / 1.959964) ** 2 - 0.01**2)
+    assert images.needed == 10 * np.ceil(expected / 10)
+    assert only(gcaudit.gate(report, ["target.probe_accuracy >= 0.6"])).message.endswith("; no number of images would decide it")
+    pool = only(gcaudit.gate(report, ["target.probe_accuracy >= 0.6 given the pool"]))
+    assert (pool.needed, pool.unit) == (3900, "episodes")  # 1.96^2 of 1000, two digits up
+
+
+def test_a_regression_beside_others_takes_more_images_to_fail_than_to_pass(demo):
+    old = with_value(demo, "source.cdnv", 1.0, 0.9, 1.1, n=500)
+    worse = with_value(demo, "source.cdnv", 1.05, 0.95, 1.15, n=500)
+    alone = only(gcaudit.gate(worse, ["source.cdnv regression <= 0%"], old))
+    errors = 2 * (0.1 / 1.959964) ** 2
+    assert alone.needed == pytest.approx(500 * errors / (0.05 / 1.959964) ** 2, rel=0.05)
+    beside = gcaudit.gate(worse, ["source.cdnv regression <= 0%", "target.probe_accuracy regression <= 50%"], old)
+    assert beside.verdicts[0].needed == pytest.approx(alone.needed * (2.241403 / 1.959964) ** 2, rel=0.05)
 
 
 def test_pictures_that_are_prepared_in_another_way_are_not_compared(demo):

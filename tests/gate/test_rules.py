@@ -4,8 +4,9 @@ import os
 import pytest
 
 from gcaudit.errors import RequestError
-from gcaudit.gate.judge import gate_request
-from gcaudit.gate.rules import parse_rule, parse_share, project_rules, read_rules
+from gcaudit.gate.request import gate_request
+from gcaudit.gate.rule_files import project_rules, read_rules
+from gcaudit.gate.rules import parse_condition, parse_rule, parse_share
 
 YAML = """
 max-regression: 2%
@@ -53,14 +54,24 @@ def test_rules_are_read(text, shown):
         ("source.gc regression >= 2%", "'regression <= SHARE'"),
         ("source.gc regression <= -2%", "'regression <= SHARE'"),
         ("source.poincare_lower_bound regression <= 2%", "metric that has a better side"),
+        ("source.cdnv regression <= 5", r"may mean 5% or 500% \(which is refused\); write it with %"),
+        ("source.cdnv regression <= 1", "may mean 1% or 100%; write it with %"),
+        ("source.cdnv regression <= 101%", "above 100% hardly anything is a regression"),
+        ("target.probe_accuracy >= 60", r"limit from 0 to 1, or 0% to 100%, for probe_accuracy, .*; 60% is 0\.6"),
+        ("source.ncm_accuracy >= -0.1", "an accuracy is a share"),
+        ("source.head_accuracy <= 101%", "an accuracy is a share"),
+        ("warning: sharde", "did you mean shared"),
+        ("warning: xyzzy", "known: any, preprocessing"),
     ],
 )
 def test_rules_that_cannot_be_read_are_told(text, message):
     with pytest.raises(RequestError, match=message):
-        parse_rule(text)
+        parse_condition(text)
 
 
-@pytest.mark.parametrize(("text", "share"), [("2%", 0.02), ("0.02", 0.02), (0, 0.0), (" 0 %", 0.0)])
+@pytest.mark.parametrize(
+    ("text", "share"), [("2%", 0.02), ("0.02", 0.02), (0, 0.0), (" 0 %", 0.0), ("100%", 1.0), (0.99, 0.99), ("0.5%", 0.005)]
+)
 def test_shares_are_read(text, share):
     assert parse_share(text) == share
 
@@ -68,6 +79,14 @@ def test_shares_are_read(text, share):
 @pytest.mark.parametrize("text", ["-1%", "two", "", "nan"])
 def test_shares_that_cannot_be_read_are_told(text):
     with pytest.raises(RequestError, match="--max-regression such as 2%"):
+        parse_share(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [(2, "may mean 2% or 200%"), ("1", "may mean 1% or 100%"), ("200%", "above 100%"), ("1e3%", "above 100%")]
+)
+def test_shares_that_may_be_meant_in_per_cent_or_not_are_refused(text, message):
+    with pytest.raises(RequestError, match=rf"expected --max-regression such as 2% or 0\.02, found .*{message}"):
         parse_share(text)
 
 
@@ -95,7 +114,15 @@ def test_a_bare_list_is_a_file_of_rules(tmp_path):
         ("g.yaml", "rules: [3]", "expected a rule as text"),
         ("g.yaml", "rules: [{rule: source.gc <= 1, level: loud}]", "level of error, warn, off, found 'loud'"),
         ("g.yaml", "when-unsure: perhaps", "when-unsure of pass"),
-        ("g.yaml", "max-regression: lots", "--max-regression such as"),
+        ("g.yaml", "max-regression: lots", r"g\.yaml: expected --max-regression such as"),
+        ("g.yaml", "max-regression: 2", r"g\.yaml: .*may mean 2% or 200%"),
+        ("g.yaml", "rules: [source.cdnv regression <= 5]", r"g\.yaml: .*may mean 5% or 500%"),
+        ("g.yaml", "rules: [a]\nrules: [b]", "line 2: expected each key once, found 'rules' again"),
+        ("g.yaml", "rules: [{rule: a, level: warn, rule: b}]", "line 1: expected each key once, found 'rule' again"),
+        ("g.yaml", "max-regression: 2%\nmax_regression: 3%", "found one with - and with _"),
+        ("g.yaml", "no-warnings: perhaps", "no-warnings of true or false, found 'perhaps'"),
+        ("g.yaml", "rules: [{warning: shraed}]", "did you mean shared"),
+        ("p.toml", "tool = 3", r"expected a table \[tool.gcaudit.gate\]"),
         ("p.toml", "x = ", "expected TOML"),
         ("p.toml", "x = 1", r"expected a table \[tool.gcaudit.gate\]"),
         ("g.yaml", "!!python/object/apply:os.system ['true']", "expected YAML"),
@@ -105,6 +132,19 @@ def test_files_of_rules_that_are_wrong_are_told(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
     with pytest.raises(RequestError, match=message):
         read_rules(tmp_path / name)
+
+
+def test_files_can_forbid_warnings(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "g.yaml").write_text("no-warnings: true\nrules:\n- warning: shared\n- warn: warning: split\n")
+    with pytest.raises(RequestError, match="expected YAML"):
+        read_rules(tmp_path / "g.yaml")
+    text = "no-warnings: true\nrules:\n- warning: shared\n- 'warn: warning: split'\n- {rule: 'warning: column', level: off}\n"
+    (tmp_path / "g.yaml").write_text(text + "- warn: {warning: links}\n")
+    rules = gate_request(["g.yaml"]).rules
+    assert [(rule.kind, rule.level) for rule in rules] == [
+        *(("shared", "error"), ("split", "warn"), ("column", "off"), ("links", "warn"), ("any", "error"))
+    ]
 
 
 def test_missing_files_of_rules_are_told(tmp_path):
@@ -119,17 +159,30 @@ def test_options_win_over_files_and_the_project_comes_last(tmp_path, monkeypatch
     with pytest.raises(RequestError, match="expected rules, found none"):
         gate_request([])
     (tmp_path / "pyproject.toml").write_text(TOML)
-    with pytest.raises(RequestError, match=r"expected --baseline OLD\.json to judge regressions"):
+    with pytest.raises(
+        RequestError,
+        match=r"expected --baseline OLD\.json for max-regression 2% of pyproject\.toml, found none; .* or --no-project-rules",
+    ):
         gate_request([])
     found = gate_request([], baseline=tmp_path / "base.json")
     assert (len(found.rules), found.max_regression, found.when_unsure) == (3, 0.02, "fail")
-    found = gate_request(["source.gc <= 1"], baseline=tmp_path / "base.json", max_regression="7%", when_unsure="warn")
-    assert (len(found.rules), found.max_regression, found.when_unsure) == (1, 0.07, "warn")
+    base = tmp_path / "base.json"
+    found = gate_request(["source.gc <= 1"], baseline=base, max_regression="7%", when_unsure="warn")
+    assert (found.max_regression, found.when_unsure) == (0.07, "warn")
+    assert [rule.origin for rule in found.rules] == ["pyproject.toml"] * 3 + ["--rule"]
+    assert found.notes == (
+        "--max-regression 7% stands in for the 2% of pyproject.toml",
+        "--when-unsure warn stands in for when-unsure fail of pyproject.toml",
+    )
+    alone = gate_request(["source.gc <= 1"], baseline=base, project=False, option="--gate")
+    assert [(rule.text, rule.origin) for rule in alone.rules] == [("source.gc <= 1.0", "--gate")]
     (tmp_path / "g.yaml").write_text(YAML)
-    found = gate_request(["g.yaml", "source.cdnv <= 4"], baseline=tmp_path / "base.json", max_regression="7%")
+    found = gate_request(["g.yaml", "source.cdnv <= 4"], baseline=base, max_regression="7%", project=False)
     assert (len(found.rules), found.max_regression, found.when_unsure) == (4, 0.07, "fail")
+    assert [rule.origin for rule in found.rules] == ["g.yaml"] * 3 + ["--rule"]
+    assert len(gate_request(["pyproject.toml"], baseline=base).rules) == 3  # not twice
     with pytest.raises(RequestError, match="--when-unsure of"):
-        gate_request(["source.gc <= 1"], when_unsure="perhaps")
+        gate_request(["source.gc <= 1"], when_unsure="perhaps", project=False)
 
 
 @pytest.mark.parametrize(

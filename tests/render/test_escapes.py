@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from reports import VALUE, make
 
-from gcaudit.gate.judge import GateResult, Verdict
+from gcaudit.gate.verdict import GateResult, Verdict
 from gcaudit.render.escapes import csv_text, json_text, log_text, markdown_text
 from gcaudit.render.export import export_cells
 from gcaudit.render.listing import render_cells, render_model
@@ -107,14 +107,13 @@ def test_a_hostile_report_in_a_store_is_listed_and_exported(hostile):
 
 @pytest.mark.parametrize("name", ["table", "markdown", "json", "junit"])
 def test_hostile_verdicts_are_shown_and_not_obeyed(hostile, name):
-    verdict = Verdict(
-        "source.gc <= 0", "source.gc", "error", "failed", "failed", 1.0, None, None, "interval", f"why {hostile.model.spec}"
-    )
+    why = f"why {hostile.model.spec}"
+    verdict = Verdict("source.gc <= 0", "source.gc", "error", "failed", "failed", 1.0, None, None, "interval", why, fails=True)
     result = GateResult((verdict,), (str(hostile.warnings[0]),), hostile.model.spec, hostile.model.spec)
     text = render_gate(result, name)
     lines_are_plain(text)
     if name == "markdown":
         assert "<script" not in text
     if name == "junit":
-        assert ET.fromstring(text).find(".//failure").get("message") == f"why {hostile.model.spec}"
+        assert ET.fromstring(text).find(".//failure").get("message") == why
     assert len([line for line in render_annotations(result) if line.startswith("::")]) == 2

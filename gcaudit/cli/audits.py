@@ -1,4 +1,4 @@
-"""Commands on one checkpoint: score, gate, power, demo, inspect; and what there is: metrics, datasets."""
+"""Commands on one checkpoint: score, gate, power, demo, inspect."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from gcaudit.cli.app import app
 from gcaudit.cli.console import (
     check_writable,
     choose_format,
+    stdout_paper,
     write_output,
     write_report,
     write_stderr,
@@ -41,7 +42,7 @@ from gcaudit.cli.options import (
 )
 from gcaudit.errors import RequestError
 from gcaudit.progress import progress_bar
-from gcaudit.render import FORMATS, GATE_FORMATS
+from gcaudit.render import FORMATS, GATE_FORMATS, LIST_FORMATS
 
 if TYPE_CHECKING:
     from gcaudit.gate import GateRequest, GateResult
@@ -149,7 +150,7 @@ def gate(
         raise RequestError(f"expected --format of {', '.join(GATE_FORMATS)}; found {format_!r}")
     if output is not None:
         check_writable(output)
-    from gcaudit.render import paper_of, render_gate
+    from gcaudit.render import render_gate
     from gcaudit.report import Report
 
     asked = _gate_request(
@@ -163,8 +164,7 @@ def gate(
         project=project_rules,
     )
     result = asked.judge(Report.read(report))
-    paper = paper_of(terminal=output is None and sys.stdout.isatty())
-    write_output(render_gate(result, format_, paper), output)
+    write_output(render_gate(result, format_, stdout_paper(output)), output)
     _finish_gate(result, junit)
 
 
@@ -190,7 +190,7 @@ def power(
     from gcaudit.report import Report
 
     rows = power_rows(Report.read(report), None if baseline is None else Report.read(baseline))
-    write_output(render_power(rows, format_), output)
+    write_output(render_power(rows, format_, stdout_paper(output)), output)
 
 
 @app.command()
@@ -225,34 +225,17 @@ def inspect(
     format_: Annotated[str, option("--format", "-f", panel=OUT, text="table or json")] = "table",
 ) -> None:
     """Say what a model is: format, architecture, layer, preprocessing, digest. Looks at no data."""
-    if format_ not in ("table", "json"):
-        raise RequestError(f"expected --format of table, json; found {format_!r}")
+    choose_format(format_, None, LIST_FORMATS)
     from gcaudit.audit import inspect_layers, inspect_model, model_request
     from gcaudit.render import render_layers, render_model
 
+    paper = stdout_paper()
     if layers:
         found, warnings = inspect_layers(model_request(model, **options))
-        text = json.dumps([asdict(layer) for layer in found], indent=2) + "\n" if format_ == "json" else render_layers(found)
+        text = json.dumps([asdict(layer) for layer in found], indent=2) + "\n" if format_ == "json" else render_layers(found, paper)
     else:
         block, warnings = inspect_model(model_request(model, **options))
-        text = block.model_dump_json(indent=2) + "\n" if format_ == "json" else render_model(block)
+        text = block.model_dump_json(indent=2) + "\n" if format_ == "json" else render_model(block, paper)
     write_stdout(text)
     for line in warnings:
         write_stderr(f"gcaudit: warning: {line}")
-
-
-@app.command()
-def metrics() -> None:
-    """List the metrics: what they need, which way is better, and when two values may be compared."""
-    from gcaudit.render import render_metrics
-
-    write_stdout(render_metrics())
-
-
-@app.command()
-def datasets() -> None:
-    """List the data sets known by name: their splits, where they are looked for, and how to get them."""
-    from gcaudit.data import KNOWN
-    from gcaudit.render import render_datasets
-
-    write_stdout(render_datasets(KNOWN))

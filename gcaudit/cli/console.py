@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gcaudit.errors import AuditError, RequestError, telling_paths
-from gcaudit.render import FORMATS, log_text
+from gcaudit.render import FORMATS, Paper, log_text, paper_of
 
 if TYPE_CHECKING:
     from gcaudit.gate import GateResult
@@ -127,6 +127,15 @@ def _umask() -> int:
 _PLAIN = str.maketrans({"─": "-", "—": "-", "↓": "v", "↑": "^", "é": "e"})
 
 
+def stdout_paper(output: Path | None = None) -> Paper:
+    """Say what stdout is for a table.
+
+    Args:
+        output: a file that takes its place, or None.
+    """
+    return paper_of(terminal=output is None and sys.stdout.isatty())
+
+
 def write_stdout(text: str) -> None:
     """Write to stdout; a reader that has gone away is no error.
 
@@ -173,7 +182,7 @@ def write_report(report: Report, name: str, output: Path | None, *, quiet: bool,
     """
     from gcaudit.render import render_report
 
-    text = render_report(report, name, to_terminal=output is None and sys.stdout.isatty())
+    text = render_report(report, name, stdout_paper(output))
     if output is None:
         write_stdout(text)
     else:

@@ -16,7 +16,7 @@ from typing import Any
 
 import typer
 
-from gcaudit.cli import audits, zoo  # noqa: F401 - they add their commands to the app
+from gcaudit.cli import audits, listing, zoo  # noqa: F401 - they add their commands to the app
 from gcaudit.cli.app import app
 from gcaudit.cli.console import write_stderr
 from gcaudit.cli.heap import keep_freed_memory

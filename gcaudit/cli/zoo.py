@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -13,7 +12,15 @@ import typer
 
 from gcaudit.audit import DATA, RUN
 from gcaudit.cli.app import app
-from gcaudit.cli.console import check_writable, choose_format, write_atomically, write_output, write_stderr, write_stdout
+from gcaudit.cli.console import (
+    check_writable,
+    choose_format,
+    stdout_paper,
+    write_atomically,
+    write_output,
+    write_stderr,
+    write_stdout,
+)
 from gcaudit.cli.options import OUT, Output, Quiet, Strict, option, takes
 from gcaudit.errors import RequestError, plain
 from gcaudit.progress import progress_board
@@ -25,6 +32,16 @@ if TYPE_CHECKING:
 
 STORE, TRUTH = "Store", "Does a score predict anything?"
 StorePath = Annotated[Path | None, option("--store", panel=STORE, text="file of results; gcaudit.db by default", metavar="FILE")]
+
+Where = Annotated[
+    list[str] | None,
+    option(
+        "--where",
+        panel=STORE,
+        text="only cells such as 'target=dtd10 and seed=0'; names are those of export's columns",
+        metavar="CONDITIONS",
+    ),
+]
 
 
 @app.command()
@@ -126,7 +143,7 @@ def compare(
             found = run_comparison(plan, bar, note, say)
     for metric, place in plots:
         write_atomically(place, scatter_plot(found, metric, place))
-    write_output(render_comparison(found, name), output)
+    write_output(render_comparison(found, name, stdout_paper(output)), output)
     for line in found.warnings:
         write_stderr(f"gcaudit: warning: {line}")
     if not quiet:
@@ -183,12 +200,13 @@ def _path(ctx: typer.Context, store: Path | None) -> Path:
 
 
 @results.command("list")
-def list_results(ctx: typer.Context, store: StorePath = None) -> None:
-    """List the cells: key, model, source, target, and the probe's accuracy or why there is none."""
+def list_results(ctx: typer.Context, store: StorePath = None, where: Where = None) -> None:
+    """List the cells: key, model, source, target, the probe's accuracy, and the settings in which they differ."""
     from gcaudit.render import render_cells
+    from gcaudit.store import choose_cells
 
     with _opened(ctx, store) as opened:
-        write_stdout(render_cells(opened.cells()))
+        write_stdout(render_cells(choose_cells(opened.cells(), where or ()), stdout_paper()))
 
 
 @results.command("show")
@@ -208,7 +226,7 @@ def show_result(
         place = cell.source + (f" -> {cell.target}" if cell.target else "")
         write_stdout(log_text(plain(f"{cell.model}: {place}: {cell.reason}") + "\n"))
         return
-    write_stdout(render_report(cell.report, name, to_terminal=sys.stdout.isatty()))
+    write_stdout(render_report(cell.report, name, stdout_paper()))
 
 
 @results.command("export")
@@ -216,15 +234,18 @@ def export_results(
     ctx: typer.Context,
     output: Annotated[Path, typer.Argument(metavar="FILE", help="FILE.csv or FILE.parquet: a row a cell; FILE.json: all reports")],
     store: StorePath = None,
+    where: Where = None,
 ) -> None:
-    """Export all cells as CSV, parquet or JSON."""
+    """Export cells with their settings, warnings and values as CSV, parquet or JSON."""
     if output.suffix.lower() not in (".csv", ".parquet", ".json"):
         raise RequestError(f"expected a FILE of .csv, .parquet or .json, found {output}")
     check_writable(output, "FILE")
     from gcaudit.render import export_cells
+    from gcaudit.store import choose_cells
 
     with _opened(ctx, store) as opened:
-        write_output(export_cells(opened.cells(), output.suffix.lower().removeprefix(".")), output)
+        cells = choose_cells(opened.cells(), where or ())
+        write_output(export_cells(cells, output.suffix.lower().removeprefix(".")), output)
 
 
 @results.command("prune")

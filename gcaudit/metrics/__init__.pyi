@@ -1,3 +1,4 @@
+from .explaining import explain_metric as explain_metric
 from .ridge import ProbeSettings as ProbeSettings
 from .table import (
     METRICS as METRICS,

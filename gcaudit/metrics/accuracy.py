@@ -1,4 +1,10 @@
-"""Class-balanced accuracies: nearest class mean, and the model's own head."""
+"""Class-balanced accuracies: nearest class mean, and the model's own head.
+
+Every class has equal weight, so that a chance guess is right in 1/K of cases whatever the numbers of images.
+
+Reference: Mensink, Verbeek, Perronnin, Csurka, "Distance-based image classification: generalizing to new classes at near-zero cost", IEEE Transactions on
+Pattern Analysis and Machine Intelligence 2013.
+"""
 
 from __future__ import annotations
 

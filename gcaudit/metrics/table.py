@@ -36,7 +36,8 @@ class Metric:
         module: of this room, in which the function of this name stands; it is loaded when it is first measured.
         group: `core` is measured unless others are asked for; `field` are the scores of other papers, which take longer.
         episodes: it draws episodes, and its function takes their settings beside the evidence.
-        unit: of its value; `share` is a number from 0 to 1, and nothing stands for what has no unit.
+        unit: of its value: `share` is a number from 0 to 1, `pixel` what an image in [0, 1] is measured in (that of the network's own input with
+            `--input-space normalized`), and nothing stands for what has no unit.
         sized: its value depends on the number of images and dimensions by definition, so that no distribution has one; its interval is for
             other images in the same number.
     """
@@ -69,9 +70,7 @@ class Metric:
 
 
 _REPEATABILITY = "repeatability: other images in this number, at this number of dimensions"
-_PIXEL = "squared pixel values, pixels in [0, 1] (of the normalised input with --input-space normalized)"
-_PER_PIXEL = f"1 / {_PIXEL}"
-_SQUARED = f"squared embedding units / {_PIXEL}"
+_PIXEL, _PER_PIXEL, _SQUARED = "pixel^2", "1/pixel^2", "embedding^2/pixel^2"
 _BOTH: tuple[Role, ...] = ("source", "target")
 _SOURCE: tuple[Role, ...] = ("source",)
 _TARGET: tuple[Role, ...] = ("target",)

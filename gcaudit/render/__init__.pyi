@@ -5,15 +5,23 @@ from .comparison import (
 )
 from .escapes import log_text as log_text
 from .export import export_cells as export_cells
-from .formats import FORMATS as FORMATS, GATE_FORMATS as GATE_FORMATS, RANKING_FORMATS as RANKING_FORMATS
+from .formats import (
+    FORMATS as FORMATS,
+    GATE_FORMATS as GATE_FORMATS,
+    LIST_FORMATS as LIST_FORMATS,
+    RANKING_FORMATS as RANKING_FORMATS,
+)
 from .listing import (
+    datasets_json as datasets_json,
+    metrics_json as metrics_json,
     render_cells as render_cells,
     render_datasets as render_datasets,
     render_layers as render_layers,
+    render_metric as render_metric,
     render_metrics as render_metrics,
     render_model as render_model,
 )
-from .paper import paper_of as paper_of
+from .paper import Paper as Paper, paper_of as paper_of
 from .plots import scatter_plot as scatter_plot
 from .power import render_power as render_power
 from .report import render_report as render_report

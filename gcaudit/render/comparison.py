@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import final
 
 from gcaudit.render.export import frame_bytes
+from gcaudit.render.paper import PLAIN, Paper
 from gcaudit.render.predictions import predictions_json, predictions_markdown, render_predictions
 from gcaudit.render.ranking import ranking_json, render_ranking, render_ranking_markdown
-from gcaudit.render.text import table_text
 from gcaudit.zoo import CellResult, Comparison
 
 
-def render_comparison(found: Comparison, name: str, *, to_terminal: bool = False) -> str | bytes:
+def render_comparison(found: Comparison, name: str, paper: Paper = PLAIN) -> str | bytes:
     """Make the text of a comparison, or the bytes of its file.
 
     Args:
         found: the comparison.
         name: one of `RANKING_FORMATS`.
-        to_terminal: whether colours and the terminal's width apply to a table.
+        paper: what a table is written on.
 
     Returns:
         Text, or the bytes of a file.
@@ -29,10 +29,8 @@ def render_comparison(found: Comparison, name: str, *, to_terminal: bool = False
         return render_ranking_markdown(ranking) + ("" if truth is None else "\n" + predictions_markdown(found.predictions, truth))
     if name in ("csv", "parquet"):
         return frame_bytes(found.frame(), name)
-    text = table_text(render_ranking(ranking), to_terminal=to_terminal)
-    if truth is not None:
-        text += table_text(render_predictions(found.predictions, truth), to_terminal=to_terminal)
-    return text
+    text = render_ranking(ranking, paper)
+    return text if truth is None else f"{text}\n{render_predictions(found.predictions, truth, paper)}"
 
 
 def comparison_summary(found: Comparison) -> str:

@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from gcaudit.render.escapes import csv_text
-from gcaudit.store import Cell
-from gcaudit.zoo import report_frame
+from gcaudit.store import Cell, cell_columns
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -51,8 +50,6 @@ def export_cells(cells: Iterable[Cell], name: str) -> bytes:
             for cell in found
         ]
         return (json.dumps(rows, indent=2, allow_nan=False) + "\n").encode()
-    leads = [
-        {"key": c.key, "created": c.created, "model": c.model, "source": c.source, "target": c.target, "reason": c.reason}
-        for c in found
-    ]
-    return frame_bytes(report_frame(zip(leads, (cell.report for cell in found), strict=True)), name)
+    from pandas import DataFrame
+
+    return frame_bytes(DataFrame.from_records([cell_columns(cell) for cell in found]), name)

@@ -3,3 +3,4 @@
 FORMATS = ("table", "json", "markdown")
 RANKING_FORMATS = (*FORMATS, "csv", "parquet")
 GATE_FORMATS = ("table", "json", "junit", "markdown")
+LIST_FORMATS = ("table", "json")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import textwrap
+import unicodedata
 from dataclasses import dataclass
 from typing import final
 
@@ -54,3 +57,46 @@ def paint(text: str, style: str, paper: Paper) -> str:
         The text, between ANSI codes where the paper takes them.
     """
     return f"\x1b[{_CODES[style]}m{text}\x1b[0m" if paper.colours and text else text
+
+
+_NBSP = "\N{NO-BREAK SPACE}"
+_INTERVAL = re.compile(r"\[[^\[\]]{1,60}\]")
+_TOGETHER = re.compile(r" (?=\[[-+.\d])|(?<=[=<>≥≤]) (?=[-+.\d])|(?<=\d) (?=images?\b|episodes?\b)|(?<=—) ")
+
+
+def fold(text: str, width: int | None, *, indent: int = 0, first: int | None = None) -> str:
+    """Break a line between words; intervals, and numbers with what they belong to, stay whole, as do words that are too long.
+
+    Args:
+        text: one line.
+        width: characters a line; None does not break it.
+        indent: of further lines.
+        first: of the first line; None takes `indent`.
+
+    Returns:
+        Lines without the last one's end.
+    """
+    start = " " * (indent if first is None else first)
+    if width is None:
+        return start + text
+    whole = _TOGETHER.sub(_NBSP, _INTERVAL.sub(lambda match: match[0].replace(" ", _NBSP), text))
+    broken = textwrap.fill(
+        whole,
+        max(1, width),
+        initial_indent=start,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return broken.replace(_NBSP, " ")
+
+
+def text_width(text: str) -> int:
+    """Count the columns that text takes on a terminal.
+
+    Args:
+        text: without codes.
+    """
+    if text.isascii():
+        return len(text)
+    return sum(0 if unicodedata.combining(sign) else 2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in text)

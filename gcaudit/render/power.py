@@ -9,6 +9,8 @@ from importlib.metadata import version
 
 from gcaudit.gate import CHANGES, PowerRow
 from gcaudit.render.escapes import json_text, log_text, markdown_text
+from gcaudit.render.grid import Grid, lay_out
+from gcaudit.render.paper import PLAIN, Paper, fold
 
 _ABOUT = "needed to see a change with 80% power, one rule, 2.5% one-sided"
 
@@ -31,12 +33,13 @@ def _notes(rows: Sequence[PowerRow]) -> list[str]:
     return found
 
 
-def render_power(rows: Sequence[PowerRow], format_: str) -> str:
+def render_power(rows: Sequence[PowerRow], format_: str, paper: Paper = PLAIN) -> str:
     """Write what a gate needs.
 
     Args:
         rows: one a metric.
         format_: `table`, `markdown` or `json`.
+        paper: what a table is written on.
 
     Returns:
         Text that ends with a newline.
@@ -53,14 +56,7 @@ def render_power(rows: Sequence[PowerRow], format_: str) -> str:
             "\n".join([f"Images or episodes {_ABOUT}.", "", *lines, "", *(f"- {markdown_text(note)}" for note in _notes(rows))])
             + "\n"
         )
-    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if not column else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in table
-    ]
-    return log_text(
-        "\n".join([f"images or episodes {_ABOUT}", "", *lines, "", *(f"— {note}" for note in _notes(rows))]).rstrip() + "\n"
-    )
+    grid = Grid(tuple(table[0]), tuple(tuple(line) for line in table[1:]), right=tuple(range(1, len(table[0]))), rule=False)
+    head = fold(f"images or episodes {_ABOUT}", paper.width)
+    notes = "".join(fold(f"— {note}", paper.width, indent=2, first=0) + "\n" for note in _notes(rows))
+    return log_text("\n".join(part for part in (head + "\n", lay_out(grid, paper), notes) if part))

@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from rich import box
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
 from gcaudit.audit import metric_value
 from gcaudit.errors import shorten
 from gcaudit.geometry import Estimate
-from gcaudit.render.escapes import markdown_text
+from gcaudit.render.escapes import log_text, markdown_text
+from gcaudit.render.grid import Grid, lay_out
+from gcaudit.render.paper import PLAIN, Paper, fold, paint
 from gcaudit.render.rows import format_value
 from gcaudit.report import MetricValue
 from gcaudit.zoo import Prediction, Truth
@@ -44,33 +41,29 @@ def _by_place(found: Sequence[Prediction]) -> dict[str, list[Prediction]]:
     return places
 
 
-def render_predictions(found: Sequence[Prediction], truth: Truth) -> RenderableType:
+def render_predictions(found: Sequence[Prediction], truth: Truth, paper: Paper = PLAIN) -> str:
     """Lay out how well scores predict accuracy, the best first.
 
     Args:
         found: of all metrics.
         truth: the accuracies.
+        paper: what it is written on.
 
     Returns:
-        For a rich console; intervals are 95%, by the bootstrap over models.
+        Text that ends with a newline; intervals are 95%, by the bootstrap over models.
     """
-    parts: list[RenderableType] = []
+    parts: list[str] = []
     for where, entries in _by_place(found).items():
-        parts.append(
-            Text(f"{where}: scores against {truth.title}; + predicts well, intervals by the bootstrap over models", style="bold")
-        )
-        grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for title in _HEAD:
-            grid.add_column(title, no_wrap=True)
-        for entry in entries:
-            grid.add_row(*_cells(entry))
-        parts.append(grid)
+        title = f"{where}: scores against {truth.title}; + predicts well, intervals by the bootstrap over models"
+        parts.append(paint(fold(title, paper.width, indent=2, first=0), "bold", paper) + "\n\n")
+        parts.append(lay_out(Grid(_HEAD, tuple(tuple(_cells(entry)) for entry in entries), right=(1,)), paper))
         reasons: dict[str, list[str]] = {}
         for entry in entries:
             if entry.agreement.weighted_tau.reason:
                 reasons.setdefault(entry.agreement.weighted_tau.reason, []).append(entry.metric)
-        parts += [Text(f"— {shorten(names, 3)}: {reason}", style="dim") for reason, names in reasons.items()]
-    return Group(*parts)
+        notes = (fold(f"— {shorten(names, 3)}: {reason}", paper.width, indent=2, first=0) for reason, names in reasons.items())
+        parts += [paint(note, "dim", paper) + "\n" for note in notes]
+    return log_text("".join(parts))
 
 
 def predictions_markdown(found: Sequence[Prediction], truth: Truth) -> str:

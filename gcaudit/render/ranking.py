@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
-from rich import box
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
 from gcaudit.errors import shorten
 from gcaudit.gate import HEADLINES
-from gcaudit.render.escapes import json_text, markdown_text
+from gcaudit.render.documents import RANKING, FailedCell, RankingDocument, RankingRow, RankingTableDocument
+from gcaudit.render.escapes import json_text, log_text, markdown_text
+from gcaudit.render.grid import Grid, lay_out
+from gcaudit.render.paper import PLAIN, Paper, fold, paint
 from gcaudit.render.rows import ARROWS, format_value
-from gcaudit.zoo import RankedRow, Ranking, RankingTable, report_values
+from gcaudit.store import alike, report_values, size_text, weights_text
+from gcaudit.zoo import RankedRow, Ranking, RankingTable
 
 _COLUMNS = (*HEADLINES, "source.cdnv", "source.gc")
+_READ_AS = ("input", "layer", "weights")
 
 
 def _shown(ranking: Ranking, table: RankingTable) -> list[str]:
@@ -26,24 +24,67 @@ def _shown(ranking: Ranking, table: RankingTable) -> list[str]:
     return [name for name in _COLUMNS if name != ranking.sort and name in names]
 
 
+def _read_as(row: RankedRow) -> dict[str, str]:
+    """Say how a model was read; where all models of a table have it alike, it is told once below it."""
+    model = row.report.model
+    told = (size_text(model.preprocessing.input_size), model.layer, weights_text(model))
+    return dict(zip(_READ_AS, told, strict=True))
+
+
+def _alike(table: RankingTable) -> dict[str, str]:
+    return alike([_read_as(row) for row in table.rows]) if len(table.rows) > 1 else {}
+
+
 def _cells(ranking: Ranking, table: RankingTable, row: RankedRow) -> list[str]:
     values = report_values(row.report)
     first = "—" if row.value is None else format_value(row.value)
     rest = [format_value(values[name]) if name in values else "" for name in _shown(ranking, table)]
-    return ["" if row.rank is None else str(row.rank), row.groups, row.model, first, *rest]
+    same = _alike(table)
+    read_as = [told for name, told in _read_as(row).items() if name not in same]
+    return ["" if row.rank is None else str(row.rank), row.groups, row.model, first, *rest, *read_as]
+
+
+def _first_line(table: RankingTable) -> str:
+    """Name a table, and say of whom it does not tell how they transfer."""
+    trained = table.trained_on_target
+    if not trained:
+        return table.place
+    who = (
+        "all models were" if len(trained) == len(table.rows) else f"{shorten(trained, 3)} {'was' if len(trained) == 1 else 'were'}"
+    )
+    return f"{table.place}: {who} trained on classes or images of the target, so this is not transfer"
 
 
 def _notes(ranking: Ranking, table: RankingTable) -> list[str]:
     found = [f"{row.model}: {row.reason}" for row in table.rows if row.reason is not None]
-    warned: dict[str, list[str]] = {}
-    for row in table.rows:
-        for warning in row.report.warnings:
-            warned.setdefault(str(warning), []).append(row.model)
-    found += [f"warning: {shorten(models, 3)}: {line}" for line, models in warned.items()]
+    if same := _alike(table):
+        found.append("of every model: " + ", ".join(f"{name} {told}" for name, told in same.items()))
     if len(table.rows) > 1:
         how = "on the same images or episodes" if table.paired else "not paired"
         found.append(f"models that share a letter cannot be told apart at 95% by {ranking.sort} (all pairs together, {how})")
     return found
+
+
+def ranking_warnings(ranking: Ranking) -> list[str]:
+    """List what the reports of a ranking warn of, once each, with the models that it concerns.
+
+    Args:
+        ranking: the rankings.
+
+    Returns:
+        One line a warning.
+    """
+    warned: dict[str, dict[str, None]] = {}
+    rows = [row for table in ranking.tables for row in table.rows]
+    for row in rows:
+        for warning in row.report.warnings:
+            warned.setdefault(str(warning), {})[row.model] = None
+    every = {row.model for row in rows}
+    return [f"{_who(list(models), len(every))}: {line}" for line, models in warned.items()]
+
+
+def _who(models: list[str], total: int) -> str:
+    return "all models" if len(models) == total and total > 1 else shorten(models, 3)
 
 
 def _failures(ranking: Ranking) -> list[str]:
@@ -55,31 +96,40 @@ def _failures(ranking: Ranking) -> list[str]:
 
 
 def _head(ranking: Ranking, table: RankingTable) -> list[str]:
-    return ["#", "group", "model", f"{ranking.sort} {ARROWS[ranking.direction]}", *_shown(ranking, table)]
+    return [
+        "#",
+        "group",
+        "model",
+        f"{ranking.sort} {ARROWS[ranking.direction]}",
+        *_shown(ranking, table),
+        *(n for n in _READ_AS if n not in _alike(table)),
+    ]
 
 
-def render_ranking(ranking: Ranking) -> RenderableType:
+def render_ranking(ranking: Ranking, paper: Paper = PLAIN) -> str:
     """Lay rankings out as tables.
 
     Args:
         ranking: the rankings.
+        paper: what they are written on.
 
     Returns:
-        For a rich console; intervals are 95%.
+        Text that ends with a newline; intervals are 95%. Where columns do not fit there is a block a model.
     """
-    parts: list[RenderableType] = []
+    parts: list[str] = []
     for table in ranking.tables:
-        parts.append(Text(table.place, style="bold"))
-        grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for number, title in enumerate(_head(ranking, table)):
-            grid.add_column(title, no_wrap=number < 3, justify="right" if number == 0 else "left")
-        for row in table.rows:
-            grid.add_row(*(Text(cell) for cell in _cells(ranking, table, row)))
-        parts += [grid, *(Text(f"— {note}", style="dim") for note in _notes(ranking, table)), Text("")]
+        parts.append(paint(fold(_first_line(table), paper.width, indent=2, first=0), "bold", paper) + "\n\n")
+        rows = tuple(tuple(_cells(ranking, table, row)) for row in table.rows)
+        grid = Grid(tuple(_head(ranking, table)), rows, keys=3, right=(0,), styles={3: "cyan"})
+        parts.append(lay_out(grid, paper))
+        parts += [paint(fold(f"— {note}", paper.width, indent=2, first=0), "dim", paper) + "\n" for note in _notes(ranking, table)]
+        parts.append("\n")
+    warnings = [fold(f"warning: {line}", paper.width, indent=2, first=0) for line in ranking_warnings(ranking)]
+    parts += [paint(line, "yellow", paper) + "\n" for line in warnings]
     if ranking.failed:
-        parts.append(Text("could not be done", style="bold"))
-        parts += [Text(f"— {line}") for line in _failures(ranking)]
-    return Group(*parts)
+        parts.append(paint("could not be done", "red", paper) + "\n")
+        parts += [fold(f"— {line}", paper.width, indent=2, first=0) + "\n" for line in _failures(ranking)]
+    return log_text("".join(parts).rstrip("\n") + "\n")
 
 
 def render_ranking_markdown(ranking: Ranking) -> str:
@@ -94,47 +144,52 @@ def render_ranking_markdown(ranking: Ranking) -> str:
     lines: list[str] = []
     for table in ranking.tables:
         head = _head(ranking, table)
-        lines += [f"### {markdown_text(table.place)}", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+        lines += [f"### {markdown_text(_first_line(table))}", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
         lines += [f"| {' | '.join(map(markdown_text, _cells(ranking, table, row)))} |" for row in table.rows]
         lines += ["", *(f"- {markdown_text(note)}" for note in _notes(ranking, table)), ""]
-    if ranking.failed:
-        lines += ["### could not be done", "", *(f"- {markdown_text(line)}" for line in _failures(ranking))]
+    for title, texts in (("Warnings", ranking_warnings(ranking)), ("Could not be done", _failures(ranking))):
+        if texts:
+            lines += [f"**{title}**", "", *(f"- {markdown_text(text)}" for text in texts), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def ranking_json(ranking: Ranking, extra: Mapping[str, Any] | None = None) -> str:
+def ranking_json(ranking: Ranking, predictions: dict[str, Any] | None = None) -> str:
     """Write rankings as JSON; numbers are never rounded.
 
     Args:
         ranking: the rankings.
-        extra: further keys.
+        predictions: how well scores predict accuracies: the truth's title, and an entry for each metric, source and target; None for no truth.
 
     Returns:
         Text that ends with a newline.
     """
-    tables = [
-        {
-            "source": table.source,
-            "target": table.target,
-            "condition": table.condition or None,
-            "paired": table.paired,
-            "rows": [
-                {
-                    "rank": row.rank,
-                    "groups": row.groups,
-                    "model": row.model,
-                    "reason": row.reason,
-                    "report": row.report.model_dump(mode="json", by_alias=True),
-                }
-                for row in table.rows
-            ],
-        }
-        for table in ranking.tables
-    ]
-    failed = [
-        {"model": r.request.model, "source": r.request.source, "target": r.request.target, "reason": r.reason}
-        for r in ranking.failed
-    ]
-    head = {"schema": "gcaudit.ranking/1", "gcaudit": version("gcaudit"), "sort": ranking.sort, "direction": ranking.direction}
-    content = head | {"tables": tables, "failed": failed} | dict(extra or {})
-    return json_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    content = RankingDocument(
+        schema=RANKING,
+        gcaudit=version("gcaudit"),
+        sort=ranking.sort,
+        direction=ranking.direction,
+        tables=tuple(_table_document(table) for table in ranking.tables),
+        failed=tuple(
+            FailedCell(model=r.request.model, source=r.request.source, target=r.request.target, reason=str(r.reason))
+            for r in ranking.failed
+        ),
+        **(predictions or {}),
+    )
+    return json_text(content.text())
+
+
+def _table_document(table: RankingTable) -> RankingTableDocument:
+    rows = tuple(
+        RankingRow(
+            rank=row.rank,
+            groups=row.groups,
+            model=row.model,
+            trained_on_target=row.trained_on_target,
+            reason=row.reason,
+            report=row.report,
+        )
+        for row in table.rows
+    )
+    return RankingTableDocument(
+        source=table.source, target=table.target, condition=table.condition or None, paired=table.paired, rows=rows
+    )

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from gcaudit.render.escapes import json_text
 from gcaudit.render.markdown import render_markdown
+from gcaudit.render.paper import PLAIN, Paper
 from gcaudit.render.table import render_table
-from gcaudit.render.text import table_text
 from gcaudit.report import Report
 
 
-def render_report(report: Report, name: str, *, to_terminal: bool) -> str:
+def render_report(report: Report, name: str, paper: Paper = PLAIN) -> str:
     """Make the text of a report.
 
     Args:
         report: the report.
         name: one of `FORMATS`.
-        to_terminal: whether colours and the terminal's width apply.
+        paper: what a table is written on.
 
     Returns:
         Text that ends with a newline.
@@ -24,4 +24,4 @@ def render_report(report: Report, name: str, *, to_terminal: bool) -> str:
         return json_text(report.to_json())
     if name == "markdown":
         return render_markdown(report)
-    return table_text(render_table(report), to_terminal=to_terminal)
+    return render_table(report, paper)

@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-from rich import box
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
+from gcaudit.render.escapes import log_text
+from gcaudit.render.grid import Grid, lay_out
+from gcaudit.render.paper import Paper, fold, paint
 from gcaudit.render.rows import describe_data, describe_model, describe_preprocessing, report_notes, report_rows
 from gcaudit.report import Report
 
 
-def render_table(report: Report) -> RenderableType:
+def render_table(report: Report, paper: Paper) -> str:
     """Lay the report out as a table.
 
     Args:
         report: the report.
+        paper: what it is written on.
 
     Returns:
-        For a rich console; intervals are 95%. Narrow consoles break titles, never numbers.
+        Text that ends with a newline; intervals are 95%. Narrow papers break titles, never numbers.
     """
-    head = Text(describe_model(report), style="bold")
     blocks = report.blocks()
-    lines = [Text(describe_preprocessing(report))]
-    lines += [Text(f"{role}: {describe_data(block)}") for role, block in blocks.items()]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("metric [95% interval]".replace("[", r"\["), min_width=24)
-    table.add_column("", min_width=1)
-    rows = report_rows(report)
-    for place, role in enumerate(blocks):
-        widest = max((len(row.cells[place]) for row in rows), default=0)
-        table.add_column(role, no_wrap=True, min_width=max(widest, len(role)))
-    for row in rows:
-        table.add_row(row.title, row.better, *(Text(cell) for cell in row.cells))
-    notes = [Text(f"— {note}", style="dim") for note in report_notes(report)]
-    warnings = [Text(f"warning: {warning}", style="yellow") for warning in report.warnings]
-    return Group(head, *lines, table, *notes, *warnings)
+    head = [paint(fold(describe_model(report), paper.width, indent=2, first=0), "bold", paper)]
+    lines = [describe_preprocessing(report), *(f"{role}: {describe_data(block)}" for role, block in blocks.items())]
+    head += [fold(line, paper.width, indent=2, first=0) for line in lines]
+    rows = tuple((row.title, row.better, *row.cells) for row in report_rows(report))
+    grid = Grid(("metric [95% interval]", "", *blocks), rows, keys=2, folds=(0,), styles={1: "cyan"})
+    notes = [paint(fold(f"— {note}", paper.width, indent=2, first=0), "dim", paper) for note in report_notes(report)]
+    notes += [paint(fold(f"warning: {warning}", paper.width, indent=2, first=0), "yellow", paper) for warning in report.warnings]
+    return log_text("\n".join([*head, "", lay_out(grid, paper), *notes]).rstrip("\n") + "\n")

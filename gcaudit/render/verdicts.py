@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import textwrap
 from xml.etree import ElementTree as ET
 
 from gcaudit.gate import GateResult, Verdict
 from gcaudit.render.documents import GATE, GateDocument
 from gcaudit.render.escapes import json_text, log_text, markdown_text, xml_text
-from gcaudit.render.paper import PLAIN, Paper, paint
+from gcaudit.render.paper import PLAIN, Paper, fold, paint
 
 _MARKS = {"passed": "PASS", "undecided": "UNDECIDED", "warned": "WARN", "failed": "FAIL", "off": "off"}
 _COLOURS = {"passed": "green", "undecided": "yellow", "warned": "yellow", "failed": "red", "off": "dim"}
@@ -17,7 +15,6 @@ _INDENT = max(map(len, _MARKS.values())) + 2
 _ANNOTATIONS = 10
 """GitHub shows so many of a kind for a step."""
 _SUMMARY_BYTES = 64 * 1024
-_NBSP = "\N{NO-BREAK SPACE}"
 
 
 def _headline(result: GateResult) -> str:
@@ -38,20 +35,10 @@ def _needs(result: GateResult) -> str:
     return f" (needs about {told}{f'; {rest} would stay so' if rest else ''})"
 
 
-def _whole(text: str) -> str:
-    """Keep intervals, and numbers with their units, on one line."""
-    text = re.sub(r"\[[^\[\]]{1,60}\]", lambda match: match[0].replace(" ", _NBSP), text)
-    return re.sub(r" (?=\[[-+.\d])|(?<=[=<>]) (?=[-+.\d])|(?<=\d) (?=images\b|episodes\b)", _NBSP, text)
-
-
 def _line(verdict: Verdict, paper: Paper) -> str:
     mark = _MARKS[verdict.status]
     told = verdict.message + (f" ({verdict.origin})" if verdict.origin else "")
-    if paper.width is not None:
-        lines = textwrap.wrap(
-            _whole(told), max(20, paper.width - _INDENT), break_long_words=False, break_on_hyphens=False, drop_whitespace=True
-        )
-        told = ("\n" + " " * _INDENT).join(lines).replace(_NBSP, " ")
+    told = fold(told, paper.width, indent=_INDENT, first=_INDENT)[_INDENT:]
     colour = "red" if verdict.fails else _COLOURS[verdict.status]
     return paint(mark, colour, paper) + " " * (_INDENT - len(mark)) + told
 
@@ -66,9 +53,7 @@ def render_verdicts(result: GateResult, paper: Paper = PLAIN) -> str:
     Returns:
         A paragraph a rule, one line where the width has no end, and one for all.
     """
-    last = _headline(result)
-    if paper.width is not None:
-        last = textwrap.fill(_whole(last), paper.width, break_long_words=False, break_on_hyphens=False).replace(_NBSP, " ")
+    last = fold(_headline(result), paper.width)
     lines = [*(_line(verdict, paper) for verdict in result.verdicts), paint(last, "green" if result.passed else "red", paper)]
     return log_text("\n".join(lines) + "\n")
 

@@ -1,4 +1,12 @@
 from .claims import Claims as Claims
+from .columns import (
+    alike as alike,
+    cell_columns as cell_columns,
+    report_columns as report_columns,
+    report_values as report_values,
+    size_text as size_text,
+    weights_text as weights_text,
+)
 from .identity import (
     ModelIdentity as ModelIdentity,
     block_key as block_key,
@@ -17,3 +25,4 @@ from .results import (
     damage_of as damage_of,
     observations_folder as observations_folder,
 )
+from .where import choose_cells as choose_cells

@@ -6,7 +6,6 @@ from .compare import (
     plan_comparison as plan_comparison,
     run_comparison as run_comparison,
 )
-from .frames import report_frame as report_frame, report_values as report_values
 from .ranking import RankedRow as RankedRow, Ranking as Ranking, RankingTable as RankingTable
 from .truth import Prediction as Prediction, Truth as Truth, read_measured as read_measured
 from .waiting import MAX_WAIT_MINUTES as MAX_WAIT_MINUTES

@@ -39,6 +39,11 @@ class RankedRow:
     value: MetricValue | None
     reason: str | None
 
+    @property
+    def trained_on_target(self) -> bool:
+        """Whether source and target share classes or images, so that this row does not tell how the model transfers."""
+        return any(warning.kind == "shared" for warning in self.report.warnings)
+
 
 @final
 @dataclass(frozen=True)
@@ -63,6 +68,11 @@ class RankingTable:
     def place(self) -> str:
         """Such as `cifar10 -> dtd (input 3x32x32)`."""
         return place_title(self.source, self.target) + (f" ({self.condition})" if self.condition else "")
+
+    @property
+    def trained_on_target(self) -> tuple[str, ...]:
+        """The models whose source shares classes or images with the target."""
+        return tuple(row.model for row in self.rows if row.trained_on_target)
 
 
 @final

@@ -327,4 +327,4 @@ def test_a_gate_can_fail_on_warnings(run, model, photos, tmp_path):
     assert run("gate", tmp_path / "r.json", "-r", "source.gc <= 1e9")[0] == 0
     code, out, _ = run("gate", tmp_path / "r.json", "-r", "source.gc <= 1e9", "--no-warnings")
     assert code == 1
-    assert "FAIL  source: 1 files in class folders that are no pictures" in out
+    assert "FAIL       warning of left-out: source: 1 files in class folders that are no pictures" in out

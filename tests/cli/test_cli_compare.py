@@ -145,7 +145,11 @@ def test_what_is_in_the_store(run, zoo, tmp_path):
     assert code == 0
     assert out == run("results", "list")[1]
     rows = out.splitlines()
-    assert len(rows) == 4
+    assert sum("nothing.pt" in row for row in rows) == 1
+    assert "source demo" in out[out.index("alike in all: ") :]
+    assert "model-0" not in run("results", "--where", "model=model-1")[1]
+    assert "model-1" not in run("results", "list", "--where", "model=model-0 and seed=0")[1]
+    assert run("results", "list", "--where", "seed=1")[1] == "no cells\n"
     key = next(row.split()[0] for row in rows[1:] if "model-0" in row)
     code, out, _ = run("results", "show", key, "--format", "json")
     assert json.loads(out)["model"]["spec"] == zoo[0]

@@ -83,7 +83,7 @@ def lines_are_plain(text):
 
 @pytest.mark.parametrize("name", ["table", "markdown", "json"])
 def test_a_hostile_report_is_shown_and_not_obeyed(hostile, name):
-    text = render_report(hostile, name, to_terminal=False)
+    text = render_report(hostile, name)
     lines_are_plain(text)
     if name == "markdown":
         assert "<script" not in text

@@ -1,8 +1,13 @@
+import json
+import re
+
 import pytest
 from reports import VALUE, make
 
-from gcaudit.render.listing import render_metrics
+from gcaudit.metrics.table import METRICS
+from gcaudit.render.listing import metrics_json, render_metric, render_metrics
 from gcaudit.render.markdown import render_markdown
+from gcaudit.render.paper import Paper, paper_of
 from gcaudit.render.report import render_report
 from gcaudit.render.rows import format_value, report_notes, report_rows
 from gcaudit.report.schema import MetricValue
@@ -41,11 +46,11 @@ def test_rows_come_in_the_order_of_the_metrics_with_one_a_shot():
 def test_reasons_become_notes():
     report = make({"cdnv": {"value": None, "stderr": None, "ci95": None, "n": 3, "reason": "one class"}})
     assert report_notes(report) == ["source.cdnv: one class"]
-    assert "— source.cdnv: one class" in render_report(report, "table", to_terminal=False)
+    assert "— source.cdnv: one class" in render_report(report, "table")
 
 
 def test_tables_in_pipes_carry_no_escapes_and_lose_no_text():
-    text = render_report(make(target={"cdnv": VALUE}), "table", to_terminal=False)
+    text = render_report(make(target={"cdnv": VALUE}), "table")
     assert "\x1b" not in text
     assert "0.333 [0.310, 0.350]" in text
     assert "…" not in text
@@ -56,7 +61,7 @@ def test_terminals_of_any_width_lose_no_digits(monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", columns)
     monkeypatch.setenv("NO_COLOR", "1")
     metrics = {"nearest": VALUE, "cdnv": VALUE, "ncm_accuracy": {**VALUE, "stderr": 1e-4, "ci95": (0.3331, 0.3335)}}
-    text = render_report(make(metrics, metrics), "table", to_terminal=True)
+    text = render_report(make(metrics, metrics), "table", paper_of(terminal=True))
     assert text.count("0.33333 [0.33310, 0.33350]") == 2
     assert text.count("0.333 [0.310, 0.350]") == 2
 
@@ -70,8 +75,24 @@ def test_markdown_escapes_what_would_break_its_tables():
 
 
 def test_the_list_of_metrics_names_each():
-    from gcaudit.metrics.table import METRICS
-
     text = render_metrics()
     assert all(metric.name in text for metric in METRICS)
-    assert len(text.splitlines()) == len(METRICS) + 1
+    assert [line.split()[0] for line in text.splitlines()[1 : len(METRICS) + 1]] == [metric.name for metric in METRICS]
+    narrow = render_metrics(Paper(80))
+    assert all(len(line) <= 80 for line in narrow.splitlines())
+    assert all(metric.name in narrow for metric in METRICS)
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_each_metric_is_explained_with_its_reference(metric):
+    text = render_metric(metric, Paper(80))
+    words = " ".join(text.split())
+    assert metric.title in words
+    assert f"unit {metric.unit or 'none'}" in words
+    assert "Args:" not in text
+    assert re.search(r"\b(19|20)\d\d\b", text), "no reference"
+    prose = [line for line in text.splitlines() if not line.startswith(" ")]
+    assert all(len(line) <= 80 for line in prose)
+    (entry,) = json.loads(metrics_json([metric]))
+    assert (entry["name"], entry["direction"]) == (metric.name, metric.direction)
+    assert entry["definition"] in text or len(entry["definition"]) > 100

@@ -98,4 +98,5 @@ def test_one_bad_model_fails_its_cells_alone(tmp_path, name):
     assert not any(line.startswith("::") for line in done.stderr.splitlines())
     listed = finished([sys.executable, "-m", "gcaudit", "results"], cwd=tmp_path)
     assert listed.returncode == 0
-    assert len(listed.stdout.splitlines()) == 3
+    assert sum(failed["model"][:20] in line for line in listed.stdout.splitlines()) == 1
+    assert max(map(len, listed.stdout.splitlines())) < 1000

@@ -11,7 +11,6 @@ from gcaudit.errors import RequestError
 from gcaudit.render.export import frame_bytes
 from gcaudit.render.ranking import ranking_json, render_ranking, render_ranking_markdown
 from gcaudit.render.rows import format_value
-from gcaudit.render.text import table_text
 from gcaudit.report.evidence import ReportEvidence
 from gcaudit.zoo.cells import CellRequest, CellResult
 from gcaudit.zoo.frames import ranking_frame
@@ -143,7 +142,7 @@ def test_every_format_says_the_same(report):
         assert read["target.probe_accuracy"][0] == value.value
         assert read["target.probe_accuracy.low"][0] == value.ci95[0]
         assert read["reason"][1] == "no such file"
-    text = table_text(render_ranking(found), to_terminal=False)
+    text = render_ranking(found)
     assert format_value(value) in text
     assert "lost: demo -> demo: no such file" in text
     assert r"good\|bad" in render_ranking_markdown(found)

@@ -1,0 +1,41 @@
+"""Commands that say what there is: metrics, datasets, schema."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from gcaudit.cli.app import app
+from gcaudit.cli.console import choose_format, stdout_paper, write_stdout
+from gcaudit.cli.options import OUT, option
+from gcaudit.render import LIST_FORMATS
+
+ListFormat = Annotated[str, option("--format", "-f", panel=OUT, text="table or json")]
+
+
+@app.command()
+def metrics(
+    name: Annotated[str | None, typer.Argument(metavar="[METRIC]", help="explain this one", show_default=False)] = None,
+    format_: ListFormat = "table",
+) -> None:
+    """List the metrics, or explain one: definition, unit, direction, what it may be compared at, reference."""
+    choose_format(format_, None, LIST_FORMATS)
+    from gcaudit.metrics import METRICS, find_metric
+    from gcaudit.render import metrics_json, render_metric, render_metrics
+
+    found = METRICS if name is None else (find_metric(name),)
+    if format_ == "json":
+        write_stdout(metrics_json(found))
+    else:
+        write_stdout(render_metrics(stdout_paper()) if name is None else render_metric(found[0], stdout_paper()))
+
+
+@app.command()
+def datasets(format_: ListFormat = "table") -> None:
+    """List the data sets known by name: their splits, where they are looked for, and how to get them."""
+    choose_format(format_, None, LIST_FORMATS)
+    from gcaudit.data import KNOWN
+    from gcaudit.render import datasets_json, render_datasets
+
+    write_stdout(datasets_json(KNOWN) if format_ == "json" else render_datasets(KNOWN, stdout_paper()))

@@ -1,0 +1,120 @@
+"""Conditions on the cells of a store, such as `target=dtd* and seed=0 and target.probe_accuracy >= 0.6`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from operator import ge, gt, le, lt
+from typing import Any, final
+
+from gcaudit.errors import RequestError
+from gcaudit.store.columns import LEADS, cell_columns
+from gcaudit.store.results import Cell
+
+_TERM = re.compile(r"\s*(?P<name>[\w.@-]+)\s*(?P<sign><=|>=|!=|==|=|<|>)\s*(?P<value>\"[^\"]*\"|'[^']*'|.*?)\s*")
+_ORDER: Mapping[str, Callable[[Any, Any], bool]] = {"<": lt, "<=": le, ">": gt, ">=": ge}
+_EXAMPLE = "'target=dtd10 and seed=0'"
+
+
+@final
+@dataclass(frozen=True)
+class Condition:
+    """A condition on one column.
+
+    Attributes:
+        name: of the column.
+        sign: `=`, `!=`, `<`, `<=`, `>` or `>=`.
+        value: as typed; with `=` and `!=` it may hold `*`, `?` and `[...]`.
+    """
+
+    name: str
+    sign: str
+    value: str
+
+    def holds(self, row: Mapping[str, Any]) -> bool:
+        """Tell whether a row fulfils it; one that lacks the column fulfils none.
+
+        Args:
+            row: columns by name.
+        """
+        if self.name not in row:
+            return False
+        found = row[self.name]
+        if self.sign in _ORDER:
+            number = _number(found)
+            return number is not None and _ORDER[self.sign](number, float(self.value))
+        return self._equals(found) == (self.sign == "=")
+
+    def _equals(self, found: Any) -> bool:
+        wanted, number = _number(self.value), _number(found)
+        if wanted is not None and number is not None:
+            return wanted == number
+        text = "" if found is None else str(found)
+        return fnmatchcase(text.casefold(), "" if self.value.casefold() in ("none", "null") else self.value.casefold())
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or value is None:
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def parse_where(text: str) -> tuple[Condition, ...]:
+    """Read conditions that are to hold together.
+
+    Args:
+        text: such as `target=dtd10 and seed=0`.
+
+    Returns:
+        The conditions.
+
+    Raises:
+        RequestError: it cannot be read.
+    """
+    found = []
+    for part in re.split(r"\s+and\s+", text.strip()):
+        match = _TERM.fullmatch(part)
+        if match is None:
+            raise RequestError(f"expected --where of conditions such as {_EXAMPLE}, found {part!r}")
+        value, sign = match["value"], match["sign"].replace("==", "=")
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+            value = value[1:-1]
+        if sign in _ORDER and _number(value) is None:
+            raise RequestError(f"expected a number after {sign} in --where, found {part!r}")
+        found.append(Condition(match["name"], sign, value))
+    return tuple(found)
+
+
+def choose_cells(cells: Sequence[Cell], where: Sequence[str]) -> list[Cell]:
+    """Choose cells by conditions, all of which must hold.
+
+    Args:
+        cells: of a store.
+        where: conditions as text.
+
+    Returns:
+        Those that fulfil them; failed cells have no settings, so that a condition on one leaves them out.
+
+    Raises:
+        RequestError: a condition cannot be read, or names a column that no cell has.
+    """
+    conditions = [condition for text in where for condition in parse_where(text)]
+    rows = [cell_columns(cell) for cell in cells]
+    known = dict.fromkeys((*LEADS, *(name for row in rows for name in row)))
+    for condition in conditions:
+        if condition.name not in known and rows:
+            roles = [name for name in (f"source.{condition.name}", f"target.{condition.name}") if name in known]
+            close = roles or get_close_matches(condition.name, known, n=1)
+            hint = (
+                f"did you mean {' or '.join(close)}?"
+                if close
+                else f"known: {', '.join(name for name in known if name.count('.') < 2)}"
+            )
+            raise RequestError(f"expected --where to name a column, found {condition.name!r}; {hint}")
+    return [cell for cell, row in zip(cells, rows, strict=True) if all(condition.holds(row) for condition in conditions)]

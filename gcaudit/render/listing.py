@@ -254,7 +254,7 @@ def _failed_line(cell: Cell, width: int) -> str:
 
 
 def _told(value: Any, name: str = "") -> str:
-    text = "" if value is None else str(value)
+    text = "" if value is None else plain(str(value), _WIDEST)
     return text[:12] if name.endswith("fingerprint") or (len(text) == 64 and not name) else text
 
 

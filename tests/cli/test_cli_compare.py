@@ -161,7 +161,7 @@ def test_what_is_in_the_store(run, zoo, tmp_path):
     assert run("results", "prune", "--failed", "--dry-run")[1] == "would remove 1 of 3 cells\n"
     assert run("results", "prune", "--failed")[1] == "removed 1 of 3 cells\n"
     assert run("results", "prune", "--model", "*model-1")[1] == "removed 1 of 2 cells\n"
-    assert len(run("results")[1].splitlines()) == 2
+    assert "model-1" not in run("results")[1]
     code, _, err = run("results", "prune")
     assert (code, "expected --failed" in err) == (2, True)
     code, _, err = run("results", "--store", "other.db")

@@ -13,18 +13,12 @@ GRID = Grid(
 
 
 def test_rows_that_fit_are_a_table_whose_columns_are_aligned():
-    assert (
-        lay_out(GRID, Paper()).splitlines()
-        == [
-            " #  model      value ↑         what",
-            "─" * 49,
-            " 1  résnet-20  0.5 [0.4, 0.6]  as few words as this",
-            "10  模型       12 [10, 14]",
-        ]
-        or lay_out(GRID, Paper()).splitlines()[0] == " #  model      value ↑         what"
-    )
-    lines = lay_out(GRID, Paper()).splitlines()
-    assert len({text_width(line[: line.index("[")].rstrip(" .0124569")) for line in lines[2:]}) == 1
+    assert lay_out(GRID, Paper()).splitlines() == [
+        " #  model      value ↑         what",
+        "─" * 51,
+        " 1  résnet-20  0.5 [0.4, 0.6]  as few words as this",
+        "10  模型       12 [10, 14]",
+    ]
 
 
 def test_columns_that_may_fold_do_so_between_words():
@@ -32,7 +26,7 @@ def test_columns_that_may_fold_do_so_between_words():
     assert all(text_width(line) <= 44 for line in lines)
     assert lines[2].endswith("as few words")
     assert lines[3].strip() == "as this"
-    assert fits(GRID, Paper(44))
+    assert fits(GRID, Paper(48))
     assert not fits(GRID, Paper(30))
 
 
@@ -57,7 +51,7 @@ def test_no_width_loses_a_word_or_breaks_an_interval(width):
 
 def test_lines_are_folded_between_words_and_long_words_stay_whole():
     assert fold("a bb ccc", 4) == "a bb\nccc"
-    assert fold("x = 0.5 [0.4, 0.6] y", 6) == "x\n= 0.5 [0.4, 0.6]\ny".replace("x\n=", "x\n=")
+    assert fold("x = 0.5 [0.4, 0.6] y", 6) == "x\n= 0.5 [0.4, 0.6]\ny"
     assert fold("/a/very/long/path.pt is here", 8, indent=2, first=0) == "/a/very/long/path.pt\n  is\n  here"
     assert fold("anything at all", None, indent=2) == "  anything at all"
 

@@ -6,6 +6,7 @@ from .blocks import (
     model_block as model_block,
     used_settings as used_settings,
 )
+from .option_values import read_value as read_value
 from .options import (
     DATA as DATA,
     OPTIONS as OPTIONS,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal, final
 
+from gcaudit.audit.option_values import read_value
 from gcaudit.errors import RequestError
 
 Kind = Literal["text", "flag", "whole", "number", "wholes", "numbers", "names", "classes", "size", "pairs"]
@@ -33,6 +34,7 @@ class Option:
         metavar: stands for the value in the help; empty for the kind's own.
         flags: as typed on the command line, where that is not the name with dashes.
         shorthand: it stands for other options, and is not remembered by its own name.
+        unset: what an audit takes without it, in words, where `default` does not say it.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Option:
     metavar: str = ""
     flags: str = ""
     shorthand: bool = False
+    unset: str = ""
 
     @property
     def flag(self) -> str:
@@ -59,6 +62,7 @@ OPTIONS: tuple[Option, ...] = (
         "text",
         MODEL,
         "what a bare state dict is: timm:NAME, torchvision:NAME, FILE.py:FACTORY; auto finds it by names and shapes",
+        unset="what the file says, or its names and shapes",
     ),
     Option(
         "arch_args",
@@ -68,30 +72,96 @@ OPTIONS: tuple[Option, ...] = (
         "KEY=VALUE for the architecture; repeatable",
         metavar="KEY=VALUE",
         flags="--arch-arg",
+        unset="none",
     ),
     Option("ema", ("model.ema",), "flag", MODEL, "take averaged weights", False, flags="--ema/--no-ema"),
     Option(
-        "weights_key", ("model.weights_key",), "text", MODEL, "where the weights lie in the file, such as teacher", metavar="NAME"
+        "weights_key",
+        ("model.weights_key",),
+        "text",
+        MODEL,
+        "where the weights lie in the file, such as teacher",
+        metavar="NAME",
+        unset="the network's own weights; several sets are a warning",
     ),
-    Option("prefix", ("model.prefix",), "text", MODEL, "what stands before the network's names in the file", metavar="TEXT"),
-    Option("allow_missing", ("model.allow_missing",), "flag", MODEL, "missing and unexpected keys are a warning", False),
     Option(
-        "max_parameters", ("model.max_parameters",), "whole", MODEL, "largest network to build; by default what the file may fill"
+        "prefix",
+        ("model.prefix",),
+        "text",
+        MODEL,
+        "what stands before the network's names in the file",
+        metavar="TEXT",
+        unset="found by names and shapes",
     ),
-    Option("layer", ("model.layer",), "text", MODEL, "take this layer's output instead of the classifier's input"),
-    Option("mean", ("model.changes.mean",), "numbers", MODEL, "override, such as 0.485,0.456,0.406", metavar="NUMBERS"),
-    Option("std", ("model.changes.std",), "numbers", MODEL, "override, such as 0.229,0.224,0.225", metavar="NUMBERS"),
-    Option("input_size", ("model.changes.input_size",), "size", MODEL, "override, such as 224 or 224x160", metavar="SIZE"),
-    Option("crop_pct", ("model.changes.crop_pct",), "number", MODEL, "override"),
-    Option("interpolation", ("model.changes.interpolation",), "text", MODEL, "override: bilinear, bicubic, ..."),
-    Option("source_split", ("source.split",), "text", DATA, "split of the source"),
-    Option("source_classes", ("source.classes",), "classes", DATA, "such as 0-9,12 or names"),
-    Option("source_max_images", ("source.max_images",), "whole", DATA, "class-balanced draw"),
-    Option("target_split", ("target.split",), "text", DATA, "split of the target"),
-    Option("target_classes", ("target.classes",), "classes", DATA, "such as 0-9,12 or names"),
-    Option("target_max_images", ("target.max_images",), "whole", DATA, "class-balanced draw"),
-    Option("max_images", ("source.max_images", "target.max_images"), "whole", DATA, "the same for both data sets", shorthand=True),
-    Option("data_root", ("source.root", "target.root"), "text", DATA, "where known data sets lie; else $GCAUDIT_DATA"),
+    Option("allow_missing", ("model.allow_missing",), "flag", MODEL, "missing and unexpected keys are a warning", False),
+    Option("max_parameters", ("model.max_parameters",), "whole", MODEL, "largest network to build", unset="what the file may fill"),
+    Option(
+        "layer",
+        ("model.layer",),
+        "text",
+        MODEL,
+        "take this layer's output instead of the classifier's input",
+        unset="the classifier's input",
+    ),
+    Option(
+        "mean",
+        ("model.changes.mean",),
+        "numbers",
+        MODEL,
+        "override, such as 0.485,0.456,0.406",
+        metavar="NUMBERS",
+        unset="what the checkpoint or architecture says",
+    ),
+    Option(
+        "std",
+        ("model.changes.std",),
+        "numbers",
+        MODEL,
+        "override, such as 0.229,0.224,0.225",
+        metavar="NUMBERS",
+        unset="what the checkpoint or architecture says",
+    ),
+    Option(
+        "input_size",
+        ("model.changes.input_size",),
+        "size",
+        MODEL,
+        "override, such as 224 or 224x160",
+        metavar="SIZE",
+        unset="what the checkpoint or architecture says",
+    ),
+    Option("crop_pct", ("model.changes.crop_pct",), "number", MODEL, "override", unset="what the checkpoint or architecture says"),
+    Option(
+        "interpolation",
+        ("model.changes.interpolation",),
+        "text",
+        MODEL,
+        "override: bilinear, bicubic, ...",
+        unset="what the checkpoint or architecture says",
+    ),
+    Option("source_split", ("source.split",), "text", DATA, "split of the source", unset="train of known names, else all"),
+    Option("source_classes", ("source.classes",), "classes", DATA, "such as 0-9,12 or names", unset="all"),
+    Option("source_max_images", ("source.max_images",), "whole", DATA, "class-balanced draw", unset="all"),
+    Option("target_split", ("target.split",), "text", DATA, "split of the target", unset="test of known names, else all"),
+    Option("target_classes", ("target.classes",), "classes", DATA, "such as 0-9,12 or names", unset="all"),
+    Option("target_max_images", ("target.max_images",), "whole", DATA, "class-balanced draw", unset="all"),
+    Option(
+        "max_images",
+        ("source.max_images", "target.max_images"),
+        "whole",
+        DATA,
+        "the same for both data sets",
+        shorthand=True,
+        unset="all",
+    ),
+    Option(
+        "data_root",
+        ("source.root", "target.root"),
+        "text",
+        DATA,
+        "where known data sets lie",
+        unset="$GCAUDIT_DATA, ./data, /usr/share/datasets",
+    ),
     Option(
         "follow_links",
         ("source.follow_links", "target.follow_links"),
@@ -136,12 +206,12 @@ OPTIONS: tuple[Option, ...] = (
     Option("n_query", ("probe.n_query",), "whole", PROBE, "queries a class, or 'all'", 15, word="all", metavar="N|all"),
     Option("episodes", ("probe.episodes",), "whole", PROBE, "how many", 1000),
     Option("ridge", ("probe.ridge",), "number", PROBE, "penalty, relative to the embedding's scale", 1.0),
-    Option("metrics", ("metrics",), "names", RUN, "names from 'gcaudit metrics', with commas", metavar="NAMES"),
+    Option("metrics", ("metrics",), "names", RUN, "names from 'gcaudit metrics', with commas", metavar="NAMES", unset="core"),
     Option("device", ("run.device",), "text", RUN, "auto, cpu, cuda, cuda:1, ...", "auto"),
     Option("precision", ("run.precision",), "text", RUN, "float32, tf32, bfloat16 or float64", "float32"),
     Option("batch_size", ("run.batch_size",), "whole", RUN, "images a batch, or 'auto'", word="auto", metavar="N|auto"),
     Option("compile", ("run.compile",), "flag", RUN, "compile the network with torch.compile", False),
-    Option("workers", ("passes.workers",), "whole", RUN, "decoding processes"),
+    Option("workers", ("passes.workers",), "whole", RUN, "decoding processes", unset="by the number of cores"),
     Option("seed", ("run.seed", "probe.seed", "source.seed", "target.seed"), "whole", RUN, "of every random draw", 0),
 )
 """Every option, in the order of the help and of a report's settings."""
@@ -217,14 +287,5 @@ def place_options(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         if option.name in options:
             for place in option.places:
                 part, _, name = place.rpartition(".")
-                parts.setdefault(part, {})[name] = _value(option, options[option.name])
+                parts.setdefault(part, {})[name] = read_value(option, options[option.name])
     return parts
-
-
-def _value(option: Option, value: Any) -> Any:
-    """Bring a single value into the tuple that the spec holds."""
-    if option.kind == "size" and isinstance(value, int):
-        return (value, value)
-    if option.kind in ("wholes", "numbers", "names") and isinstance(value, int | float | str):
-        return (value,)
-    return value

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gcaudit.audit import DATA, RUN, options_under
-from gcaudit.cli.app import app
+from gcaudit.cli.app import command
 from gcaudit.cli.console import (
     check_writable,
     choose_format,
@@ -48,18 +48,41 @@ if TYPE_CHECKING:
     from gcaudit.gate import GateRequest, GateResult
 
 
-@app.command()
+@command()
 @takes()
 def score(
     model: Model,
     source: Annotated[
-        str, option("--source", "-s", panel=DATA, text="data the model was trained on: name, folder, parquet, hf:ID, disk:PATH")
-    ],
-    target: Annotated[str | None, option("--target", "-t", panel=DATA, text="data it will be used for")] = None,
+        str | None,
+        option(
+            "--source",
+            "-s",
+            panel=DATA,
+            text="data the model was trained on: name, folder, parquet, hf:ID, disk:PATH",
+            unset="that of --config, else required",
+        ),
+    ] = None,
+    target: Annotated[
+        str | None, option("--target", "-t", panel=DATA, text="data it will be used for", unset="that of --config, else none")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        option(
+            "--config",
+            panel=RUN,
+            text="YAML, or TOML with \\[tool.gcaudit.score], of options; typed ones win",
+            metavar="FILE",
+            unset="./pyproject.toml, where it has that table",
+        ),
+    ] = None,
+    project_options: Annotated[
+        bool, option("--project-options/--no-project-options", panel=RUN, text="take options of ./pyproject.toml without --config")
+    ] = True,
     *,
     options: dict[str, Any],
     gate_: Annotated[
-        list[str] | None, option("--gate", panel=GATE, text="rule or file of rules to judge by; repeatable", metavar="RULES")
+        list[str] | None,
+        option("--gate", panel=GATE, text="rule or file of rules to judge by; repeatable", metavar="RULES", unset="none"),
     ] = None,
     baseline: Baseline = None,
     max_regression: MaxRegression = None,
@@ -69,7 +92,10 @@ def score(
     project_rules: ProjectRules = True,
     junit: Junit = None,
     save_evidence: Annotated[
-        bool, option("--save-evidence", panel=OUT, text="keep energies and episodes beside -o FILE.json, to compare pairwise")
+        bool,
+        option(
+            "--save-evidence", panel=OUT, text="keep energies and episodes beside -o FILE.json, to compare pairwise", unset="off"
+        ),
     ] = False,
     strict: Strict = False,
     format_: Format = None,
@@ -86,7 +112,9 @@ def score(
         check_writable(evidence_path(output), "--save-evidence")
     from gcaudit.audit import AuditSpec, run_audit
 
-    spec = AuditSpec.from_options(model, source, target, **options)
+    typed = options | {role: data for role, data in (("source", source), ("target", target)) if data is not None}
+    given = _with_file(typed, config, project=project_options, quiet=quiet)
+    spec = AuditSpec.from_options(model, **given)
     asked = None
     if gate_ or allow_mismatch or no_warnings or any(given is not None for given in (baseline, max_regression, when_unsure, junit)):
         asked = _gate_request(
@@ -110,6 +138,22 @@ def score(
         _finish_gate(result, junit)
 
 
+def _with_file(typed: dict[str, Any], config: Path | None, *, project: bool, quiet: bool) -> dict[str, Any]:
+    """Add the options of a file to those that were typed."""
+    from gcaudit.audit import expand_shorthands
+    from gcaudit.zoo import OptionFile, project_options, read_option_file
+
+    file = read_option_file(config) if config is not None else project_options(Path()) if project else OptionFile()
+    if file.options and not quiet:
+        write_stderr(f"gcaudit: {file.told}")
+    found = dict(file.options) | expand_shorthands(typed)
+    if "source" not in found:
+        raise RequestError(
+            "expected --source DATA, the data the model was trained on, found none; add --source cifar10 or a folder"
+        )
+    return found
+
+
 def _gate_request(texts: list[str], junit: Path | None, **asked: Any) -> GateRequest:
     from gcaudit.gate import gate_request
 
@@ -124,16 +168,22 @@ def _finish_gate(result: GateResult, junit: Path | None) -> None:
         raise typer.Exit(1)
 
 
-@app.command()
+@command()
 def gate(
     report: Annotated[Path, typer.Argument(metavar="REPORT", help="JSON from gcaudit score")],
     rule: Annotated[
         list[str] | None,
-        option("--rule", "-r", panel=GATE, text="such as 'target.probe_accuracy >= 0.6'; repeatable", metavar="RULE"),
+        option("--rule", "-r", panel=GATE, text="such as 'target.probe_accuracy >= 0.6'; repeatable", metavar="RULE", unset="none"),
     ] = None,
     rules: Annotated[
-        Path | None,
-        option("--rules", panel=GATE, text="YAML file, beside \\[tool.gcaudit.gate] of ./pyproject.toml", metavar="FILE"),
+        list[Path] | None,
+        option(
+            "--rules",
+            panel=GATE,
+            text="YAML file, beside \\[tool.gcaudit.gate] of ./pyproject.toml; repeatable",
+            metavar="FILE",
+            unset="none",
+        ),
     ] = None,
     baseline: Baseline = None,
     max_regression: MaxRegression = None,
@@ -154,7 +204,7 @@ def gate(
     from gcaudit.report import Report
 
     asked = _gate_request(
-        [*(rule or []), *([str(rules)] if rules is not None else [])],
+        [*(rule or []), *map(str, rules or [])],
         junit,
         baseline=baseline,
         max_regression=max_regression,
@@ -168,13 +218,18 @@ def gate(
     _finish_gate(result, junit)
 
 
-@app.command()
+@command()
 def power(
     report: Annotated[Path, typer.Argument(metavar="REPORT", help="JSON from gcaudit score")],
     baseline: Annotated[
         Path | None,
         option(
-            "--baseline", "-b", panel=GATE, text="report of another model on the same images, with its evidence", metavar="REPORT"
+            "--baseline",
+            "-b",
+            panel=GATE,
+            text="report of another model on the same images, with its evidence",
+            metavar="REPORT",
+            unset="none, as if images were drawn anew",
         ),
     ] = None,
     format_: Annotated[str, option("--format", "-f", panel=OUT, text="table, json or markdown")] = "table",
@@ -193,7 +248,7 @@ def power(
     write_output(render_power(rows, format_, stdout_paper(output)), output)
 
 
-@app.command()
+@command()
 def demo(
     device: Annotated[str, option("--device", panel=RUN, text="auto, cpu, cuda, cuda:1, ...")] = "cpu",
     format_: Format = None,
@@ -213,14 +268,14 @@ def demo(
         )
 
 
-@app.command()
+@command()
 @takes(options_under("model"))
 def inspect(
     model: Model,
     *,
     options: dict[str, Any],
     layers: Annotated[
-        bool, option("--layers", panel=OUT, text="list the layers that --layer can name, with what they give")
+        bool, option("--layers", panel=OUT, text="list the layers that --layer can name, with what they give", unset="off")
     ] = False,
     format_: Annotated[str, option("--format", "-f", panel=OUT, text="table or json")] = "table",
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gcaudit.cli.app import app
+from gcaudit.cli.app import command
 from gcaudit.cli.console import choose_format, stdout_paper, write_stdout
 from gcaudit.cli.options import OUT, option
 from gcaudit.render import LIST_FORMATS
@@ -14,7 +14,7 @@ from gcaudit.render import LIST_FORMATS
 ListFormat = Annotated[str, option("--format", "-f", panel=OUT, text="table or json")]
 
 
-@app.command()
+@command()
 def metrics(
     name: Annotated[str | None, typer.Argument(metavar="[METRIC]", help="explain this one", show_default=False)] = None,
     format_: ListFormat = "table",
@@ -31,7 +31,7 @@ def metrics(
         write_stdout(render_metrics(stdout_paper()) if name is None else render_metric(found[0], stdout_paper()))
 
 
-@app.command()
+@command()
 def datasets(format_: ListFormat = "table") -> None:
     """List the data sets known by name: their splits, where they are looked for, and how to get them."""
     choose_format(format_, None, LIST_FORMATS)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gcaudit.audit import DATA, RUN
-from gcaudit.cli.app import app
+from gcaudit.cli.app import app, command
 from gcaudit.cli.console import (
     check_writable,
     choose_format,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from gcaudit.zoo import ComparePlan
 
 STORE, TRUTH = "Store", "Does a score predict anything?"
-StorePath = Annotated[Path | None, option("--store", panel=STORE, text="file of results; gcaudit.db by default", metavar="FILE")]
+StorePath = Annotated[Path | None, option("--store", panel=STORE, text="file of results", metavar="FILE", unset="gcaudit.db")]
 
 Where = Annotated[
     list[str] | None,
@@ -40,45 +40,70 @@ Where = Annotated[
         panel=STORE,
         text="only cells such as 'target=dtd10 and seed=0'; names are those of export's columns",
         metavar="CONDITIONS",
+        unset="all",
     ),
 ]
 
 
-@app.command()
+@command()
 @takes()
 def compare(
     models: Annotated[
         list[str], typer.Argument(metavar="MODEL...", help="models as for score, globs such as 'timm:resnet*', or one zoo.yaml")
     ],
     source: Annotated[
-        list[str] | None, option("--source", "-s", panel=DATA, text="data the models were trained on; repeatable", metavar="DATA")
+        list[str] | None,
+        option(
+            "--source",
+            "-s",
+            panel=DATA,
+            text="data the models were trained on; repeatable",
+            metavar="DATA",
+            unset="those of the YAML file, else required",
+        ),
     ] = None,
     target: Annotated[
-        list[str] | None, option("--target", "-t", panel=DATA, text="data they will be used for; repeatable", metavar="DATA")
+        list[str] | None,
+        option(
+            "--target",
+            "-t",
+            panel=DATA,
+            text="data they will be used for; repeatable",
+            metavar="DATA",
+            unset="those of the YAML file, else none",
+        ),
     ] = None,
     *,
     options: dict[str, Any],
     sort: Annotated[
-        str | None, option("--sort", panel=OUT, text="such as target.probe_accuracy or source.cdnv", metavar="METRIC")
+        str | None,
+        option(
+            "--sort",
+            panel=OUT,
+            text="such as target.probe_accuracy or source.cdnv",
+            metavar="METRIC",
+            unset="target.probe_accuracy, else what is measured",
+        ),
     ] = None,
     store: StorePath = None,
-    refresh: Annotated[bool, option("--refresh", panel=STORE, text="measure again what is there")] = False,
+    refresh: Annotated[bool, option("--refresh", panel=STORE, text="measure again what is there", unset="off")] = False,
     keep_embeddings: Annotated[
-        bool, option("--keep-embeddings", panel=STORE, text="keep embeddings, so that a new metric costs no forward pass")
+        bool,
+        option("--keep-embeddings", panel=STORE, text="keep embeddings, so that a new metric costs no forward pass", unset="off"),
     ] = False,
     max_wait: Annotated[
         float | None,
         option(
-            "--max-wait",
-            panel=STORE,
-            text="minutes to wait for another process on the same store; 60 by default",
-            metavar="MINUTES",
+            "--max-wait", panel=STORE, text="minutes to wait for another process on the same store", metavar="MINUTES", unset="60"
         ),
     ] = None,
     engine: Annotated[str, option("--engine", panel=RUN, text="local, or ray for many processes and machines")] = "local",
-    address: Annotated[str | None, option("--address", panel=RUN, text="of the Ray cluster, or 'auto'")] = None,
+    address: Annotated[
+        str | None, option("--address", panel=RUN, text="of the Ray cluster, or 'auto'", unset="a cluster of this machine alone")
+    ] = None,
     gpus: Annotated[
-        float | None, option("--gpus-per-task", panel=RUN, text="GPUs that a task takes; 1 where the cluster has any")
+        float | None,
+        option("--gpus-per-task", panel=RUN, text="GPUs that a task takes", unset="1 where the cluster has any, else 0"),
     ] = None,
     truth: Annotated[
         str | None,
@@ -87,15 +112,18 @@ def compare(
             panel=TRUTH,
             text="CSV of model, accuracy[, target], or a metric such as target.linear_probe_accuracy",
             metavar="CSV|METRIC",
+            unset="none",
         ),
     ] = None,
     scatter: Annotated[
         list[str] | None,
-        option("--scatter", panel=TRUTH, text="plot a metric against --truth; repeatable", metavar="METRIC=FILE.svg"),
+        option("--scatter", panel=TRUTH, text="plot a metric against --truth; repeatable", metavar="METRIC=FILE.svg", unset="none"),
     ] = None,
     format_: Annotated[
         str | None,
-        option("--format", "-f", panel=OUT, text="table, json, markdown, csv or parquet; by default as --output's suffix says"),
+        option(
+            "--format", "-f", panel=OUT, text="table, json, markdown, csv or parquet", unset="as --output's suffix says, else table"
+        ),
     ] = None,
     output: Output = None,
     strict: Strict = False,
@@ -199,7 +227,7 @@ def _path(ctx: typer.Context, store: Path | None) -> Path:
     return store or ctx.obj or DEFAULT_STORE
 
 
-@results.command("list")
+@command("list", results)
 def list_results(ctx: typer.Context, store: StorePath = None, where: Where = None) -> None:
     """List the cells: key, model, source, target, the probe's accuracy, and the settings in which they differ."""
     from gcaudit.render import render_cells
@@ -209,7 +237,7 @@ def list_results(ctx: typer.Context, store: StorePath = None, where: Where = Non
         write_stdout(render_cells(choose_cells(opened.cells(), where or ()), stdout_paper()))
 
 
-@results.command("show")
+@command("show", results)
 def show_result(
     ctx: typer.Context,
     key: Annotated[str, typer.Argument(metavar="KEY", help="from 'gcaudit results list', or its first characters")],
@@ -229,7 +257,7 @@ def show_result(
     write_stdout(render_report(cell.report, name, stdout_paper()))
 
 
-@results.command("export")
+@command("export", results)
 def export_results(
     ctx: typer.Context,
     output: Annotated[Path, typer.Argument(metavar="FILE", help="FILE.csv or FILE.parquet: a row a cell; FILE.json: all reports")],
@@ -248,17 +276,19 @@ def export_results(
         write_output(export_cells(cells, output.suffix.lower().removeprefix(".")), output)
 
 
-@results.command("prune")
+@command("prune", results)
 def prune_results(
     ctx: typer.Context,
     store: StorePath = None,
-    failed: Annotated[bool, option("--failed", panel=STORE, text="cells that could not be done")] = False,
-    model: Annotated[str | None, option("--model", panel=STORE, text="cells of models that match", metavar="GLOB")] = None,
-    older_than: Annotated[
-        int | None, option("--older-than", panel=STORE, text="cells older than so many days", metavar="DAYS")
+    failed: Annotated[bool, option("--failed", panel=STORE, text="cells that could not be done", unset="off")] = False,
+    model: Annotated[
+        str | None, option("--model", panel=STORE, text="cells of models that match", metavar="GLOB", unset="all")
     ] = None,
-    everything: Annotated[bool, option("--all", panel=STORE, text="all cells")] = False,
-    dry_run: Annotated[bool, option("--dry-run", panel=STORE, text="only say how many")] = False,
+    older_than: Annotated[
+        int | None, option("--older-than", panel=STORE, text="cells older than so many days", metavar="DAYS", unset="any")
+    ] = None,
+    everything: Annotated[bool, option("--all", panel=STORE, text="all cells", unset="off")] = False,
+    dry_run: Annotated[bool, option("--dry-run", panel=STORE, text="only say how many", unset="off")] = False,
 ) -> None:
     """Remove cells, blocks that no cell needs, and kept embeddings that no block needs."""
     if not (failed or model or older_than is not None or everything):
@@ -277,7 +307,7 @@ def prune_results(
             )
 
 
-@results.command("repair")
+@command("repair", results)
 def repair_results(ctx: typer.Context, store: StorePath = None) -> None:
     """Write a damaged store anew from what is sound in it; the damaged file is kept beside it."""
     from gcaudit.store import repair_store

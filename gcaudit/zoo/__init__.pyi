@@ -6,6 +6,7 @@ from .compare import (
     plan_comparison as plan_comparison,
     run_comparison as run_comparison,
 )
+from .option_file import OptionFile as OptionFile, project_options as project_options, read_option_file as read_option_file
 from .ranking import RankedRow as RankedRow, Ranking as Ranking, RankingTable as RankingTable
 from .truth import Prediction as Prediction, Truth as Truth, read_measured as read_measured
 from .waiting import MAX_WAIT_MINUTES as MAX_WAIT_MINUTES

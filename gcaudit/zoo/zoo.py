@@ -20,11 +20,22 @@ from typing import Any, NoReturn, final
 
 from pydantic import ValidationError
 
-from gcaudit.audit import OPTIONS, AuditSpec
+from gcaudit.audit import AuditSpec
 from gcaudit.errors import GcauditError, RequestError
 from gcaudit.metrics import Role
 from gcaudit.zoo.names import beside, data_title, is_pattern, resolve_models, titles
-from gcaudit.zoo.zoo_text import DataEntry, Entry, FileEntry, ModelEntry, NamedData, NamedModel, SettingsEntry, ZooText, dashes
+from gcaudit.zoo.zoo_text import (
+    DataEntry,
+    Entry,
+    FileEntry,
+    ModelEntry,
+    NamedData,
+    NamedModel,
+    ScoreEntry,
+    SettingsEntry,
+    ZooText,
+    dashes,
+)
 
 _WANTED = {
     "int_type": "a whole number",
@@ -119,17 +130,17 @@ def read_zoo(path: Path) -> Zoo:
     try:
         file: Any = FileEntry.model_validate(text.content)
     except ValidationError as error:
-        _explain(text, error)
-    fields = _given(file.settings)
+        explain(text, error)
+    fields = given_fields(file.settings)
     for name, value in fields.items():
-        _check(text, ("settings", dashes(name)), {name: value})
+        check_fields(text, ("settings", dashes(name)), {name: value})
     models = _models(text, file.models)
     data = {}
     for key, entries in (("sources", file.sources), ("targets", file.targets)):
         data[key] = tuple(_data(text.path.parent, entry) for entry in entries or ())
         role: Role = "source" if key == "sources" else "target"
         for number, entry in enumerate(data[key]):
-            _check(text, (key, number), entry.fields(role))
+            check_fields(text, (key, number), entry.fields(role))
         names = [entry.name for entry in data[key]]
         for number, name in enumerate(names):
             if name in names[:number]:
@@ -161,9 +172,6 @@ def _shape_settings(text: ZooText, settings: dict[Any, Any]) -> None:
     for key, value in settings.items():
         if value is None:
             text.fail(("settings", key), f"expected a value for {str(key)!r}, found none; leave the key out for the default")
-    for option in OPTIONS:
-        if option.word and settings.get(dashes(option.name)) == option.word:
-            settings[dashes(option.name)] = None
     of_models = [dashes(name) for name in ModelEntry.model_fields]
     for key in map(str, settings):
         if key in of_models:
@@ -174,20 +182,46 @@ def _shape_settings(text: ZooText, settings: dict[Any, Any]) -> None:
             text.fail(("settings", key), f"expected settings of all audits, found {key!r}, which belongs under sources or targets")
 
 
-def _given(entry: Entry) -> dict[str, Any]:
-    """Return the fields that the file gives, always in one order, so that of two errors the same is told."""
+def given_fields(entry: Entry) -> dict[str, Any]:
+    """Return the fields that a file gives, always in one order, so that of two errors the same is told.
+
+    Args:
+        entry: of the file.
+
+    Returns:
+        Values by name; lists become tuples.
+    """
     given = {name: getattr(entry, name) for name in type(entry).model_fields if name in entry.model_fields_set}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
 
 
-def _check(text: ZooText, place: Sequence[Hashable], fields: Mapping[str, Any]) -> None:
+def check_fields(text: ZooText, place: Sequence[Hashable], fields: Mapping[str, Any]) -> None:
+    """Check options by making a spec of them.
+
+    Args:
+        text: the file that they are of.
+        place: where they stand in it.
+        fields: the options.
+
+    Raises:
+        RequestError: one is wrong.
+    """
     try:
         AuditSpec.from_options(**({"model": "a model", "source": "its data"} | dict(fields)))
     except GcauditError as error:
         text.fail(place, str(error))
 
 
-def _explain(text: ZooText, error: ValidationError) -> NoReturn:
+def explain(text: ZooText, error: ValidationError) -> NoReturn:
+    """Tell the first thing that is wrong with a file's form.
+
+    Args:
+        text: the file.
+        error: what pydantic found.
+
+    Raises:
+        RequestError: always.
+    """
     first = error.errors()[0]
     place = tuple(first["loc"])
     name = next((part for part in reversed(place) if isinstance(part, str)), "")
@@ -198,7 +232,8 @@ def _explain(text: ZooText, error: ValidationError) -> NoReturn:
             "targets": DataEntry,
             "settings": SettingsEntry,
         }
-        known = [dashes(key) for key in (kinds[place[0]] if len(place) > 1 else FileEntry).model_fields]
+        whole = ScoreEntry if error.title == ScoreEntry.__name__ else FileEntry
+        known = [dashes(key) for key in (kinds[place[0]] if len(place) > 1 else whole).model_fields]
         close = get_close_matches(str(name), known, n=1)
         text.fail(
             place,
@@ -218,12 +253,12 @@ def _models(text: ZooText, entries: Sequence[NamedModel]) -> tuple[ZooModel, ...
     given: dict[str, tuple[int, bool]] = {}  # line number and whether a pattern gave it
     chosen: list[tuple[str | None, dict[str, Any], int, bool]] = []
     for number, entry in enumerate(entries):
-        fields = {name: value for name, value in _given(entry).items() if name != "name" and value is not None}
+        fields = {name: value for name, value in given_fields(entry).items() if name != "name" and value is not None}
         if "input_size" in fields and len(fields["input_size"]) == 1:
             fields["input_size"] *= 2
         if "arch" in fields:
-            fields["arch"] = _own_code(folder, fields["arch"])
-        _check(text, ("models", number), fields)
+            fields["arch"] = own_code(folder, fields["arch"])
+        check_fields(text, ("models", number), fields)
         try:
             names = resolve_models(beside(folder, entry.model))
         except RequestError as error:
@@ -256,11 +291,20 @@ def _models(text: ZooText, entries: Sequence[NamedModel]) -> tuple[ZooModel, ...
 
 
 def _data(folder: Path, entry: NamedData) -> ZooData:
-    given = {name: value for name, value in _given(entry).items() if name not in ("data", "name")}
+    given = {name: value for name, value in given_fields(entry).items() if name not in ("data", "name")}
     return ZooData(entry.name or data_title(entry.data), beside(folder, entry.data, data=True), **given)
 
 
-def _own_code(folder: Path, arch: str) -> str:
+def own_code(folder: Path, arch: str) -> str:
+    """Read `FILE.py:FACTORY` relative to a folder; what is no such architecture stays as it is.
+
+    Args:
+        folder: of the file.
+        arch: as written there.
+
+    Returns:
+        As for `--arch`.
+    """
     name, colon, factory = arch.rpartition(":")
     return f"{beside(folder, name)}:{factory}" if colon and name.endswith(".py") else arch
 

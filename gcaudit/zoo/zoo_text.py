@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import tomllib
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, final
@@ -21,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from gcaudit.audit import OPTIONS, Kind, Option, options_under
+from gcaudit.audit import OPTIONS, Kind, Option, options_under, read_value
 from gcaudit.errors import RequestError, one_line
 from gcaudit.files import read_text
 
@@ -85,18 +87,33 @@ _VALUES: dict[Kind, Any] = {
     "flag": bool,
     "whole": StrictInt,
     "number": _Number,
-    "wholes": Annotated[list[StrictInt], BeforeValidator(as_list)],
-    "numbers": Annotated[list[_Number], BeforeValidator(as_list)],
-    "names": Annotated[list[StrictStr], BeforeValidator(as_list)],
+    "wholes": list[StrictInt],
+    "numbers": list[_Number],
+    "names": list[StrictStr],
     "classes": Annotated[StrictStr, BeforeValidator(_as_text)],
-    "size": Annotated[list[StrictInt], BeforeValidator(as_list), Field(min_length=1, max_length=2)],
+    "size": Annotated[list[StrictInt], Field(min_length=1, max_length=2)],
     "pairs": dict[str, Any],
 }
+_LISTS = ("wholes", "numbers", "names", "size")
+
+
+def _value_of(option: Option) -> Any:
+    """Make the type of an option's value; text is read as on the command line, where it can be."""
+
+    def read(value: Any) -> Any:
+        if option.kind in _LISTS:
+            value = as_list(value) if not isinstance(value, str) else value
+        if isinstance(value, str) and option.kind in (*_LISTS, "whole"):
+            with contextlib.suppress(RequestError):
+                value = read_value(option, value)
+        return list(value) if isinstance(value, tuple) else value
+
+    return Annotated[_VALUES[option.kind] | None, BeforeValidator(read)]
 
 
 def _fields(options: Iterable[Option], prefix: str = "") -> dict[str, Any]:
     """Make fields of options, none of which has to be given."""
-    return {option.name.removeprefix(prefix): (_VALUES[option.kind] | None, None) for option in options}
+    return {option.name.removeprefix(prefix): (_value_of(option), None) for option in options}
 
 
 class NamedModel(Entry):
@@ -124,11 +141,15 @@ class NamedData(Entry):
 
 
 _ELSEWHERE = (*options_under("model"), *options_under("source"), *options_under("target"))
-_SETTINGS = [option for option in OPTIONS if option not in _ELSEWHERE and not option.shorthand]
+_SETTINGS = [option for option in OPTIONS if option not in _ELSEWHERE]
 ModelEntry = create_model("ModelEntry", __base__=NamedModel, **_fields(options_under("model")))
 DataEntry = create_model("DataEntry", __base__=NamedData, **_fields(options_under("source"), "source_"))
 SettingsEntry = create_model("SettingsEntry", __base__=Entry, **_fields(_SETTINGS))
-"""Settings of all audits: options that belong neither to a model nor to a data set."""
+"""Settings of all audits: options that belong neither to one model nor to one data set."""
+ScoreEntry = create_model(
+    "ScoreEntry", __base__=Entry, source=(_Text | None, None), target=(_Text | None, None), **_fields(OPTIONS)
+)
+"""Options of `gcaudit score` as a file."""
 
 
 _DATA_LIST: Any = conlist(DataEntry, min_length=1) | None
@@ -145,22 +166,23 @@ FileEntry = create_model(
 
 @final
 class ZooText:
-    """A YAML file's content with the line of each part.
+    """A YAML or TOML file's content with the line of each part.
 
     Attributes:
         path: of the file.
-        content: plain data.
+        content: plain data; None for a TOML file without the table.
         lines: line of each part, by its path of keys and numbers.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, table: tuple[str, ...] = ()) -> None:
         """Read the file.
 
         Args:
             path: of the file.
+            table: the names of the table that is wanted, of a TOML file.
 
         Raises:
-            RequestError: it cannot be read, is no YAML, or too large.
+            RequestError: it cannot be read, is neither YAML nor TOML as its suffix says, or too large.
         """
         self.path = path
         self.lines: dict[tuple[Hashable, ...], int] = {(): 1}
@@ -169,6 +191,9 @@ class ZooText:
             if path.stat().st_size > _MOST_BYTES:
                 raise RequestError(f"{path}: expected a file of models of at most 1 MiB, found {path.stat().st_size} bytes")
             text = read_text(path, _MOST_BYTES)
+            if table and path.suffix.lower() == ".toml":
+                self.content = self._toml(text, table)
+                return
             node = yaml.compose(text, Loader=yaml.SafeLoader)
         except RecursionError:
             raise RequestError(f"{path}: expected at most {_MOST_LEVELS} levels, found more") from None
@@ -205,6 +230,23 @@ class ZooText:
         for place, line in list(self.lines.items()):
             if place[: len(old)] == old:
                 self.lines[new + place[len(old) :]] = line
+
+    def _toml(self, text: str, table: tuple[str, ...]) -> Any:
+        """Read one table of TOML, whose keys are found again by the lines that they begin."""
+        try:
+            found: Any = tomllib.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise RequestError(f"{self.path}: expected TOML: {one_line(error)}") from None
+        for name in table:
+            found = found.get(name) if isinstance(found, dict) else None
+        inside = False
+        for number, line in enumerate(text.splitlines(), start=1):
+            if line.lstrip().startswith("["):
+                inside = line.strip().strip("[]").replace(" ", "") == ".".join(table)
+                self.lines[()] = number if inside else self.lines[()]
+            elif inside and (match := re.match(r"\s*[\"']?([\w-]+)[\"']?\s*=", line)):
+                self.lines[(dashes(match[1]),)] = number
+        return {dashes(key): value for key, value in found.items()} if isinstance(found, dict) else found
 
     def _plain(self, node: Any, place: tuple[Hashable, ...]) -> Any:
         self._nodes += 1

@@ -6,13 +6,12 @@ from .blocks import (
     model_block as model_block,
     used_settings as used_settings,
 )
+from .option import Kind as Kind, Option as Option
 from .option_values import read_value as read_value
 from .options import (
     DATA as DATA,
     OPTIONS as OPTIONS,
     RUN as RUN,
-    Kind as Kind,
-    Option as Option,
     check_options as check_options,
     expand_shorthands as expand_shorthands,
     options_under as options_under,

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from gcaudit.audit.option import Option
 from gcaudit.errors import RequestError
-
-if TYPE_CHECKING:
-    from gcaudit.audit.options import Option
 
 _EXAMPLES = {"wholes": "1,5,20", "numbers": "0.485,0.456,0.406"}
 _WORDS = {"true": True, "false": False, "none": None}

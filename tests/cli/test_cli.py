@@ -134,7 +134,7 @@ def test_lists(run):
         (["score"], "Missing argument 'MODEL'"),
         (["scor"], "No such command 'scor'"),
         (["score", "m", "--sorce", "x"], "No such option"),
-        (["score", "demo"], "Missing option '--source'"),
+        (["score", "demo"], "expected --source DATA"),
         (["score", "demo", "-s", "demo", "--seed", "x"], "Invalid value for '--seed'"),
         (["score", "demo", "-s", "demo", "--format", "pdf"], "--format of table, json, markdown"),
         (["score", "demo", "-s", "demo", "-o", "/no/such/folder/r.json"], "--output in a folder that exists"),

@@ -14,7 +14,7 @@ from typing import Any, final
 from gcaudit.errors import RequestError, plain, shorten
 from gcaudit.gate import Rule, parse_rule
 from gcaudit.metrics import find_metric
-from gcaudit.render.placement import Box, Segment, Taken, place_label, shorten_names
+from gcaudit.render.placement import Box, Segment, Taken, place_labels, shorten_names
 from gcaudit.render.predictions import models_by_reason
 from gcaudit.zoo import Comparison, Prediction, Truth
 
@@ -212,16 +212,15 @@ def _label_points(axes: Any, entry: Prediction, renderer: Any, dpi: float) -> li
     scale = dpi / 72
     spots = _on_screen(axes, list(zip(entry.scores, entry.accuracies, strict=True)))
     bounds = axes.get_window_extent(renderer)
-    frame = Box(bounds.x0, bounds.y0, bounds.x1, bounds.y1)
+    edge = 2 * scale
+    frame = Box(bounds.x0 + edge, bounds.y0 + edge, bounds.x1 - edge, bounds.y1 - edge)
     reach = 2.4 * scale
     points = tuple(Box(x - reach, y - reach, x + reach, y + reach) for x, y in spots)
     taken = Taken(frame, points, _bars_on_screen(axes, entry))
-    names = shorten_names(entry.models, 28)
-    lacking = []
-    for number in sorted(range(len(spots)), key=lambda k: (-spots[k][1], spots[k][0], entry.models[k])):
-        text = axes.annotate(
-            names[number],
-            (entry.scores[number], entry.accuracies[number]),
+    texts = [
+        axes.annotate(
+            name,
+            (x, y),
             xytext=(0, 0),
             textcoords="offset points",
             fontsize=_LABEL,
@@ -231,18 +230,19 @@ def _label_points(axes: Any, entry: Prediction, renderer: Any, dpi: float) -> li
             path_effects=[withStroke(linewidth=1.6, foreground="white")],
             zorder=4,
         )
-        extent = text.get_window_extent(renderer)
-        placed = place_label(spots[number], (extent.width, extent.height), taken, scale)
+        for name, x, y in zip(shorten_names(entry.models, 28), entry.scores, entry.accuracies, strict=True)
+    ]
+    extents = [text.get_window_extent(renderer) for text in texts]
+    places = place_labels(spots, [(extent.width, extent.height) for extent in extents], taken, scale)
+    for text, extent, placed in zip(texts, extents, places, strict=True):
         if placed is None:
             text.remove()
-            lacking.append(entry.models[number])
             continue
-        taken = taken.beside(placed)
         text.set_position(((placed.box.left - extent.x0) / scale, (placed.box.low - extent.y0) / scale))
         if placed.leader is not None:
             inverse = axes.transData.inverted().transform(placed.leader)
             axes.plot(*zip(*inverse, strict=True), color=_GREY, linewidth=0.5, zorder=2.5, scalex=False, scaley=False)
-    return lacking
+    return [name for name, placed in zip(entry.models, places, strict=True) if placed is None]
 
 
 def _on_screen(axes: Any, spots: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -207,8 +207,6 @@ def _axis(values: Sequence[float], intervals: Sequence[tuple[float, float] | Non
 
 def _label_points(axes: Any, entry: Prediction, renderer: Any, dpi: float) -> list[str]:
     """Write names beside points; returns those that there is no room for."""
-    from matplotlib.patheffects import withStroke
-
     scale = dpi / 72
     spots = _on_screen(axes, list(zip(entry.scores, entry.accuracies, strict=True)))
     bounds = axes.get_window_extent(renderer)
@@ -227,7 +225,7 @@ def _label_points(axes: Any, entry: Prediction, renderer: Any, dpi: float) -> li
             va="bottom",
             annotation_clip=False,
             parse_math=False,
-            path_effects=[withStroke(linewidth=1.6, foreground="white")],
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0},
             zorder=4,
         )
         for name, x, y in zip(shorten_names(entry.models, 28), entry.scores, entry.accuracies, strict=True)

@@ -72,10 +72,6 @@ def test_an_axis_is_logarithmic_where_positive_values_span_a_decade(scores, log)
     assert ("log scale" in said) == log
 
 
-def ticks(svg):
-    return len(re.findall(r'id="line2d_', svg.decode()))
-
-
 def test_intervals_are_bars_of_both_directions():
     bare = draw([entry(*THREE)])
     bars = draw(
@@ -133,7 +129,7 @@ def test_names_are_shown_and_never_obeyed():
     names = ["$\\frac{1}$", "a_very_long_name_of_a_model_that_goes_on_and_on.in1k", "模型"]
     said = texts(draw([entry(*THREE, names=names, target="$x$")]))
     assert "$\\frac{1}$" in said
-    assert "a_very_long_n…_and_on.in1k" in said
+    assert "a_very_long_n…on_and_on.in1k" in said
     assert "cifar10 -&gt; $x$" in said or "cifar10 -> $x$" in said
 
 

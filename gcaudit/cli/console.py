@@ -88,6 +88,15 @@ def write_output(content: str | bytes, output: Path | None) -> None:
         write_stdout(content if isinstance(content, str) else log_text(content.decode()))
 
 
+def is_file_place(path: Path) -> bool:
+    """Tell a file, also one that is not there yet, from devices and pipes.
+
+    Args:
+        path: where something will be written.
+    """
+    return path.parts[:2] not in (("/", "dev"), ("/", "proc")) and (not path.exists() or path.is_file())
+
+
 def write_atomically(path: Path, text: str | bytes) -> None:
     """Write a file so that it is there whole or not at all.
 
@@ -100,7 +109,7 @@ def write_atomically(path: Path, text: str | bytes) -> None:
     """
     content = text.encode() if isinstance(text, str) else text
     try:
-        if path.parts[:2] in (("/", "dev"), ("/", "proc")) or (path.exists() and not path.is_file()):
+        if not is_file_place(path):
             path.write_bytes(content)
             return
         path = path.resolve()

@@ -15,6 +15,7 @@ from gcaudit.cli.app import app, command
 from gcaudit.cli.console import (
     check_writable,
     choose_format,
+    is_file_place,
     stdout_paper,
     write_atomically,
     write_output,
@@ -115,6 +116,16 @@ def compare(
             unset="none",
         ),
     ] = None,
+    truth_for: Annotated[
+        str | None,
+        option(
+            "--truth-for",
+            panel=TRUTH,
+            text="target of the accuracies, when the CSV has no column target",
+            metavar="TARGET",
+            unset="the only one",
+        ),
+    ] = None,
     scatter: Annotated[
         list[str] | None,
         option("--scatter", panel=TRUTH, text="plot a metric against --truth; repeatable", metavar="METRIC=FILE.svg", unset="none"),
@@ -131,7 +142,7 @@ def compare(
 ) -> None:
     """Rank checkpoints: which of them should I fine-tune for my data? Resumes where it was stopped."""
     name = choose_format(format_, output, RANKING_FORMATS)
-    from gcaudit.render import CellLines, comparison_summary, render_comparison, scatter_plot
+    from gcaudit.render import CellLines, comparison_summary, render_comparison, render_correlations, scatter_plot
     from gcaudit.store import DEFAULT_STORE
     from gcaudit.zoo import MAX_WAIT_MINUTES, CellResult, CompareRequest, plan_comparison, run_comparison
 
@@ -142,6 +153,7 @@ def compare(
         options=options,
         sort=sort,
         truth=truth,
+        truth_for=truth_for,
         refresh=refresh,
         keep=keep_embeddings,
         strict=strict,
@@ -152,6 +164,7 @@ def compare(
         max_wait=MAX_WAIT_MINUTES if max_wait is None else max_wait,
     )
     plan = plan_comparison(request)
+    beside = _beside(output, name, plan)
     plots = [_plot(text, plan) for text in scatter or ()]
     check_writable(request.store, "--store")
 
@@ -169,15 +182,35 @@ def compare(
 
         with progress_board() as bar:
             found = run_comparison(plan, bar, note, say)
+    write_output(render_comparison(found, name, stdout_paper(output)), output)
+    if beside is not None:
+        write_atomically(beside, render_correlations(found, name))
+    lost = [f"correlations are no part of this {name}; add -o FILE.{name} to have them beside it"]
+    for line in (*found.warnings, *(lost if name in _TABLES and found.truth is not None and beside is None else ())):
+        write_stderr(f"gcaudit: warning: {line}")
     for metric, place in plots:
         write_atomically(place, scatter_plot(found, metric, place))
-    write_output(render_comparison(found, name, stdout_paper(output)), output)
-    for line in found.warnings:
-        write_stderr(f"gcaudit: warning: {line}")
     if not quiet:
-        write_stderr(f"gcaudit: {comparison_summary(found)}" + (f"; ranking in {output}" if output is not None else ""))
+        places = [f"{what} in {path}" for what, path in (("ranking", output), ("correlations", beside)) if path is not None]
+        write_stderr("gcaudit: " + "; ".join((comparison_summary(found), *([", ".join(places)] if places else []))))
     if found.ranking.failed:
         raise typer.Exit(3)
+
+
+_TABLES = ("csv", "parquet")
+
+
+def _beside(output: Path | None, name: str, plan: ComparePlan) -> Path | None:
+    """Find the file of correlations beside a ranking that is a table of cells, and check that it can be written."""
+    if plan.truth is None or output is None:
+        return None
+    beside = output.with_name(f"{output.stem}.predictions.{name}") if name in _TABLES and is_file_place(output) else None
+    for path in (output, beside):
+        if path is not None and Path(str(plan.request.truth)).resolve() == path.resolve():
+            raise RequestError(f"expected --output that leaves --truth as it is, found {path} for both; choose another --output")
+    if beside is not None:
+        check_writable(beside, "the file of correlations beside --output")
+    return beside
 
 
 def _plot(text: str, plan: ComparePlan) -> tuple[str, Path]:

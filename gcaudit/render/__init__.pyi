@@ -2,6 +2,7 @@ from .comparison import (
     CellLines as CellLines,
     comparison_summary as comparison_summary,
     render_comparison as render_comparison,
+    render_correlations as render_correlations,
 )
 from .escapes import log_text as log_text
 from .export import export_cells as export_cells

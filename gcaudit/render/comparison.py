@@ -33,6 +33,19 @@ def render_comparison(found: Comparison, name: str, paper: Paper = PLAIN) -> str
     return text if truth is None else f"{text}\n{render_predictions(found.predictions, truth, paper)}"
 
 
+def render_correlations(found: Comparison, name: str) -> bytes:
+    """Make the file of correlations that goes beside a ranking which is a table of cells.
+
+    Args:
+        found: the comparison, with a truth.
+        name: `csv` or `parquet`.
+
+    Returns:
+        The file's content: a row for each score, source and target.
+    """
+    return frame_bytes(found.predictions_frame(), name)
+
+
 def comparison_summary(found: Comparison) -> str:
     """Say in one line what was done.
 

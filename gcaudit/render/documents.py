@@ -75,6 +75,13 @@ class FailedCell(Document):
     reason: str
 
 
+class LeftOutDocument(Document):
+    """A model that says nothing on how well a score predicts."""
+
+    model: str
+    reason: str
+
+
 class PredictionDocument(Document):
     """How well a score predicts accuracies on one source and target."""
 
@@ -83,7 +90,13 @@ class PredictionDocument(Document):
     metric: str = Field(description="ROLE.METRIC, with @N_SHOT for a further point of the probe's curve")
     models: tuple[str, ...]
     scores: tuple[float, ...]
+    score_intervals: tuple[tuple[float, float] | None, ...] = Field(description="95% intervals of the scores")
     accuracies: tuple[float, ...]
+    accuracy_intervals: tuple[tuple[float, float] | None, ...] = Field(
+        description="95% intervals, where a metric stands for the accuracies"
+    )
+    condition: str | None = Field(description="what these models have in common, where not all models may be compared")
+    left_out: tuple[LeftOutDocument, ...] = Field(description="the other models, and why")
     weighted_tau: MetricValue = Field(description="weighted Kendall tau; + where the score predicts well")
     spearman: MetricValue
     pearson: MetricValue

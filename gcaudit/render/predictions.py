@@ -41,6 +41,37 @@ def _by_place(found: Sequence[Prediction]) -> dict[str, list[Prediction]]:
     return places
 
 
+def _notes(entries: Sequence[Prediction]) -> list[str]:
+    """Say why coefficients are missing, and which models do not count; what scores share is told once."""
+    missing: dict[str, list[str]] = {}
+    absent: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for entry in entries:
+        if entry.agreement.weighted_tau.reason:
+            missing.setdefault(entry.agreement.weighted_tau.reason, []).append(entry.metric)
+        for reason, models in models_by_reason(entry).items():
+            absent.setdefault((reason, models), []).append(entry.metric)
+    found = [f"{shorten(names, 3)}: {reason}" for reason, names in missing.items()]
+    for (reason, models), names in absent.items():
+        scores = "all scores" if len(names) == len(entries) > 1 else shorten(names, 3)
+        found.append(f"{scores}: without {shorten(models, 3)}: {reason}")
+    return found
+
+
+def models_by_reason(entry: Prediction) -> dict[str, tuple[str, ...]]:
+    """Gather the models that do not count.
+
+    Args:
+        entry: of one score.
+
+    Returns:
+        Their names by the reason that they share.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for each in entry.left_out:
+        found[each.reason] = (*found.get(each.reason, ()), each.model)
+    return found
+
+
 def render_predictions(found: Sequence[Prediction], truth: Truth, paper: Paper = PLAIN) -> str:
     """Lay out how well scores predict accuracy, the best first.
 
@@ -57,11 +88,7 @@ def render_predictions(found: Sequence[Prediction], truth: Truth, paper: Paper =
         title = f"{where}: scores against {truth.title}; + predicts well, intervals by the bootstrap over models"
         parts.append(paint(fold(title, paper.width, indent=2, first=0), "bold", paper) + "\n\n")
         parts.append(lay_out(Grid(_HEAD, tuple(tuple(_cells(entry)) for entry in entries), right=(1,)), paper))
-        reasons: dict[str, list[str]] = {}
-        for entry in entries:
-            if entry.agreement.weighted_tau.reason:
-                reasons.setdefault(entry.agreement.weighted_tau.reason, []).append(entry.metric)
-        notes = (fold(f"— {shorten(names, 3)}: {reason}", paper.width, indent=2, first=0) for reason, names in reasons.items())
+        notes = (fold(f"— {note}", paper.width, indent=2, first=0) for note in _notes(entries))
         parts += [paint(note, "dim", paper) + "\n" for note in notes]
     return log_text("".join(parts))
 
@@ -85,7 +112,9 @@ def predictions_markdown(found: Sequence[Prediction], truth: Truth) -> str:
             "|" + "---|" * len(_HEAD),
         ]
         lines += [f"| {' | '.join(map(markdown_text, _cells(entry)))} |" for entry in entries]
-        lines.append("")
+        lines += ["", "+ predicts well; intervals are 95%, by the bootstrap over models.", ""]
+        if notes := _notes(entries):
+            lines += [*(f"- {markdown_text(note)}" for note in notes), ""]
     return "\n".join(lines)
 
 
@@ -97,7 +126,8 @@ def predictions_json(found: Sequence[Prediction], truth: Truth) -> dict[str, Any
         truth: the accuracies.
 
     Returns:
-        The truth's title, and an entry for each metric, source and target.
+        The truth's title, and an entry for each metric, source and target: its models with their scores, accuracies and 95% intervals of both, the
+        models left out with the reasons, and the coefficients.
     """
     entries = [
         {
@@ -106,7 +136,11 @@ def predictions_json(found: Sequence[Prediction], truth: Truth) -> dict[str, Any
             "metric": entry.metric,
             "models": entry.models,
             "scores": entry.scores,
+            "score_intervals": entry.score_intervals,
             "accuracies": entry.accuracies,
+            "accuracy_intervals": entry.accuracy_intervals,
+            "condition": entry.condition or None,
+            "left_out": [{"model": each.model, "reason": each.reason} for each in entry.left_out],
             "weighted_tau": _value(entry.agreement.weighted_tau).model_dump(mode="json"),
             "spearman": _value(entry.agreement.spearman).model_dump(mode="json"),
             "pearson": _value(entry.agreement.pearson).model_dump(mode="json"),

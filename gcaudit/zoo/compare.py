@@ -13,11 +13,12 @@ from gcaudit.errors import InterruptedAuditError, RequestError, plain
 from gcaudit.gate import Rule
 from gcaudit.progress import ProgressBar, no_bar
 from gcaudit.store import DEFAULT_STORE, Store, damage_of
+from gcaudit.zoo.accuracies import read_accuracies
 from gcaudit.zoo.cells import CellRequest, CellResult, Note, Scheduler, no_note
 from gcaudit.zoo.engine import Engine, LocalEngine
-from gcaudit.zoo.frames import ranking_frame
+from gcaudit.zoo.frames import predictions_frame, ranking_frame
 from gcaudit.zoo.ranking import Ranking, parse_sort, rank
-from gcaudit.zoo.truth import Prediction, Truth, metric_truth, predictions, read_accuracies, read_measured
+from gcaudit.zoo.truth import Prediction, Truth, metric_truth, predictions, read_measured
 from gcaudit.zoo.waiting import MAX_WAIT_MINUTES, Say, say_nothing
 from gcaudit.zoo.zoo import ZooData, ZooModel, expand_models, read_zoo
 
@@ -39,6 +40,7 @@ class CompareRequest:
         options: of the audits, those that were typed; they win over a YAML file's.
         sort: metric to sort by, or None.
         truth: CSV of accuracies, or a metric; or None.
+        truth_for: the target that the accuracies are on, when the CSV does not say; or None.
         store: path of the store.
         refresh: measure again what is there.
         keep: keep embeddings.
@@ -55,6 +57,7 @@ class CompareRequest:
     options: Mapping[str, Any] = field(default_factory=dict)
     sort: str | None = None
     truth: str | None = None
+    truth_for: str | None = None
     store: Path = DEFAULT_STORE
     refresh: bool = False
     keep: bool = False
@@ -124,6 +127,10 @@ class Comparison:
         """Return a table with a row a cell: names, rank, groups, and each value with its standard error and 95% interval."""
         return ranking_frame(self.ranking)
 
+    def predictions_frame(self) -> DataFrame:
+        """Return a table with a row for each score, source and target: how well it predicts accuracy; empty without a truth."""
+        return predictions_frame(self.predictions, "" if self.truth is None else self.truth.title)
+
 
 def plan_comparison(request: CompareRequest) -> ComparePlan:
     """Settle what will be measured; everything that can be wrong with a request is told now, before any work.
@@ -145,8 +152,7 @@ def plan_comparison(request: CompareRequest) -> ComparePlan:
         check_request(cell.spec)
     first = cells[0]
     sort = parse_sort(request.sort, with_target=first.target is not None, measured=first.spec.metrics)
-    truth = None if request.truth is None else _truth(request.truth, cells)
-    return ComparePlan(request, cells, sort, truth, began)
+    return ComparePlan(request, cells, sort, _truth(request, cells), began)
 
 
 def _cells(request: CompareRequest) -> tuple[CellRequest, ...]:
@@ -190,11 +196,16 @@ def _spec(
     return AuditSpec.from_options(**(found | dict(typed)))
 
 
-def _truth(text: str, cells: Sequence[CellRequest]) -> Truth | Rule:
+def _truth(request: CompareRequest, cells: Sequence[CellRequest]) -> Truth | Rule | None:
     """Read the accuracies, or the name of the metric that stands for them."""
-    if text.lower().endswith(".csv") or Path(text).is_file():
-        return read_accuracies(Path(text), cells)
-    return read_measured(text, "--truth", cells[0].spec.measured)
+    text, only = request.truth, request.truth_for
+    if text is not None and (text.lower().endswith(".csv") or Path(text).is_file()):
+        return read_accuracies(Path(text), cells, only)
+    if only is not None:
+        raise RequestError(
+            f"expected --truth FILE.csv with --truth-for {only}, found {text or 'none'}; add it or leave --truth-for out"
+        )
+    return None if text is None else read_measured(text, "--truth", cells[0].spec.measured)
 
 
 def choose_engine(request: CompareRequest, progress: ProgressBar) -> Engine:
@@ -287,6 +298,7 @@ def compare(
     *,
     sort: str | None = None,
     truth: str | Path | None = None,
+    truth_for: str | None = None,
     store: str | Path | None = None,
     strict: bool = False,
     **options: Any,
@@ -299,6 +311,7 @@ def compare(
         targets: data specs of what they will be used for.
         sort: the metric to rank by, such as `source.cdnv`; None takes the probe's accuracy on the target.
         truth: CSV of `model,accuracy[,target]`, or a metric, to compare all metrics with.
+        truth_for: the target that the accuracies are on, when there are several and the CSV has no column `target`.
         store: path of the store; None takes `gcaudit.db` in the working folder.
         strict: let cells fail whose reports would have warnings.
         options: named as on the command line (`metrics="all"`, `n_shot=(1, 5)`, ...).
@@ -320,6 +333,7 @@ def compare(
         options=options,
         sort=sort,
         truth=None if truth is None else str(truth),
+        truth_for=truth_for,
         store=DEFAULT_STORE if store is None else Path(store),
         strict=strict,
     )

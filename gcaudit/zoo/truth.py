@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import final
 
-from gcaudit.errors import RequestError, one_line, shorten
+from gcaudit.errors import RequestError
 from gcaudit.gate import Rule, comparable_group, find_value, parse_rule
 from gcaudit.geometry import Agreement, agreement
-from gcaudit.metrics import Role, find_metric
-from gcaudit.report import Report
+from gcaudit.metrics import find_metric
+from gcaudit.report import MetricValue, Report
 from gcaudit.zoo.cells import CellRequest, CellResult
 from gcaudit.zoo.names import place_title
 
-_FEWEST = 3
+Place = tuple[str, str | None, str]
+"""Source, target and model."""
+Interval = tuple[float, float]
+
+
+def cell_place(request: CellRequest) -> Place:
+    """Return what accuracies are found by.
+
+    Args:
+        request: the cell.
+    """
+    return request.source, request.target, request.model
 
 
 @final
@@ -25,13 +35,35 @@ class Truth:
 
     Attributes:
         title: what they are.
-        accuracies: (source, target, model) -> accuracy.
+        accuracies: by source, target and model.
         warnings: what should be said of them.
+        rule: names the metric that stands for them, where one does.
+        intervals: 95%, of those accuracies that have one.
+        reasons: why there is no accuracy, where more is known than that there is none.
+        how: how the metric was measured; see `Prediction`.
     """
 
     title: str
-    accuracies: dict[tuple[str, str | None, str], float]
+    accuracies: Mapping[Place, float]
     warnings: tuple[str, ...] = ()
+    rule: Rule | None = None
+    intervals: Mapping[Place, Interval] = field(default_factory=dict)
+    reasons: Mapping[Place, str] = field(default_factory=dict)
+    how: str = ""
+
+
+@final
+@dataclass(frozen=True)
+class LeftOut:
+    """A model that says nothing on how well a score predicts.
+
+    Attributes:
+        model: its name.
+        reason: why, in a line.
+    """
+
+    model: str
+    reason: str
 
 
 @final
@@ -47,6 +79,11 @@ class Prediction:
         scores: of these models.
         accuracies: of these models.
         agreement: rank correlations; + means that the score predicts well.
+        score_intervals: 95%, of these models; None where there is none.
+        accuracy_intervals: 95%, of these models; None where there is none.
+        left_out: the other models.
+        condition: what these models have in common, where not all may be compared; else empty.
+        how: how the score was measured, such as `sketch estimator` or `5-way 1-shot`; empty where there is nothing to say.
     """
 
     source: str
@@ -56,6 +93,11 @@ class Prediction:
     scores: tuple[float, ...]
     accuracies: tuple[float, ...]
     agreement: Agreement
+    score_intervals: tuple[Interval | None, ...] = ()
+    accuracy_intervals: tuple[Interval | None, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    condition: str = ""
+    how: str = ""
 
     @property
     def place(self) -> str:
@@ -73,12 +115,48 @@ def metric_truth(rule: Rule, results: Sequence[CellResult]) -> Truth:
     Returns:
         The accuracies, of the cells that have the metric.
     """
-    found = {}
+    found: dict[Place, MetricValue] = {}
+    reasons = {}
     for result in results:
-        value = None if result.report is None else find_value(result.report, rule)
-        if value is not None and not isinstance(value, str) and value.value is not None:
-            found[_place(result.request)] = value.value
-    return Truth(rule.name, found)
+        if result.report is not None:
+            value = _number(result.report, rule)
+            if isinstance(value, str):
+                reasons[cell_place(result.request)] = f"no {rule.name}: {value}"
+            else:
+                found[cell_place(result.request)] = value
+    spaces = [result.report.model.preprocessing.input_space for result in results if result.report is not None]
+    return Truth(
+        rule.name,
+        {place: _value(value) for place, value in found.items()},
+        rule=rule,
+        intervals={place: value.ci95 for place, value in found.items() if value.ci95 is not None},
+        reasons=reasons,
+        how=_how(rule, list(found.values()), spaces),
+    )
+
+
+def _number(report: Report, rule: Rule) -> MetricValue | str:
+    """Find a value that is a number, or say why there is none."""
+    value = find_value(report, rule)
+    if isinstance(value, str):
+        return value
+    return (value.reason or "it is null") if value.value is None else value
+
+
+def _value(value: MetricValue) -> float:
+    assert value.value is not None
+    return value.value
+
+
+def _how(rule: Rule, values: Sequence[MetricValue], spaces: Sequence[str]) -> str:
+    """Say how values were measured, as far as a number's meaning or unit depends on it."""
+    energies = find_metric(rule.metric).needs == "energies"
+    told: dict[str, Sequence[str]] = {
+        "estimator": [value.estimator for value in values if value.estimator is not None],
+        "": [f"{value.n_way}-way {value.n_shot}-shot" for value in values if value.n_way is not None],
+        "space": spaces if energies else (),
+    }
+    return ", ".join(f"{' or '.join(dict.fromkeys(each))} {noun}".rstrip() for noun, each in told.items() if each)
 
 
 def read_metric(text: str, option: str) -> Rule:
@@ -123,71 +201,6 @@ def read_measured(text: str, option: str, measured: Sequence[str]) -> Rule:
     return rule
 
 
-def _place(request: CellRequest) -> tuple[str, str | None, str]:
-    return request.source, request.target, request.model
-
-
-def read_accuracies(path: Path, requests: Sequence[CellRequest]) -> Truth:
-    """Read accuracies from a CSV file.
-
-    Args:
-        path: of a CSV with columns `model`, `accuracy` and perhaps `source` and `target`. A model is named by its name, as it was typed, or by its
-            file's name.
-        requests: the cells.
-
-    Returns:
-        The accuracies.
-
-    Raises:
-        RequestError: no such file; columns, models or numbers that are wrong.
-    """
-    import pandas as pd
-
-    if not path.is_file():
-        raise RequestError(f"expected --truth to be a CSV file, found no {path}; check the path")
-    try:
-        table = pd.read_csv(path, dtype={"model": str, "source": str, "target": str}, skipinitialspace=True)
-    except (OSError, ValueError) as error:
-        raise RequestError(f"expected accuracies in {path}: {one_line(error)}; see --truth") from None
-    if not {"model", "accuracy"} <= set(table.columns):
-        raise RequestError(f"{path}: expected columns model and accuracy, found {', '.join(map(str, table.columns))}")
-    accuracy = pd.to_numeric(table["accuracy"], errors="coerce")
-    bad = accuracy.isna()
-    if bool(bad.any()):
-        row = int(bad.to_numpy().argmax())
-        cell = table["accuracy"][row]
-        shown = "nothing" if pd.isna(cell) else repr(cell)
-        raise RequestError(f"{path}, line {row + 2}: expected a number as accuracy, found {shown}")
-    found: dict[tuple[str, str | None, str], float] = {}
-    for row, (_, line) in enumerate(table.iterrows()):
-        cells = [
-            request
-            for request in requests
-            if str(line["model"]) in _names(request)
-            and all(
-                key not in table.columns or str(line[key]) in (getattr(request, key), request.spec.data_request(key).spec)
-                for key in _DATA
-            )
-        ]
-        for request in cells:
-            if _place(request) in found:
-                raise RequestError(f"{path}, line {row + 2}: expected one accuracy for {request.title}, found another above")
-            found[_place(request)] = float(accuracy.iloc[row])
-    if not found:
-        names = shorten(list(dict.fromkeys(request.model for request in requests)))
-        raise RequestError(f"{path}: expected accuracies of the models compared ({names}), found none; check the names")
-    lacking = [request.title for request in requests if _place(request) not in found]
-    return Truth(str(path), found, (f"{path} has no accuracy for {shorten(lacking, 3)}",) if lacking else ())
-
-
-_DATA: tuple[Role, ...] = ("source", "target")
-
-
-def _names(request: CellRequest) -> tuple[str, ...]:
-    spec = str(request.spec.model.spec)
-    return request.model, spec, Path(spec).name, Path(spec).stem
-
-
 def predictions(results: Sequence[CellResult], truth: Truth, seed: int = 0) -> tuple[Prediction, ...]:
     """Compare every metric with the accuracies, for each source and target.
 
@@ -202,14 +215,14 @@ def predictions(results: Sequence[CellResult], truth: Truth, seed: int = 0) -> t
     Returns:
         One entry for each metric, source and target.
     """
-    tables: dict[tuple[str, str | None], list[tuple[CellRequest, Report]]] = {}
+    tables: dict[tuple[str, str | None], list[CellResult]] = {}
     for result in results:
-        if result.report is not None and _place(result.request) in truth.accuracies:
-            tables.setdefault((result.request.source, result.request.target), []).append((result.request, result.report))
+        tables.setdefault((result.request.source, result.request.target), []).append(result)
     found: list[Prediction] = []
-    for (source, target), members in tables.items():
-        rules = [rule for rule in _metrics_of([report for _, report in members]) if rule.name != truth.title]
-        found += [_predict(rule, members, truth, (source, target), seed) for rule in rules]
+    for place, members in tables.items():
+        reports = [each.report for each in members if each.report is not None and cell_place(each.request) in truth.accuracies]
+        rules = [rule for rule in _metrics_of(reports) if truth.rule is None or rule.name != truth.rule.name]
+        found += [_predict(rule, members, truth, place, seed) for rule in rules]
     return tuple(found)
 
 
@@ -223,18 +236,68 @@ def _metrics_of(reports: Sequence[Report]) -> list[Rule]:
     return [parse_rule(f"{name} >= 0") for name in names]
 
 
-def _predict(
-    rule: Rule, members: Sequence[tuple[CellRequest, Report]], truth: Truth, place: tuple[str, str | None], seed: int
-) -> Prediction:
+@final
+@dataclass(frozen=True)
+class _Point:
+    """A model that has both a score and an accuracy."""
+
+    model: str
+    place: Place
+    value: MetricValue
+    space: str
+
+
+def _predict(rule: Rule, members: Sequence[CellResult], truth: Truth, place: tuple[str, str | None], seed: int) -> Prediction:
+    groups: dict[str, list[_Point]] = {}
+    left_out: dict[str, str] = {}
+    for result in members:
+        request, report = result.request, result.report
+        point = _point(rule, request, report, truth) if report is not None else f"it could not be done: {result.reason}"
+        if isinstance(point, str) or report is None:
+            left_out[request.model] = str(point)
+        else:
+            groups.setdefault(_group(report, rule, truth.rule), []).append(point)
+    condition, points = max(groups.items(), key=lambda group: len(group[1]), default=("", []))
+    for other, others in groups.items():
+        if other != condition:
+            left_out |= {each.model: f"may not be compared with the others: {_beyond(other, condition)}" for each in others}
     metric = find_metric(rule.metric)
-    groups: dict[str, list[tuple[str, float, float]]] = {}
-    for request, report in members:
-        value = find_value(report, rule)
-        if not isinstance(value, str) and value.value is not None:
-            entry = (request.model, value.value, truth.accuracies[_place(request)])
-            # whether a score orders models of other widths, too, is what is asked
-            groups.setdefault(comparable_group(report, rule, replace(metric, sized=False)), []).append(entry)
-    largest = max(groups.values(), key=len, default=[])
-    models, scores, accuracies = zip(*largest, strict=True) if largest else ((), (), ())
-    found = agreement(scores, accuracies, metric.direction, seed=seed)
-    return Prediction(*place, rule.name, tuple(models), tuple(scores), tuple(accuracies), found)
+    scores = tuple(_value(point.value) for point in points)
+    accuracies = tuple(truth.accuracies[point.place] for point in points)
+    upside_down = truth.rule is not None and find_metric(truth.rule.metric).direction == "lower"
+    return Prediction(
+        *place,
+        rule.name,
+        tuple(point.model for point in points),
+        scores,
+        accuracies,
+        agreement(scores, [-number for number in accuracies] if upside_down else accuracies, metric.direction, seed=seed),
+        score_intervals=tuple(point.value.ci95 for point in points),
+        accuracy_intervals=tuple(truth.intervals.get(point.place) for point in points),
+        left_out=tuple(
+            LeftOut(model, left_out[model]) for model in dict.fromkeys(each.request.model for each in members) if model in left_out
+        ),
+        condition=condition if len(groups) > 1 else "",
+        how=_how(rule, [point.value for point in points], [point.space for point in points]),
+    )
+
+
+def _point(rule: Rule, request: CellRequest, report: Report, truth: Truth) -> _Point | str:
+    place = cell_place(request)
+    if place not in truth.accuracies:
+        return truth.reasons.get(place, f"no accuracy in {truth.title}")
+    value = _number(report, rule)
+    if isinstance(value, str):
+        return f"no {rule.name}: {value}"
+    return _Point(request.model, place, value, report.model.preprocessing.input_space)
+
+
+def _group(report: Report, *rules: Rule | None) -> str:
+    # whether a score orders models of other widths, too, is what is asked
+    found = [comparable_group(report, rule, replace(find_metric(rule.metric), sized=False)) for rule in rules if rule is not None]
+    return ", ".join(dict.fromkeys(part for text in found for part in text.split(", ")))
+
+
+def _beyond(other: str, condition: str) -> str:
+    """Of what a group has in common, say what the other group has not."""
+    return ", ".join(part for part in other.split(", ") if part not in condition.split(", "))

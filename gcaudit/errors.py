@@ -27,6 +27,10 @@ class GcauditError(Exception):
         super().__init__(plain(message))
 
 
+class GcauditWarning(UserWarning):
+    """Something that a reader has to know to trust a number: what Python callers are told through `warnings.warn`."""
+
+
 class RequestError(GcauditError, ValueError):
     """An option or argument that makes no sense."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from gcaudit.audit.blocks import assemble_report, make_block, model_block, used_
 from gcaudit.audit.spec import AuditSpec
 from gcaudit.data import ImageSet, open_data
 from gcaudit.encoders import Layer, ModelRequest, list_layers, load_encoder
-from gcaudit.errors import DataError, RequestError, shorten
+from gcaudit.errors import DataError, GcauditWarning, RequestError, shorten
 from gcaudit.metrics import Role
 from gcaudit.passes import Runner, observe, resolve_device
 from gcaudit.progress import ProgressBar, no_bar
@@ -55,18 +56,18 @@ def check_target(spec: AuditSpec, target: ImageSet) -> tuple[ReportWarning, ...]
     return ()
 
 
-def refuse_warnings(warnings: Sequence[ReportWarning]) -> None:
+def refuse_warnings(said: Sequence[ReportWarning]) -> None:
     """Make an error of warnings.
 
     Args:
-        warnings: of a report, or of a part of one.
+        said: by a report, or by a part of one.
 
     Raises:
         RequestError: there are any.
     """
-    if warnings:
-        more = f" (and {len(warnings) - 1} more warnings)" if len(warnings) > 1 else ""
-        raise RequestError(f"{warnings[0]}{more}; leave --strict out to go on")
+    if said:
+        more = f" (and {len(said) - 1} more warnings)" if len(said) > 1 else ""
+        raise RequestError(f"{said[0]}{more}; leave --strict out to go on")
 
 
 def run_audit(spec: AuditSpec, progress: ProgressBar = no_bar, *, strict: bool = False) -> Report:
@@ -87,12 +88,12 @@ def run_audit(spec: AuditSpec, progress: ProgressBar = no_bar, *, strict: bool =
     check_request(spec)
     source = open_data(spec.source)
     target = open_data(spec.target) if "target" in spec.roles else None
-    warnings = [warning.about("source") for warning in source.warnings]
+    said = [warning.about("source") for warning in source.warnings]
     if target is not None:
-        warnings += [*(warning.about("target") for warning in target.warnings), *check_target(spec, target)]
+        said += [*(warning.about("target") for warning in target.warnings), *check_target(spec, target)]
     encoder = load_encoder(spec.model)
     if strict:
-        refuse_warnings((*encoder.warnings, *warnings))
+        refuse_warnings((*encoder.warnings, *said))
     runner = Runner(encoder, spec.run)
     on_source = observe_block(spec, "source", source, runner, progress)
     if strict:
@@ -105,7 +106,7 @@ def run_audit(spec: AuditSpec, progress: ProgressBar = no_bar, *, strict: bool =
         model,
         on_source,
         on_target,
-        warnings=(*warnings, *encoder.warnings),
+        warnings=(*said, *encoder.warnings),
         seconds=seconds,
         target_images=target,
     )
@@ -180,7 +181,7 @@ def score(model: Any, source: Any, target: Any = None, *, strict: bool = False, 
         options: named as on the command line (`n_shot=(1, 5)`, `gc="exact"`, `seed=1`, ...).
 
     Returns:
-        The report.
+        The report; its warnings also come as `GcauditWarning`.
 
     Raises:
         GcauditError: something asked for is wrong, or the audit could not be completed.
@@ -189,4 +190,7 @@ def score(model: Any, source: Any, target: Any = None, *, strict: bool = False, 
         >>> report = score("timm:resnet18", source="cifar10", target="photos/")  # doctest: +SKIP
         >>> report.source.metrics["cdnv"].value  # doctest: +SKIP
     """
-    return run_audit(AuditSpec.from_options(model, source, target, **options), strict=strict)
+    report = run_audit(AuditSpec.from_options(model, source, target, **options), strict=strict)
+    for line in report.warnings:
+        warnings.warn(str(line), GcauditWarning, stacklevel=2)
+    return report

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
-from gcaudit.errors import RequestError, telling_paths
+from gcaudit.errors import GcauditWarning, RequestError, telling_paths
 from gcaudit.gate.judge import AnyRule, Given, judge
 from gcaudit.gate.rule_files import PROJECT, RuleFile, project_rules, read_rules
 from gcaudit.gate.rules import ANY, UNSURE, Rule, Unsure, WarningRule, parse_condition, parse_rule, parse_share
@@ -119,7 +120,7 @@ def gate(
         no_warnings: fail on each warning of the report; rules that name a kind, also of level `warn` or `off`, go before it.
 
     Returns:
-        The verdicts; `passed` says whether all rules of level `error` hold.
+        The verdicts; `passed` says whether all rules of level `error` hold. Warnings also come as `GcauditWarning`.
 
     Raises:
         RequestError: a rule that cannot be read, or reports that may not be compared.
@@ -133,7 +134,10 @@ def gate(
     if no_warnings:
         read.append(WarningRule(ANY, origin="no_warnings"))
     share = None if max_regression is None else parse_share(max_regression)
-    return GateRequest(tuple(read), share, "max_regression", old, when_unsure, allow_mismatch).judge(new)
+    found = GateRequest(tuple(read), share, "max_regression", old, when_unsure, allow_mismatch).judge(new)
+    for line in found.warnings:
+        warnings.warn(line, GcauditWarning, stacklevel=2)
+    return found
 
 
 def gate_request(

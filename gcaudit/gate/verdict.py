@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, final
 
 from gcaudit.gate.rules import Level
+from gcaudit.report import printed
 
 Outcome = Literal["passed", "failed", "unsure", "missing", "off"]
 Status = Literal["passed", "undecided", "warned", "failed", "off"]
@@ -56,7 +57,7 @@ class Verdict:
 @final
 @dataclass(frozen=True)
 class GateResult:
-    """All verdicts.
+    """All verdicts. Printed, they are the lines of the command line.
 
     Attributes:
         verdicts: one a rule, in the order of the rules; those on warnings have one for each warning.
@@ -74,6 +75,9 @@ class GateResult:
     warnings: tuple[str, ...]
     model: str
     baseline: str | None
+
+    def __str__(self) -> str:
+        return printed(self, "render_verdicts")
 
     @property
     def passed(self) -> bool:

@@ -11,7 +11,7 @@ from gcaudit.render.ranking import ranking_json, render_ranking, render_ranking_
 from gcaudit.zoo import CellResult, Comparison
 
 
-def render_comparison(found: Comparison, name: str, paper: Paper = PLAIN) -> str | bytes:
+def render_comparison(found: Comparison, name: str = "table", paper: Paper = PLAIN) -> str | bytes:
     """Make the text of a comparison, or the bytes of its file.
 
     Args:

@@ -65,36 +65,6 @@ def _notes(ranking: Ranking, table: RankingTable) -> list[str]:
     return found
 
 
-def ranking_warnings(ranking: Ranking) -> list[str]:
-    """List what the reports of a ranking warn of, once each, with the models that it concerns.
-
-    Args:
-        ranking: the rankings.
-
-    Returns:
-        One line a warning.
-    """
-    warned: dict[str, dict[str, None]] = {}
-    rows = [row for table in ranking.tables for row in table.rows]
-    for row in rows:
-        for warning in row.report.warnings:
-            warned.setdefault(str(warning), {})[row.model] = None
-    every = {row.model for row in rows}
-    return [f"{_who(list(models), len(every))}: {line}" for line, models in warned.items()]
-
-
-def _who(models: list[str], total: int) -> str:
-    return "all models" if len(models) == total and total > 1 else shorten(models, 3)
-
-
-def _failures(ranking: Ranking) -> list[str]:
-    """A line for each reason, with the cells that it kept from being done."""
-    reasons: dict[str, list[str]] = {}
-    for result in ranking.failed:
-        reasons.setdefault(str(result.reason), []).append(result.request.title)
-    return [f"{shorten(titles, 3)}: {reason}" for reason, titles in reasons.items()]
-
-
 def _head(ranking: Ranking, table: RankingTable) -> list[str]:
     return [
         "#",
@@ -124,11 +94,11 @@ def render_ranking(ranking: Ranking, paper: Paper = PLAIN) -> str:
         parts.append(lay_out(grid, paper))
         parts += [paint(fold(f"— {note}", paper.width, indent=2, first=0), "dim", paper) + "\n" for note in _notes(ranking, table)]
         parts.append("\n")
-    warnings = [fold(f"warning: {line}", paper.width, indent=2, first=0) for line in ranking_warnings(ranking)]
+    warnings = [fold(f"warning: {line}", paper.width, indent=2, first=0) for line in ranking.warnings]
     parts += [paint(line, "yellow", paper) + "\n" for line in warnings]
     if ranking.failed:
         parts.append(paint("could not be done", "red", paper) + "\n")
-        parts += [fold(f"— {line}", paper.width, indent=2, first=0) + "\n" for line in _failures(ranking)]
+        parts += [fold(f"— {line}", paper.width, indent=2, first=0) + "\n" for line in ranking.failures]
     return log_text("".join(parts).rstrip("\n") + "\n")
 
 
@@ -147,7 +117,7 @@ def render_ranking_markdown(ranking: Ranking) -> str:
         lines += [f"### {markdown_text(_first_line(table))}", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
         lines += [f"| {' | '.join(map(markdown_text, _cells(ranking, table, row)))} |" for row in table.rows]
         lines += ["", *(f"- {markdown_text(note)}" for note in _notes(ranking, table)), ""]
-    for title, texts in (("Warnings", ranking_warnings(ranking)), ("Could not be done", _failures(ranking))):
+    for title, texts in (("Warnings", ranking.warnings), ("Could not be done", ranking.failures)):
         if texts:
             lines += [f"**{title}**", "", *(f"- {markdown_text(text)}" for text in texts), ""]
     return "\n".join(lines).rstrip() + "\n"

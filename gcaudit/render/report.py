@@ -9,7 +9,7 @@ from gcaudit.render.table import render_table
 from gcaudit.report import Report
 
 
-def render_report(report: Report, name: str, paper: Paper = PLAIN) -> str:
+def render_report(report: Report, name: str = "table", paper: Paper = PLAIN) -> str:
     """Make the text of a report.
 
     Args:

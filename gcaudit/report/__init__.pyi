@@ -1,4 +1,5 @@
 from .evidence import ReportEvidence as ReportEvidence, evidence_path as evidence_path, save_evidence as save_evidence
+from .printing import printed as printed
 from .schema import (
     SCHEMA as SCHEMA,
     DataBlock as DataBlock,

@@ -20,6 +20,7 @@ from pydantic import (
 from gcaudit.errors import RequestError, plain
 from gcaudit.files import read_text
 from gcaudit.report.evidence import ReportEvidence, evidence_path, load_evidence
+from gcaudit.report.printing import printed
 from gcaudit.report.warnings import ReportWarning, Text
 
 
@@ -141,7 +142,24 @@ class Timing(_Model):
 
 
 class Report(_Model):
-    """An audit: what was measured, on what, and how."""
+    """An audit: what was measured, on what, and how. Printed, it is the table of the command line.
+
+    Attributes:
+        schema_: version of this form; `schema` in JSON.
+        gcaudit: version of the program.
+        created: when, UTC.
+        model: what was audited: architecture, digest of the weights, layer, preprocessing.
+        settings: every option of the audit by its flat name, and how it was run.
+        source: what the model was trained on; `source.metrics["cdnv"].value`.
+        target: what it will be used for, in the same form; None for none.
+        warnings: whatever was assumed, skipped, converted or chosen on the way to a number.
+        timing: seconds, and images a second.
+
+    Example:
+        >>> report = gcaudit.score("demo", "demo", "demo")  # doctest: +SKIP
+        >>> report.target.metrics["probe_accuracy"].ci95  # doctest: +SKIP
+        (0.666, 0.709)
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
 
@@ -161,6 +179,9 @@ class Report(_Model):
     def _make_plain(cls, value: dict[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = _plain(value)
         return found
+
+    def __str__(self) -> str:
+        return printed(self, "render_report")
 
     @property
     def evidence(self) -> ReportEvidence | None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from gcaudit.audit import AuditSpec, check_options, check_request, expand_shorthands
-from gcaudit.errors import InterruptedAuditError, RequestError, plain
+from gcaudit.errors import GcauditWarning, InterruptedAuditError, RequestError, plain
 from gcaudit.gate import Rule
 from gcaudit.progress import ProgressBar, no_bar
+from gcaudit.report import printed
 from gcaudit.store import DEFAULT_STORE, Store, damage_of
 from gcaudit.zoo.accuracies import read_accuracies
 from gcaudit.zoo.cells import CellRequest, CellResult, Note, Scheduler, no_note
@@ -101,7 +103,7 @@ class ComparePlan:
 @final
 @dataclass(frozen=True)
 class Comparison:
-    """What came of it.
+    """What came of it. Printed, it is the tables of the command line.
 
     Attributes:
         ranking: the rankings, and the cells that could not be done.
@@ -122,6 +124,9 @@ class Comparison:
     known: int
     store: Path
     seconds: float
+
+    def __str__(self) -> str:
+        return printed(self, "render_comparison")
 
     def frame(self) -> DataFrame:
         """Return a table with a row a cell: names, rank, groups, and each value with its standard error and 95% interval."""
@@ -317,7 +322,7 @@ def compare(
         options: named as on the command line (`metrics="all"`, `n_shot=(1, 5)`, ...).
 
     Returns:
-        The rankings; `frame()` makes a table of them. What could not be done is in `ranking.failed`.
+        The rankings; `frame()` makes a table of them. What could not be done is in `ranking.failed`. Warnings come as `GcauditWarning`.
 
     Raises:
         GcauditError: something asked for is wrong.
@@ -337,7 +342,10 @@ def compare(
         store=DEFAULT_STORE if store is None else Path(store),
         strict=strict,
     )
-    return run_comparison(plan_comparison(request))
+    found = run_comparison(plan_comparison(request))
+    for line in (*found.warnings, *found.ranking.warnings, *found.ranking.failures):
+        warnings.warn(line, GcauditWarning, stacklevel=2)
+    return found
 
 
 def _names(given: str | Path | Sequence[str | Path]) -> tuple[str, ...]:

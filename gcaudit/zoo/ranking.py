@@ -8,7 +8,7 @@ from typing import Literal, final
 
 import numpy as np
 
-from gcaudit.errors import RequestError
+from gcaudit.errors import RequestError, shorten
 from gcaudit.gate import Rule, comparable_group, find_value, joint_covariance, parse_rule, student_of
 from gcaudit.geometry import NORMAL_95
 from gcaudit.metrics import Metric, find_metric, find_metrics
@@ -93,6 +93,27 @@ class Ranking:
     direction: Literal["lower", "higher"]
     tables: tuple[RankingTable, ...]
     failed: tuple[CellResult, ...]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the reports warn of, once each, with the models that it concerns."""
+        rows = [row for table in self.tables for row in table.rows]
+        warned: dict[str, dict[str, None]] = {}
+        for row in rows:
+            for warning in row.report.warnings:
+                warned.setdefault(str(warning), {})[row.model] = None
+        every = len({row.model for row in rows})
+        return tuple(
+            f"{'all models' if len(models) == every > 1 else shorten(list(models), 3)}: {line}" for line, models in warned.items()
+        )
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """Why cells could not be done, once each, with the cells."""
+        reasons: dict[str, list[str]] = {}
+        for result in self.failed:
+            reasons.setdefault(str(result.reason), []).append(result.request.title)
+        return tuple(f"{shorten(titles, 3)}: {reason}" for reason, titles in reasons.items())
 
 
 def parse_sort(text: str | None, *, with_target: bool, measured: Sequence[str] | None) -> Rule:

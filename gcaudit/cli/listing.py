@@ -9,6 +9,7 @@ import typer
 from gcaudit.cli.app import command
 from gcaudit.cli.console import choose_format, stdout_paper, write_stdout
 from gcaudit.cli.options import OUT, option
+from gcaudit.errors import RequestError
 from gcaudit.render import LIST_FORMATS
 
 ListFormat = Annotated[str, option("--format", "-f", panel=OUT, text="table or json")]
@@ -39,3 +40,17 @@ def datasets(format_: ListFormat = "table") -> None:
     from gcaudit.render import datasets_json, render_datasets
 
     write_stdout(datasets_json(KNOWN) if format_ == "json" else render_datasets(KNOWN, stdout_paper()))
+
+
+@command()
+def schema(
+    name: Annotated[str, typer.Argument(metavar="report|ranking|gate|zoo", help="what is described")],
+    format_: Annotated[str, option("--format", "-f", panel=OUT, text="json: a JSON schema; table: for people")] = "json",
+) -> None:
+    """Say what the JSON of score, compare and gate and the YAML of compare hold, with an example each."""
+    choose_format(format_, None, LIST_FORMATS)
+    from gcaudit.render import SCHEMAS, render_schema, schema_json
+
+    if name not in SCHEMAS:
+        raise RequestError(f"expected {', '.join(SCHEMAS[:-1])} or {SCHEMAS[-1]}, found {name!r}")
+    write_stdout(schema_json(name) if format_ == "json" else render_schema(name, stdout_paper()))

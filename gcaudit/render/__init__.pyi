@@ -26,6 +26,7 @@ from .paper import Paper as Paper, paper_of as paper_of
 from .plots import scatter_plot as scatter_plot
 from .power import render_power as render_power
 from .report import render_report as render_report
+from .schemas import SCHEMAS as SCHEMAS, render_schema as render_schema, schema_json as schema_json
 from .verdicts import (
     render_annotations as render_annotations,
     render_gate as render_gate,

@@ -58,6 +58,25 @@ def render_verdicts(result: GateResult, paper: Paper = PLAIN) -> str:
     return log_text("\n".join(lines) + "\n")
 
 
+def gate_document(result: GateResult) -> GateDocument:
+    """Make what JSON holds of verdicts.
+
+    Args:
+        result: of the gate.
+
+    Returns:
+        The same numbers.
+    """
+    return GateDocument(
+        schema=GATE,
+        passed=result.passed,
+        model=result.model,
+        baseline=result.baseline,
+        verdicts=result.verdicts,
+        warnings=result.warnings,
+    )
+
+
 def render_verdicts_json(result: GateResult) -> str:
     """Write verdicts for programs.
 
@@ -67,15 +86,7 @@ def render_verdicts_json(result: GateResult) -> str:
     Returns:
         JSON; numbers are never rounded.
     """
-    content = GateDocument(
-        schema=GATE,
-        passed=result.passed,
-        model=result.model,
-        baseline=result.baseline,
-        verdicts=tuple(result.verdicts),
-        warnings=result.warnings,
-    )
-    return json_text(content.text())
+    return json_text(gate_document(result).text())
 
 
 def _printable(text: str) -> str:

@@ -258,12 +258,3 @@ class Report(_Model):
         """
         found = {"source": self.source}
         return found if self.target is None else {**found, "target": self.target}
-
-
-def json_schema() -> dict[str, Any]:
-    """Export the JSON schema of reports.
-
-    Returns:
-        A JSON schema, draft 2020-12.
-    """
-    return Report.model_json_schema(by_alias=True, mode="validation")

@@ -10,3 +10,4 @@ from .option_file import OptionFile as OptionFile, project_options as project_op
 from .ranking import RankedRow as RankedRow, Ranking as Ranking, RankingTable as RankingTable
 from .truth import Prediction as Prediction, Truth as Truth, read_measured as read_measured
 from .waiting import MAX_WAIT_MINUTES as MAX_WAIT_MINUTES
+from .zoo_schema import ZOO_EXAMPLE as ZOO_EXAMPLE, zoo_schema as zoo_schema

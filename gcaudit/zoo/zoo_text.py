@@ -113,7 +113,7 @@ def _value_of(option: Option) -> Any:
 
 def _fields(options: Iterable[Option], prefix: str = "") -> dict[str, Any]:
     """Make fields of options, none of which has to be given."""
-    return {option.name.removeprefix(prefix): (_value_of(option), None) for option in options}
+    return {option.name.removeprefix(prefix): (_value_of(option), Field(None, description=option.text)) for option in options}
 
 
 class NamedModel(Entry):

@@ -1,12 +1,10 @@
-"""Data sets known by name: where they lie on disk, their splits, and how to get them."""
+"""Data sets known by name, found on disk or on the hub."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import final
 
 import numpy as np
 
@@ -15,6 +13,7 @@ from gcaudit.data.cifar import read_cifar
 from gcaudit.data.folders import read_folder
 from gcaudit.data.hugging_face import read_hugging_face
 from gcaudit.data.idx import read_idx
+from gcaudit.data.known_table import KnownData
 from gcaudit.data.parquet import find_parquet, read_parquet
 from gcaudit.data.readers import ArrayReader, FileReader, RawData
 from gcaudit.data.splits import CIFAR100_CLASSES, CIFAR_FS, MINI_IMAGENET
@@ -27,36 +26,7 @@ _FASHION_NAMES = (
 _DIGITS = tuple("0123456789")
 
 Finder = Callable[[Path, str, bool], RawData | None]
-
-
-@final
-@dataclass(frozen=True)
-class KnownData:
-    """A data set with a name.
-
-    Attributes:
-        name: what users type.
-        title: what it is.
-        splits: its splits.
-        source_split: the default as source.
-        target_split: the default as target.
-        find: looks under one data root, and follows links out of it if told so; None when it is not there.
-        looked_for: what it looks for, for people.
-        how: how to get it.
-        hub: id on the Hugging Face hub, when the same images are there.
-        family: the data set that class names belong to.
-    """
-
-    name: str
-    title: str
-    splits: tuple[str, ...]
-    source_split: str
-    target_split: str
-    find: Finder
-    looked_for: str
-    how: str
-    hub: str | None = None
-    family: str | None = None
+"""Looks under one data root, and follows links out of it if told so; None when it is not there."""
 
 
 def data_roots(root: str | Path | None) -> list[Path]:
@@ -163,46 +133,15 @@ def _find_demo(_root: Path, split: str, _links: bool) -> RawData | None:
     return read_parquet([bundled_path(f"demo-{split}.parquet")])
 
 
-_TV = "from torchvision.datasets import"
-KNOWN: tuple[KnownData, ...] = (
-    KnownData(
-        "cifar10", "CIFAR-10, 10 classes of 32x32 photos", ("train", "test"), "train", "test", _find_cifar10,
-        "cifar-10-batches-py/, cifar-10-python.tar.gz or cifar10/train*.parquet",
-        f"python -c \"{_TV} CIFAR10; CIFAR10('data', download=True)\"", "uoft-cs/cifar10",
-    ),
-    KnownData(
-        "cifar100", "CIFAR-100, 100 classes of 32x32 photos", ("train", "test"), "train", "test", _find_cifar100,
-        "cifar-100-python/, cifar-100-python.tar.gz or cifar100/train*.parquet",
-        f"python -c \"{_TV} CIFAR100; CIFAR100('data', download=True)\"", "uoft-cs/cifar100",
-    ),
-    KnownData(
-        "cifar-fs", "CIFAR-FS: CIFAR-100 in 64/16/20 classes of 600", ("train", "validation", "test"), "train", "test",
-        _find_cifar_fs, "cifar-100-python/ or cifar-100-python.tar.gz",
-        f"python -c \"{_TV} CIFAR100; CIFAR100('data', download=True)\"", None, "cifar100",
-    ),
-    KnownData(
-        "mnist", "MNIST, 10 digits, 28x28 grey", ("train", "test"), "train", "test",
-        _find_mnist_like(("MNIST/raw", "mnist"), _DIGITS), "MNIST/raw/*-ubyte[.gz] or mnist/*-ubyte[.gz]",
-        f"python -c \"{_TV} MNIST; MNIST('data', download=True)\"", "ylecun/mnist",
-    ),
-    KnownData(
-        "fashion-mnist", "Fashion-MNIST, 10 classes, 28x28 grey", ("train", "test"), "train", "test",
-        _find_mnist_like(("FashionMNIST/raw", "fashion-mnist"), _FASHION_NAMES),
-        "FashionMNIST/raw/*-ubyte[.gz] or fashion-mnist/*-ubyte[.gz]",
-        f"python -c \"{_TV} FashionMNIST; FashionMNIST('data', download=True)\", or Debian's dataset-fashion-mnist",
-        "zalando-datasets/fashion_mnist",
-    ),
-    KnownData(
-        "mini-imagenet", "miniImageNet in 64/16/20 classes of 600", ("train", "validation", "test"), "train", "test",
-        _find_mini_imagenet, "mini-imagenet/nXXXXXXXX/*.jpg or mini-imagenet/{train,val,test}/nXXXXXXXX/*.jpg",
-        "cut it from ImageNet by the lists of Ravi and Larochelle",
-    ),
-    KnownData(
-        "demo", "ten classes of Fashion-MNIST that come with gcaudit: five to train on, five to transfer to",
-        ("train", "test"), "train", "test", _find_demo, "the installed package", "reinstall gcaudit",
-    ),
-)  # fmt: skip
-"""Every known name."""
+_FINDERS: Mapping[str, Finder] = {
+    "cifar10": _find_cifar10,
+    "cifar100": _find_cifar100,
+    "cifar-fs": _find_cifar_fs,
+    "mnist": _find_mnist_like(("MNIST/raw", "mnist"), _DIGITS),
+    "fashion-mnist": _find_mnist_like(("FashionMNIST/raw", "fashion-mnist"), _FASHION_NAMES),
+    "mini-imagenet": _find_mini_imagenet,
+    "demo": _find_demo,
+}
 
 
 def open_known(known: KnownData, split: str, root: str | Path | None, *, follow_links: bool = False) -> RawData:
@@ -224,7 +163,7 @@ def open_known(known: KnownData, split: str, root: str | Path | None, *, follow_
         raise DataError(f"{known.name}: expected a split of {', '.join(known.splits)}, found {split!r}")
     roots = data_roots(root)
     for place in roots:
-        found = known.find(place, split, follow_links)
+        found = _FINDERS[known.name](place, split, follow_links)
         if found is not None:
             return found
     looked = ", ".join(str(place) for place in roots)

@@ -14,7 +14,8 @@ from gcaudit.data.duplicates import without_duplicates
 from gcaudit.data.folders import SPLIT_NAMES, read_folder
 from gcaudit.data.hugging_face import read_hugging_face
 from gcaudit.data.image_set import ImageSet
-from gcaudit.data.known import KNOWN, KnownData, open_known
+from gcaudit.data.known import open_known
+from gcaudit.data.known_table import KNOWN, KnownData
 from gcaudit.data.objects import open_object, open_torchvision
 from gcaudit.data.parquet import find_parquet, read_split
 from gcaudit.data.readers import RawData

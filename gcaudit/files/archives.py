@@ -6,10 +6,11 @@ import math
 import os
 import zipfile
 from collections.abc import Callable
-from typing import Any, BinaryIO, final
+from typing import TYPE_CHECKING, Any, BinaryIO, final
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 
 _MOST_DIRECTORY_BYTES = 2**24
 _MOST_DIMENSIONS = 4
@@ -98,6 +99,8 @@ def read_arrays(file: BinaryIO, most: int, wanted: Callable[[str], bool] = lambd
 
 
 def _read_array(member: Any, size: int) -> NDArray[Any]:
+    import numpy as np  # here, so that archives can be opened without it
+
     version = np.lib.format.read_magic(member)
     if version not in ((1, 0), (2, 0)):
         raise zipfile.BadZipFile(f"an array of version {version}")

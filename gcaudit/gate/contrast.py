@@ -7,20 +7,21 @@ that the sum of products is free of the noise of the draw, and that of the episo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, final
 
 from gcaudit.gate.comparable import pool_part
 from gcaudit.gate.rules import Rule
 from gcaudit.geometry import LEAST_SHARE, NORMAL_95, image_variance
 from gcaudit.report import MetricValue, Report
 
-Array = NDArray[np.float64]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
 
 
 @final
@@ -57,7 +58,7 @@ def _parts(report: Report, rule: Rule, value: MetricValue) -> _Parts:
     if stderr is None:
         images = episodes = None
     if images is not None and images.ndim == 1:
-        images = np.stack((images, images))
+        images = images[None].repeat(2, axis=0)
     return _Parts(None if rule.pool else images, episodes, place, draw, stderr)
 
 
@@ -78,11 +79,11 @@ def _difference(a: _Parts, b: _Parts, factor: float) -> float:
     """Return the squared error of a - factor * b, whose parts are of the same images."""
     total = 0.0
     if a.images is not None and b.images is not None:
-        total += image_variance(torch.from_numpy(a.images - factor * b.images))
+        total += image_variance(*(a.images - factor * b.images))
     if a.episodes is not None and b.episodes is not None:
         if _same_draw(a, b):
-            return total + float(np.square(a.episodes - factor * b.episodes).sum())
-        return total + float(np.square(a.episodes).sum() + factor**2 * np.square(b.episodes).sum())
+            return total + float(((a.episodes - factor * b.episodes) ** 2).sum())
+        return total + float((a.episodes**2).sum() + factor**2 * (b.episodes**2).sum())
     return total
 
 
@@ -105,8 +106,8 @@ def contrast_error(
     if a.stderr is None or b.stderr is None:
         return None, False
     if not _together(a, b, rule):
-        return float(np.hypot(a.stderr, factor * b.stderr)), False
-    return float(np.sqrt(_difference(a, b, factor))), True
+        return math.hypot(a.stderr, factor * b.stderr), False
+    return math.sqrt(_difference(a, b, factor)), True
 
 
 def joint_covariance(reports: Sequence[Report], rule: Rule, values: Sequence[MetricValue]) -> tuple[Array, NDArray[np.bool_]]:
@@ -120,6 +121,8 @@ def joint_covariance(reports: Sequence[Report], rule: Rule, values: Sequence[Met
     Returns:
         (M, M) covariances, positive semidefinite, 0 where two are not on the same images; and (M, M), whether they are.
     """
+    import numpy as np  # here, so that a report is judged without it
+
     parts = [_parts(report, rule, value) for report, value in zip(reports, values, strict=True)]
     size = len(parts)
     products, raw, drawn, paired = np.zeros((size, size)), np.zeros((size, size)), np.zeros((size, size)), np.eye(size, dtype=bool)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, final
 
 from gcaudit.errors import RequestError, one_line
-from gcaudit.files import load_yaml, read_text
+from gcaudit.files import read_text
 from gcaudit.gate.rules import LEVELS, UNSURE, Rule, WarningRule, parse_condition, parse_share
 
 _KEYS = ("rules", "max-regression", "when-unsure", "no-warnings")
@@ -60,6 +60,8 @@ def _load(path: Path) -> Any:
             for key in ("tool", "gcaudit", "gate"):
                 found = found.get(key) if isinstance(found, Mapping) else None
             return found
+        from gcaudit.files import load_yaml
+
         return load_yaml(text)
     except (RecursionError, ValueError) as error:
         kind = "TOML" if path.suffix == ".toml" else "YAML"

@@ -17,9 +17,10 @@ from .delta import (
     class_statistics as class_statistics,
     delta_method as delta_method,
 )
-from .episodes import LEAST_SHARE as LEAST_SHARE, EpisodeInfluence as EpisodeInfluence, image_variance as image_variance
+from .episodes import EpisodeInfluence as EpisodeInfluence
 from .estimate import NORMAL_95 as NORMAL_95, Estimate as Estimate, missing as missing, normal_estimate as normal_estimate
 from .evidence import Evidence as Evidence
+from .halves import LEAST_SHARE as LEAST_SHARE, image_variance as image_variance
 from .influence import centred_influence as centred_influence
 from .interval import positive_estimate as positive_estimate, student_95 as student_95
 from .jacobian import (

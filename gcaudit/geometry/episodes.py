@@ -24,21 +24,6 @@ import torch
 from torch import Tensor
 
 HALVES = 2
-LEAST_SHARE = 0.25
-"""Of the squared length of both halves' mean, which the noise of the draw makes longer."""
-
-
-def image_variance(halves: Tensor) -> float:
-    """Return the variance that images bring to a mean over episodes.
-
-    Args:
-        halves: (2, N) influences from `EpisodeInfluence`, or a combination of such.
-
-    Returns:
-        The sum of products, at least a quarter of the squared length of their mean: with few episodes the sum may fall below 0.
-    """
-    raw = float(halves.mean(0).square().sum())
-    return max(float((halves[0] * halves[1]).sum()), LEAST_SHARE * raw)
 
 
 @final

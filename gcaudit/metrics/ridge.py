@@ -354,7 +354,7 @@ def _summarise(scores: EpisodeScores, evidence: Evidence, settings: ProbeSetting
     stderr = float(episodes.norm())
     pool = Estimate(value, stderr, _within(value, NORMAL_95 * stderr), settings.episodes, None, {}, episodes)
     images = scores.influence
-    error = (image_variance(images) + stderr**2) ** 0.5
+    error = (image_variance(*images) + stderr**2) ** 0.5
     details["student"] = student_95(images.mean(0), evidence.labels, evidence.classes)
     return Estimate(value, error, _within(value, details["student"] * error), evidence.images, None, details, images, pool)
 

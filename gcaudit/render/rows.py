@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from gcaudit.metrics import METRICS, Metric
-from gcaudit.report import DataBlock, MetricValue, Report
+
+if TYPE_CHECKING:
+    from gcaudit.report import DataBlock, MetricValue, Report
 
 ARROWS = {"lower": "↓", "higher": "↑", "none": ""}
 

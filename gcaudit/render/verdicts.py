@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from xml.etree import ElementTree as ET
+from typing import TYPE_CHECKING
 
-from gcaudit.gate import GateResult, Verdict
-from gcaudit.render.documents import GATE, GateDocument
 from gcaudit.render.escapes import json_text, log_text, markdown_text, xml_text
 from gcaudit.render.paper import PLAIN, Paper, fold, paint
+
+if TYPE_CHECKING:
+    from gcaudit.gate import GateResult, Verdict
+    from gcaudit.render.documents import GateDocument
 
 _MARKS = {"passed": "PASS", "undecided": "UNDECIDED", "warned": "WARN", "failed": "FAIL", "off": "off"}
 _COLOURS = {"passed": "green", "undecided": "yellow", "warned": "yellow", "failed": "red", "off": "dim"}
@@ -67,6 +69,8 @@ def gate_document(result: GateResult) -> GateDocument:
     Returns:
         The same numbers.
     """
+    from gcaudit.render.documents import GATE, GateDocument  # here, since a table needs no models
+
     return GateDocument(
         schema=GATE,
         passed=result.passed,
@@ -103,6 +107,8 @@ def render_junit(result: GateResult) -> str:
     Returns:
         XML; a warning is a passed test with output, what is undecided or of level `off` a skipped one, unless it fails the gate.
     """
+    from xml.etree import ElementTree as ET
+
     failed = sum(verdict.fails for verdict in result.verdicts)
     skipped = sum(verdict.status in ("off", "undecided") and not verdict.fails for verdict in result.verdicts)
     counts = {"tests": str(len(result.verdicts)), "failures": str(failed), "errors": "0", "skipped": str(skipped)}

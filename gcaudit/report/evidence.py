@@ -15,15 +15,16 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import final
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, final
 
 from gcaudit.errors import RequestError, one_line
 from gcaudit.files import OpenFile, read_arrays
 
-Arrays = Mapping[str, NDArray[np.float64]]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Arrays = Mapping[str, "NDArray[np.float64]"]
 _MOST_BYTES = 2**28
 _MOST_PACKED = 20
 """How many times larger than the file arrays may be beyond that."""
@@ -59,6 +60,8 @@ def evidence_path(report: Path) -> Path:
 
 
 def _digest(text: str) -> NDArray[np.uint8]:
+    import numpy as np
+
     return np.frombuffer(hashlib.sha256(text.encode()).digest(), dtype=np.uint8)
 
 
@@ -70,6 +73,8 @@ def save_evidence(path: Path, evidence: ReportEvidence, report_text: str) -> Non
         evidence: the arrays.
         report_text: the JSON that they belong to.
     """
+    import numpy as np
+
     arrays = {f"influence/{key}": values for key, values in evidence.influences.items()}
     arrays |= {f"episodes/{key}": values for key, values in evidence.episodes.items()}
     arrays |= {f"draws/{key}": values for key, values in evidence.draws.items()}
@@ -99,6 +104,8 @@ def load_evidence(path: Path, report_text: str) -> ReportEvidence | None:
     """
     if not path.exists():
         return None
+    import numpy as np  # here, so that reports without evidence are read without it
+
     try:
         with OpenFile(path) as opened:
             arrays = read_arrays(opened.file, max(_MOST_BYTES, _MOST_PACKED * opened.size))

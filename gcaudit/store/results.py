@@ -17,15 +17,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
-from gcaudit.audit import Block
 from gcaudit.errors import GcauditError, RequestError
 from gcaudit.report import Report, ReportEvidence, ReportWarning
-from gcaudit.store.blocks import pack_block, unpack_block
 from gcaudit.store.claims import Claims
 from gcaudit.store.database import Database
 from gcaudit.store.rows import digest_of
+
+if TYPE_CHECKING:
+    from gcaudit.audit import Block
 
 DEFAULT_STORE = Path("gcaudit.db")
 
@@ -122,6 +123,8 @@ class Store:
         Raises:
             AuditError: it cannot be written.
         """
+        from gcaudit.store.blocks import pack_block
+
         content, raw = pack_block(block)
         self._db.put("blocks", (key, observation, block.role, block.seconds, content, digest_of(raw), raw))
         self._sound.add(key)
@@ -171,6 +174,8 @@ class Store:
         Returns:
             The block, without draws; None when it is not there.
         """
+        from gcaudit.store.blocks import unpack_block  # here, since reports are listed without arrays
+
         row = self._db.get("blocks", key, raw=True)
         if row is None:
             return None

@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from gcaudit.data.known import KNOWN, data_roots
+from gcaudit.data.known import data_roots
+from gcaudit.data.known_table import KNOWN
 from gcaudit.data.opening import open_data
 from gcaudit.data.request import DataRequest
 from gcaudit.data.splits import MINI_IMAGENET

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from gcaudit.audit.spec import AuditSpec
-from gcaudit.data.known import KNOWN
+from gcaudit.data.known_table import KNOWN
 from gcaudit.errors import RequestError
 from gcaudit.zoo.zoo import ZooData, ZooModel, expand_models, read_zoo
 

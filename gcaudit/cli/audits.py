@@ -15,6 +15,7 @@ from gcaudit.cli.app import command
 from gcaudit.cli.console import (
     check_writable,
     choose_format,
+    stdout_kept,
     stdout_paper,
     write_output,
     write_report,
@@ -128,7 +129,8 @@ def score(
             project=project_rules,
             option="--gate",
         )
-    report = run_audit(spec, strict=strict) if quiet else run_audit(spec, progress_bar, strict=strict)
+    with stdout_kept():
+        report = run_audit(spec, strict=strict) if quiet else run_audit(spec, progress_bar, strict=strict)
     write_report(report, name, output, quiet=quiet, keep_evidence=save_evidence)
     if asked is not None:
         from gcaudit.render import paper_of, render_verdicts
@@ -260,7 +262,8 @@ def demo(
     from gcaudit.audit import AuditSpec, run_audit
 
     spec = AuditSpec.from_options("demo", "demo", "demo", device=device)
-    report = run_audit(spec) if quiet else run_audit(spec, progress_bar)
+    with stdout_kept():
+        report = run_audit(spec) if quiet else run_audit(spec, progress_bar)
     write_report(report, name, output, quiet=quiet)
     if not quiet:
         write_stderr(
@@ -286,10 +289,12 @@ def inspect(
 
     paper = stdout_paper()
     if layers:
-        found, warnings = inspect_layers(model_request(model, **options))
+        with stdout_kept():
+            found, warnings = inspect_layers(model_request(model, **options))
         text = json.dumps([asdict(layer) for layer in found], indent=2) + "\n" if format_ == "json" else render_layers(found, paper)
     else:
-        block, warnings = inspect_model(model_request(model, **options))
+        with stdout_kept():
+            block, warnings = inspect_model(model_request(model, **options))
         text = block.model_dump_json(indent=2) + "\n" if format_ == "json" else render_model(block, paper)
     write_stdout(text)
     for line in warnings:

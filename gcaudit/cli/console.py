@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -134,6 +134,13 @@ def _umask() -> int:
 
 
 _PLAIN = str.maketrans({"─": "-", "—": "-", "↓": "v", "↑": "^", "é": "e"})
+
+
+@contextlib.contextmanager
+def stdout_kept() -> Iterator[None]:
+    """Send to stderr what libraries and users' own code print, so that stdout carries the report alone."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
 
 
 def stdout_paper(output: Path | None = None) -> Paper:

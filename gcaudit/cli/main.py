@@ -21,6 +21,7 @@ from gcaudit.cli.app import app
 from gcaudit.cli.console import write_stderr
 from gcaudit.cli.heap import keep_freed_memory
 from gcaudit.errors import GcauditError, InterruptedAuditError, one_line, plain, printable
+from gcaudit.files import is_outage
 
 _WRONG_PATHS = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 
@@ -56,6 +57,11 @@ def run() -> int:
             place = f"{plain(str(error.filename), 200)}: " if error.filename else ""
             write_stderr(f"gcaudit: error: {place}expected a path that can be used, found {error.strerror}; check it")
             return 2
+        if isinstance(error, OSError) and is_outage(error):
+            write_stderr(
+                f"gcaudit: error: could not be completed: {one_line(error)}; see the network and the free space, and try again"
+            )
+            return 3
         if isinstance(error, OSError | MemoryError):  # no room on disk, none in memory, or a limit of the system's
             write_stderr(f"gcaudit: error: the system refused: {one_line(error)}; see free space, permissions and ulimit -a")
             return 3

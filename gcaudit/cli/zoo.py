@@ -16,6 +16,7 @@ from gcaudit.cli.console import (
     check_writable,
     choose_format,
     is_file_place,
+    stdout_kept,
     stdout_paper,
     write_atomically,
     write_output,
@@ -172,7 +173,8 @@ def compare(
         write_stderr(f"gcaudit: {line}")
 
     if quiet:
-        found = run_comparison(plan, say=say)  # who is waited for without a word seems to hang
+        with stdout_kept():
+            found = run_comparison(plan, say=say)  # who is waited for without a word seems to hang
     else:
         lines = CellLines()
 
@@ -180,7 +182,7 @@ def compare(
             if (line := lines.line(result, done, total)) is not None:
                 say(line)
 
-        with progress_board() as bar:
+        with stdout_kept(), progress_board() as bar:
             found = run_comparison(plan, bar, note, say)
     write_output(render_comparison(found, name, stdout_paper(output)), output)
     if beside is not None:

@@ -6,6 +6,8 @@ import os
 import socket
 from urllib.parse import urlsplit
 
+from gcaudit.files import HUB_LOST
+
 _PROXIES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "http_proxy", "HTTP_PROXY")
 
 
@@ -34,4 +36,4 @@ def prepare_hub() -> None:
 
     if not constants.HF_HUB_OFFLINE and not hub_is_reachable(constants.ENDPOINT):
         constants.HF_HUB_OFFLINE = True
-        os.environ["HF_HUB_OFFLINE"] = "1"
+        os.environ["HF_HUB_OFFLINE"] = os.environ[HUB_LOST] = "1"

@@ -21,7 +21,8 @@ from gcaudit.data.folders import is_picture
 from gcaudit.data.hub import prepare_hub
 from gcaudit.data.local import check_local
 from gcaudit.data.readers import RawData
-from gcaudit.errors import DataError, one_line
+from gcaudit.errors import AuditError, DataError, one_line
+from gcaudit.files import deepest, is_outage
 from gcaudit.report import ReportWarning, warn
 
 
@@ -63,6 +64,7 @@ def read_hugging_face(spec: str, split: str | None, preferred: Sequence[str]) ->
 
     Raises:
         DataError: the library or the data set cannot be had.
+        AuditError: there is no network, the hub is down, or the disk is full.
     """
     datasets = _import_datasets(spec)
     kind, _, rest = spec.partition(":")
@@ -75,10 +77,11 @@ def read_hugging_face(spec: str, split: str | None, preferred: Sequence[str]) ->
     try:
         found = datasets.load_from_disk(name) if kind == "disk" else datasets.load_dataset(name, config or None)
     except Exception as error:  # the library, the hub client and the network raise many kinds
-        text = one_line(error, 200)
-        raise DataError(
-            f"{spec}: expected a data set, found {type(error).__name__}: {text}; with no network, pass a local path"
-        ) from None
+        cause = deepest(error)
+        text = f"{spec}: expected a data set, found {type(cause).__name__}: {one_line(cause, 200)}"
+        if is_outage(error):
+            raise AuditError(f"{text}; try again, or with no network pass a local path") from None
+        raise DataError(f"{text}; check the name, or pass a local path") from None
     table, taken = _choose_split(found, split, preferred, spec)
     raw = _table_data(datasets, table, spec)
     return replace(raw, warnings=(*raw.warnings, *_left_out(name, found))), taken

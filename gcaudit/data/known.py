@@ -17,7 +17,7 @@ from gcaudit.data.known_table import KnownData
 from gcaudit.data.parquet import find_parquet, read_parquet
 from gcaudit.data.readers import ArrayReader, FileReader, RawData
 from gcaudit.data.splits import CIFAR100_CLASSES, CIFAR_FS, MINI_IMAGENET
-from gcaudit.errors import DataError
+from gcaudit.errors import AuditError, DataError, GcauditError
 
 _CIFAR10_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _FASHION_NAMES = (
@@ -158,6 +158,7 @@ def open_known(known: KnownData, split: str, root: str | Path | None, *, follow_
 
     Raises:
         DataError: unknown split, or the data are nowhere; the message says where they were looked for and how to get them.
+        AuditError: they are not on disk, and the hub cannot be asked.
     """
     if split not in known.splits:
         raise DataError(f"{known.name}: expected a split of {', '.join(known.splits)}, found {split!r}")
@@ -168,12 +169,13 @@ def open_known(known: KnownData, split: str, root: str | Path | None, *, follow_
             return found
     looked = ", ".join(str(place) for place in roots)
     problem = ""
+    kind: type[GcauditError] = DataError
     if known.hub is not None:
         try:
             return read_hugging_face(f"hf:{known.hub}", split, ())[0]
-        except DataError as error:
-            problem = f" (and on the hub: {error})"
-    raise DataError(
+        except (AuditError, DataError) as error:
+            problem, kind = f" (and on the hub: {error})", type(error)
+    raise kind(
         f"expected {known.name} as {known.looked_for} under one of {looked}; found none{problem}; "
         f"set --data-root or $GCAUDIT_DATA, or get it: {known.how}"
     )

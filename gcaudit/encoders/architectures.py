@@ -21,7 +21,8 @@ from torch import nn
 from gcaudit.data import prepare_hub
 from gcaudit.encoders.preprocessing import crop_share
 from gcaudit.encoders.taps import dry_input
-from gcaudit.errors import ArchitectureError, GcauditError, one_line, printable, shorten
+from gcaudit.errors import ArchitectureError, AuditError, GcauditError, one_line, printable, shorten
+from gcaudit.files import deepest, is_outage
 
 Family = Literal["timm", "torchvision", "custom"]
 
@@ -110,7 +111,7 @@ def published_names(pattern: str) -> list[str]:
     return sorted(f"torchvision:{name}" for name in names if len(torchvision.models.get_model_weights(name)))
 
 
-def unfetched(name: str, error: Exception) -> ArchitectureError:
+def unfetched(name: str, error: Exception) -> ArchitectureError | AuditError:
     """Say that published weights cannot be had.
 
     Args:
@@ -118,13 +119,13 @@ def unfetched(name: str, error: Exception) -> ArchitectureError:
         error: what the hub's client, the network or the library raised.
 
     Returns:
-        The error to raise.
+        The error to raise: an `AuditError` where another try may succeed.
     """
-    text = one_line(error, 200)
-    return ArchitectureError(
-        f"expected to fetch the published weights of {name}, found {type(error).__name__}: {text}; "
-        "with no network, fetch the file elsewhere and pass its path with --arch"
-    )
+    cause = deepest(error)
+    text = f"expected to fetch the published weights of {name}, found {type(cause).__name__}: {one_line(cause, 200)}"
+    if is_outage(error):
+        return AuditError(f"{text}; try again, or with no network fetch the file elsewhere and pass its path with --arch")
+    return ArchitectureError(f"{text}; check the name, or fetch the file elsewhere and pass its path with --arch")
 
 
 def _rejected(name: str, arguments: Mapping[str, Any], error: BaseException) -> ArchitectureError:

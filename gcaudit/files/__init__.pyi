@@ -1,5 +1,6 @@
 from .archives import BoundedFile as BoundedFile, open_zip as open_zip, read_arrays as read_arrays
 from .opening import OpenFile as OpenFile, read_bytes as read_bytes, read_text as read_text
+from .outages import HUB_LOST as HUB_LOST, deepest as deepest, is_outage as is_outage
 from .pickles import PickleError as PickleError, PickleReader as PickleReader
 from .values import (
     ITEM_BYTES as ITEM_BYTES,

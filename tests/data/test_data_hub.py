@@ -173,7 +173,7 @@ def test_an_unlabelled_split(tmp_path):
 def test_a_disk_path_that_is_none(tmp_path):
     message = refused(f"disk:{tmp_path / 'gone'}")
     assert message.startswith(f"disk:{tmp_path / 'gone'}: expected a data set, found FileNotFoundError: ")
-    assert message.endswith("; with no network, pass a local path")
+    assert message.endswith("; check the name, or pass a local path")
     (tmp_path / "other").mkdir()
     assert f"disk:{tmp_path / 'other'}: expected a data set, found " in refused(f"disk:{tmp_path / 'other'}")
 
@@ -204,7 +204,7 @@ def test_hf_reads_class_names_and_configurations(tmp_path):
 def test_hf_without_a_network(tmp_path):
     message = refused("hf:nobody/nothing")
     assert message.startswith("hf:nobody/nothing: expected a data set, found ")
-    assert message.endswith("; with no network, pass a local path")
+    assert message.endswith("; check the name, or pass a local path")
 
 
 @pytest.mark.parametrize("spec", ["hf:someone/something", "disk:somewhere"])

@@ -5,6 +5,7 @@ import pytest
 from huggingface_hub import constants
 
 from gcaudit.data.hub import hub_is_reachable, prepare_hub
+from gcaudit.files.outages import HUB_LOST
 
 PROXIES = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "http_proxy", "HTTP_PROXY"]
 
@@ -20,6 +21,7 @@ def online(monkeypatch):
     """The client's switch is put back after the test."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setenv(HUB_LOST, "")
     return monkeypatch
 
 
@@ -50,14 +52,14 @@ def test_the_client_goes_to_its_cache_when_the_hub_cannot_be_reached(online):
     online.setattr(constants, "ENDPOINT", "https://hub.invalid")
     prepare_hub()
     assert constants.HF_HUB_OFFLINE is True
-    assert os.environ["HF_HUB_OFFLINE"] == "1"
+    assert os.environ["HF_HUB_OFFLINE"] == os.environ[HUB_LOST] == "1"
 
 
 def test_the_client_is_left_alone_when_the_hub_can_be_reached(online):
     online.setattr(constants, "ENDPOINT", "http://127.0.0.1")
     prepare_hub()
     assert constants.HF_HUB_OFFLINE is False
-    assert os.environ["HF_HUB_OFFLINE"] == "0"
+    assert (os.environ["HF_HUB_OFFLINE"], os.environ[HUB_LOST]) == ("0", "")
 
 
 def test_a_client_that_is_offline_asks_nobody(online):

@@ -333,9 +333,9 @@ def test_a_gate_can_fail_on_warnings(run, model, photos, tmp_path):
 def test_what_code_of_the_user_prints_does_not_get_into_the_report(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lines = ["from torch import nn", "print('imported')", "def make():", "    print('made')"]
-    lines += ["    return nn.Sequential(nn.Flatten(), nn.Linear(784, 7), nn.ReLU(), nn.Linear(7, 5))"]
+    lines += ["    return nn.Sequential(nn.Flatten(), nn.Linear(2352, 7), nn.ReLU(), nn.Linear(7, 5))"]
     (tmp_path / "nets.py").write_text("\n".join(lines))
-    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 7), torch.nn.ReLU(), torch.nn.Linear(7, 5))
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2352, 7), torch.nn.ReLU(), torch.nn.Linear(7, 5))
     torch.save(network.state_dict(), "a.pt")
     how = ["--arch", "nets.py:make", "--input-size", "28", "--mean", "0.5", "--std", "0.5"]
     for command in (["score", "a.pt", "-s", "demo", "-q"], ["inspect", "a.pt"], ["compare", "a.pt", "-s", "demo", "-q"]):

@@ -153,7 +153,7 @@ def test_the_commands_of_the_readme_parse(repository, monkeypatch, capsys):
     ):
         monkeypatch.setattr(name, stop)
     monkeypatch.setattr(Report, "read", staticmethod(stop))
-    for name in ("gcaudit.cli.audits.write_stdout", "gcaudit.cli.zoo.write_stdout"):
+    for name in ("gcaudit.cli.audits.write_stdout", "gcaudit.cli.listing.write_stdout", "gcaudit.cli.zoo.write_stdout"):
         monkeypatch.setattr(name, stop)
     monkeypatch.setattr(sys.modules["gcaudit.gate"], "gate_request", stop)  # by its dotted name this is the function gcaudit.gate
     monkeypatch.setattr("gcaudit.cli.audits.choose_format", lambda name, _output, _formats=None: name or "json")
@@ -169,7 +169,7 @@ def test_the_commands_of_the_readme_parse(repository, monkeypatch, capsys):
 
 def test_the_report_shown_in_the_readme_is_the_demos(repository):
     """The numbers in README are what `gcaudit demo` prints, to rounding of the last digit."""
-    (shown,) = [block for block in readme_blocks(repository, "text") if "geometric collapse" in block]
+    (shown,) = [block for block in readme_blocks(repository, "text") if "$ gcaudit demo\n" in block]
     report = Report.from_json(gcaudit.score("demo", "demo", "demo").to_json())
     cdnv = report.source.metrics["cdnv"].value
     probe = report.target.metrics["probe_accuracy"].value

@@ -236,10 +236,14 @@ app.add_typer(results, name="results")
 
 
 @results.callback()
-def _results(ctx: typer.Context, store: StorePath = None) -> None:
+def _results(ctx: typer.Context, store: StorePath = None, where: Where = None) -> None:
     ctx.obj = store
     if ctx.invoked_subcommand is None:
-        list_results(ctx, store)
+        list_results(ctx, store, where)
+    elif where:
+        raise RequestError(
+            f"expected --where behind the command, found it before; type gcaudit results {ctx.invoked_subcommand} --where ..."
+        )
 
 
 @contextmanager

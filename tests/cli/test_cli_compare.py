@@ -147,8 +147,11 @@ def test_what_is_in_the_store(run, zoo, tmp_path):
     rows = out.splitlines()
     assert sum("nothing.pt" in row for row in rows) == 1
     assert "source demo" in out[out.index("alike in all: ") :]
-    assert "model-0" not in run("results", "--where", "model=model-1")[1]
-    assert "model-1" not in run("results", "list", "--where", "model=model-0 and seed=0")[1]
+    code, out, _ = run("results", "--where", "model=*model-1")
+    assert (code, "model-1" in out, "model-0" in out) == (0, True, False)
+    code, _, err = run("results", "--where", "seed=0", "export", "all.csv")
+    assert (code, "type gcaudit results export --where" in err) == (2, True)
+    assert "model-1" not in run("results", "list", "--where", "model=*model-0 and seed=0")[1]
     assert run("results", "list", "--where", "seed=1")[1] == "no cells\n"
     key = next(row.split()[0] for row in rows[1:] if "model-0" in row)
     code, out, _ = run("results", "show", key, "--format", "json")

@@ -43,7 +43,7 @@ from gcaudit.cli.options import (
 )
 from gcaudit.errors import RequestError
 from gcaudit.progress import progress_bar
-from gcaudit.render import FORMATS, GATE_FORMATS, LIST_FORMATS
+from gcaudit.render import GATE_FORMATS, LIST_FORMATS
 
 if TYPE_CHECKING:
     from gcaudit.gate import GateRequest, GateResult
@@ -194,14 +194,14 @@ def gate(
     no_warnings: NoWarnings = False,
     project_rules: ProjectRules = True,
     junit: Junit = None,
-    format_: Annotated[str, option("--format", "-f", panel=OUT, text="table, json, junit or markdown")] = "table",
+    format_: Annotated[
+        str | None,
+        option("--format", "-f", panel=OUT, text="table, json, junit or markdown", unset="as --output's suffix says, else table"),
+    ] = None,
     output: Output = None,
 ) -> None:
     """Judge a report by rules and against the last release; exit code 1 when it fails."""
-    if format_ not in GATE_FORMATS:
-        raise RequestError(f"expected --format of {', '.join(GATE_FORMATS)}; found {format_!r}")
-    if output is not None:
-        check_writable(output)
+    name = choose_format(format_, output, GATE_FORMATS)
     from gcaudit.render import render_gate
     from gcaudit.report import Report
 
@@ -216,7 +216,7 @@ def gate(
         project=project_rules,
     )
     result = asked.judge(Report.read(report))
-    write_output(render_gate(result, format_, stdout_paper(output)), output)
+    write_output(render_gate(result, name, stdout_paper(output)), output)
     _finish_gate(result, junit)
 
 
@@ -234,20 +234,17 @@ def power(
             unset="none, as if images were drawn anew",
         ),
     ] = None,
-    format_: Annotated[str, option("--format", "-f", panel=OUT, text="table, json or markdown")] = "table",
+    format_: Format = None,
     output: Output = None,
 ) -> None:
     """Say how many images or episodes a gate needs to see a change of 1%, 2% or 5%."""
-    if format_ not in FORMATS:
-        raise RequestError(f"expected --format of {', '.join(FORMATS)}; found {format_!r}")
-    if output is not None:
-        check_writable(output)
+    name = choose_format(format_, output)
     from gcaudit.gate import power_rows
     from gcaudit.render import render_power
     from gcaudit.report import Report
 
     rows = power_rows(Report.read(report), None if baseline is None else Report.read(baseline))
-    write_output(render_power(rows, format_, stdout_paper(output)), output)
+    write_output(render_power(rows, name, stdout_paper(output)), output)
 
 
 @command()

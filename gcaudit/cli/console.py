@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from gcaudit.gate import GateResult
     from gcaudit.report import Report, ReportEvidence
 
-_SUFFIXES = {"": "table", ".txt": "table", ".json": "json", ".md": "markdown", ".csv": "csv", ".parquet": "parquet"}
+_SUFFIXES = {
+    "": "table",
+    ".txt": "table",
+    ".json": "json",
+    ".md": "markdown",
+    ".csv": "csv",
+    ".parquet": "parquet",
+    ".xml": "junit",
+}
 
 
 def choose_format(name: str | None, output: Path | None, formats: Sequence[str] = FORMATS) -> str:

@@ -46,7 +46,7 @@ def paper_of(*, terminal: bool) -> Paper:
 
 
 def paint(text: str, style: str, paper: Paper) -> str:
-    """Colour text.
+    """Colour text, each line for itself, as pagers want it.
 
     Args:
         text: without codes of its own.
@@ -56,7 +56,9 @@ def paint(text: str, style: str, paper: Paper) -> str:
     Returns:
         The text, between ANSI codes where the paper takes them.
     """
-    return f"\x1b[{_CODES[style]}m{text}\x1b[0m" if paper.colours and text else text
+    if not paper.colours:
+        return text
+    return "\n".join(f"\x1b[{_CODES[style]}m{line}\x1b[0m" if line else line for line in text.split("\n"))
 
 
 _NBSP = "\N{NO-BREAK SPACE}"

@@ -69,7 +69,7 @@ def _given_pool(value: MetricValue) -> str | None:
     return format_value(value.model_copy(update={"ci95": value.pool_ci95}))
 
 
-_BESIDE = {"plug-in, of these images": _plug_in, "given these images": _given_pool}
+_BESIDE = {"plug-in estimate": _plug_in, "given these images": _given_pool}
 
 
 def _points(value: MetricValue | None) -> dict[int | None, MetricValue]:

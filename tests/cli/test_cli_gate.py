@@ -71,6 +71,18 @@ def test_wrong_requests_exit_2(run, tmp_path, monkeypatch, demo, arguments, mess
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(("name", "start"), [("a.json", "{"), ("a.xml", "<?xml"), ("a.md", "### gate"), ("a.txt", "PASS")])
+def test_the_suffix_of_a_file_says_the_format(run, tmp_path, demo, name, start):
+    (tmp_path / "r.json").write_text(demo.to_json())
+    assert run("gate", tmp_path / "r.json", "-r", "source.cdnv <= 1", "-o", tmp_path / name)[0] == 0
+    assert (tmp_path / name).read_text(encoding="utf-8").startswith(start)
+    code, _, err = run("gate", tmp_path / "r.json", "-r", "source.cdnv <= 1", "-o", tmp_path / "a.csv")
+    assert (code, "expected --output to end in .txt, .json, .md, .xml" in err) == (2, True)
+    if name != "a.xml":
+        assert run("power", tmp_path / "r.json", "-o", tmp_path / name)[0] == 0
+        assert not (tmp_path / name).read_text(encoding="utf-8").startswith("PASS")
+
+
 def test_exit_codes_of_the_process(tmp_path, demo):
     (tmp_path / "r.json").write_text(demo.to_json())
     for rule, code in (("source.cdnv <= 1", 0), ("source.cdnv <= 0.001", 1), ("source.cdnv", 2)):

@@ -9,9 +9,11 @@ from gcaudit.audit.run import run_audit
 from gcaudit.audit.spec import AuditSpec
 from gcaudit.errors import RequestError
 from gcaudit.render.export import frame_bytes
+from gcaudit.render.paper import Paper
 from gcaudit.render.ranking import ranking_json, render_ranking, render_ranking_markdown
 from gcaudit.render.rows import format_value
 from gcaudit.report.evidence import ReportEvidence
+from gcaudit.report.warnings import warn
 from gcaudit.zoo.cells import CellRequest, CellResult
 from gcaudit.zoo.frames import ranking_frame
 from gcaudit.zoo.ranking import parse_sort, rank
@@ -146,3 +148,57 @@ def test_every_format_says_the_same(report):
     assert format_value(value) in text
     assert "lost: demo -> demo: no such file" in text
     assert r"good\|bad" in render_ranking_markdown(found)
+
+
+def warned(report, *lines):
+    return report.model_copy(update={"warnings": tuple(lines)})
+
+
+SHARED = warn("shared", "source and target share 3 classes (a, b, c)")
+ASSUMED = warn("preprocessing", "input size was assumed")
+
+
+def test_a_ranking_says_in_its_first_line_who_was_trained_on_the_target(report):
+    cells = [result("a", warned(report, SHARED, ASSUMED)), result("b", warned(report, ASSUMED)), result("c", report)]
+    found = rank(cells, SORT)
+    line = "demo -> demo: a was trained on classes or images of the target, so this is not transfer"
+    assert render_ranking(found).splitlines()[0] == line
+    assert render_ranking_markdown(found).splitlines()[0] == f"### {line}".replace(">", "&gt;").replace("-&gt;", "->")
+    everyone = rank([result(name, warned(report, SHARED)) for name in "ab"], SORT)
+    assert ": all models were trained on classes or images of the target" in render_ranking(everyone).splitlines()[0]
+    assert render_ranking(rank([result("c", report)], SORT)).splitlines()[0] == "demo -> demo"
+    held = json.loads(ranking_json(found))["tables"][0]["rows"]
+    assert {row["model"]: row["trained_on_target"] for row in held} == {"a": True, "b": False, "c": False}
+
+
+def test_each_warning_is_told_once_with_the_models_it_concerns(report):
+    found = rank([result("a", warned(report, SHARED, ASSUMED)), result("b", warned(report, ASSUMED))], SORT)
+    lines = ["a: source and target share 3 classes (a, b, c)", "all models: input size was assumed"]
+    assert list(found.warnings) == lines
+    text, markdown = render_ranking(found), render_ranking_markdown(found)
+    assert all(text.count(f"warning: {line}") == 1 and markdown.count(f"- {line}") == 1 for line in lines)
+    frame = ranking_frame(found).set_index("model")
+    assert frame["warnings"]["a"] == "source and target share 3 classes (a, b, c) | input size was assumed"
+    assert frame["trained_on_target"].to_dict() == {"a": True, "b": False}
+
+
+def test_how_models_were_read_is_a_column_where_it_differs_and_a_note_where_not(report):
+    alike = rank([result(name, report) for name in "ab"], SORT)
+    assert "— of every model: input 1x28x28, layer fc, weights file" in render_ranking(alike)
+    assert "layer" not in render_ranking(alike).splitlines()[2]
+    other = report.model_copy(update={"model": report.model.model_copy(update={"layer": "layer4", "container": "state_dict_ema"})})
+    mixed = render_ranking(rank([result("a", report), result("b", other)], SORT))
+    assert mixed.splitlines()[2].split()[-2:] == ["layer", "weights"]
+    assert "layer4" in mixed
+    assert "state_dict_ema" in mixed
+    assert "— of every model: input 1x28x28\n" in mixed
+    frame = ranking_frame(rank([result("a", report), result("b", other)], SORT)).set_index("model")
+    assert (frame["weights"]["b"], frame["layer"]["b"], frame["input_size"]["b"]) == ("state_dict_ema", "layer4", "1x28x28")
+
+
+def test_narrow_rankings_are_a_block_a_model(report):
+    found = rank([result("a", report), result("b", report)], SORT)
+    text = render_ranking(found, Paper(60))
+    assert all(len(line) <= 60 for line in text.splitlines())
+    value = format_value(report.target.metrics["probe_accuracy"])
+    assert text.count(f"  target.probe_accuracy ↑: {value}") == 2

@@ -184,12 +184,13 @@ class ZooText:
         Raises:
             RequestError: it cannot be read, is neither YAML nor TOML as its suffix says, or too large.
         """
+        what = "options" if table else "models"
         self.path = path
         self.lines: dict[tuple[Hashable, ...], int] = {(): 1}
         self._nodes = 0
         try:
             if path.stat().st_size > _MOST_BYTES:
-                raise RequestError(f"{path}: expected a file of models of at most 1 MiB, found {path.stat().st_size} bytes")
+                raise RequestError(f"{path}: expected a file of {what} of at most 1 MiB, found {path.stat().st_size} bytes")
             text = read_text(path, _MOST_BYTES)
             if table and path.suffix.lower() == ".toml":
                 self.content = self._toml(text, table)
@@ -199,7 +200,7 @@ class ZooText:
             raise RequestError(f"{path}: expected at most {_MOST_LEVELS} levels, found more") from None
         except (OSError, UnicodeDecodeError) as error:
             problem = getattr(error, "strerror", None) or "not text"
-            raise RequestError(f"expected a file of models at {path}: {problem}; check the path") from None
+            raise RequestError(f"expected a file of {what} at {path}: {problem}; check the path") from None
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             # for a character that YAML does not allow there is a position only

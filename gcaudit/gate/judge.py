@@ -83,8 +83,9 @@ def _judge_threshold(rule: Rule, value: MetricValue, when_unsure: Unsure) -> Ver
     ends = f"[{_number(low, rule.limit)}, {_number(high, rule.limit)}]"
     verb = {"passed": "meets", "failed": "violates", "unsure": "is too close to call against"}[outcome]
     unit = unit_of(value, rule)[0]
-    distance = abs(value.value - rule.limit)
-    needed = needed_for(value, rule, distance, quantile=NORMAL_95, fixed=fixed_error(value, rule)) if outcome == "unsure" else None
+    half = value.value - low if rule.limit < value.value else high - value.value
+    stays = NORMAL_95 * fixed_error(value, rule)
+    needed = needed_for(unit_of(value, rule)[1], abs(value.value - rule.limit), half, stays) if outcome == "unsure" else None
     message = f"{rule.name} = {shown} {ends} {verb} {rule.sign} {limit}" + (" given the pool" if rule.pool else "")
     verdict = replace(
         _blank(rule, outcome, message + _doubt(outcome, needed, unit), value.value),
@@ -133,7 +134,8 @@ def _needed(rule: Rule, report: Report, baseline: Report, judged: Contrast, coun
         fixed = paired_fixed_error(report, baseline, rule, (new, old), factor)
     else:
         fixed = (fixed_error(new, rule) ** 2 + factor**2 * fixed_error(old, rule) ** 2) ** 0.5
-    return needed_for(new, rule, abs(judged.excess), quantile=quantile, fixed=fixed, error=judged.error)
+    half = quantile / NORMAL_95 * judged.student * judged.error
+    return needed_for(unit_of(new, rule)[1], abs(judged.excess), half, quantile * fixed)
 
 
 def _judge_warnings(rule: WarningRule, report: Report, named: set[str]) -> list[Verdict]:

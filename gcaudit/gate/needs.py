@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from gcaudit.gate.comparable import pool_part
 from gcaudit.gate.contrast import contrast_error
 from gcaudit.gate.rules import Rule, parse_rule
 from gcaudit.report import MetricValue, Report
@@ -90,26 +89,17 @@ def paired_fixed_error(
     return 0.0 if error is None else error
 
 
-def needed_for(
-    value: MetricValue, rule: Rule, distance: float, *, quantile: float, fixed: float, error: float | None = None
-) -> int | None:
+def needed_for(have: int, distance: float, half: float, fixed: float) -> int | None:
     """Say about how many would decide a rule, were the value to stay where it is.
 
     Args:
-        value: of the report.
-        rule: that is undecided.
+        have: how many there are.
         distance: from the value, or the excess, to the limit.
-        quantile: how many standard errors must fit into it.
-        fixed: the part of the error that stays.
-        error: the whole; None takes the value's.
+        half: length of the interval from the value to its end on the limit's side, at least `distance`.
+        fixed: the part of it that more of them do not make shorter.
 
     Returns:
         Their number; None where no number would.
     """
-    stderr = error if error is not None else pool_part(value)[0] if rule.pool else value.stderr
-    have = unit_of(value, rule)[1]
-    if stderr is None or not have:
-        return None
-    room = distance**2 / quantile**2 - fixed**2
-    found = how_many(have, max(0.0, stderr**2 - fixed**2), room)
+    found = how_many(have, max(0.0, half**2 - fixed**2), distance**2 - fixed**2) if have else None
     return None if found is None else about(found)

@@ -306,6 +306,14 @@ def test_undecided_rules_say_how_many_images_decide_them(demo):
     assert (decided.needed, decided.unit) == (None, None)
 
 
+@pytest.mark.parametrize(("limit", "needed"), [(1.15, 400), (0.98, 2500)])
+def test_the_interval_as_it_is_says_how_many_images_are_needed(demo, limit, needed):
+    """It may be lopsided, and wider than 1.96 standard errors where there are few images."""
+    report = with_value(demo, "source.cdnv", 1.0, 0.9, 1.3, n=100)
+    verdict = only(gcaudit.gate(report, [f"source.cdnv <= {limit}"]))
+    assert verdict.needed == needed
+
+
 def test_what_episodes_leave_undecided_more_images_do_not_decide(demo):
     pools = {"n": 100, "pool_stderr": 0.01, "pool_ci95": [0.59, 0.63]}
     report = with_value(demo, "target.probe_accuracy", 0.61, 0.56, 0.66, **pools)
@@ -315,7 +323,7 @@ def test_what_episodes_leave_undecided_more_images_do_not_decide(demo):
     assert images.needed == 10 * np.ceil(expected / 10)
     assert only(gcaudit.gate(report, ["target.probe_accuracy >= 0.6"])).message.endswith("; no number of images would decide it")
     pool = only(gcaudit.gate(report, ["target.probe_accuracy >= 0.6 given the pool"]))
-    assert (pool.needed, pool.unit) == (3900, "episodes")  # 1.96^2 of 1000, two digits up
+    assert (pool.needed, pool.unit) == (4000, "episodes")  # the interval is twice as long as the way to the limit
 
 
 def test_a_regression_beside_others_takes_more_images_to_fail_than_to_pass(demo):

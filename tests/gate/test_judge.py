@@ -306,7 +306,7 @@ def test_undecided_rules_say_how_many_images_decide_them(demo):
     assert (decided.needed, decided.unit) == (None, None)
 
 
-@pytest.mark.parametrize(("limit", "needed"), [(1.15, 400), (0.98, 2500)])
+@pytest.mark.parametrize(("limit", "needed"), [(1.16, 360), (0.98, 2500)])
 def test_the_interval_as_it_is_says_how_many_images_are_needed(demo, limit, needed):
     """It may be lopsided, and wider than 1.96 standard errors where there are few images."""
     report = with_value(demo, "source.cdnv", 1.0, 0.9, 1.3, n=100)

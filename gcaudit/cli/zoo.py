@@ -40,7 +40,7 @@ Where = Annotated[
     option(
         "--where",
         panel=STORE,
-        text="only cells such as 'target=dtd10 and seed=0'; names are those of export's columns",
+        text="only cells such as 'target=dtd10 and seed=0'; names are export's columns, a path goes by any of its parts",
         metavar="CONDITIONS",
         unset="all",
     ),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from operator import ge, gt, le, lt
+from pathlib import PurePath
 from typing import Any, final
 
 from gcaudit.errors import RequestError
@@ -16,6 +17,7 @@ from gcaudit.store.results import Cell
 
 _TERM = re.compile(r"\s*(?P<name>[\w.@-]+)\s*(?P<sign><=|>=|!=|==|=|<|>)\s*(?P<value>\"[^\"]*\"|'[^']*'|.*?)\s*")
 _ORDER: Mapping[str, Callable[[Any, Any], bool]] = {"<": lt, "<=": le, ">": gt, ">=": ge}
+_NAMES = ("model", "source", "target", "source.data", "target.data")
 _EXAMPLE = "'target=dtd10 and seed=0'"
 
 
@@ -27,7 +29,7 @@ class Condition:
     Attributes:
         name: of the column.
         sign: `=`, `!=`, `<`, `<=`, `>` or `>=`.
-        value: as typed; with `=` and `!=` it may hold `*`, `?` and `[...]`.
+        value: as typed; with `=` and `!=` it may hold `*`, `?` and `[...]`, and a model or data set that is a path is also called by any part of it.
     """
 
     name: str
@@ -52,8 +54,16 @@ class Condition:
         wanted, number = _number(self.value), _number(found)
         if wanted is not None and number is not None:
             return wanted == number
-        text = "" if found is None else str(found)
-        return fnmatchcase(text.casefold(), "" if self.value.casefold() in ("none", "null") else self.value.casefold())
+        pattern = "" if self.value.casefold() in ("none", "null") else self.value.casefold()
+        text = "" if found is None else str(found).casefold()
+        parts = _parts(text) if self.name in _NAMES else ()
+        return any(fnmatchcase(part, pattern) for part in (text, *parts))
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    """List what a path may be called by: each of its parts, and the file without its suffix."""
+    path = PurePath(text)
+    return (*path.parts, path.stem) if len(path.parts) > 1 else (path.stem,)
 
 
 def _number(value: Any) -> float | None:

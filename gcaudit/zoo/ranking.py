@@ -96,16 +96,13 @@ class Ranking:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the reports warn of, once each, with the models that it concerns."""
-        rows = [row for table in self.tables for row in table.rows]
-        warned: dict[str, dict[str, None]] = {}
-        for row in rows:
+        """What the reports warn of, once each, with the models that it concerns, and the source and target where it does not concern all."""
+        rows = [(place_title(table.source, table.target), row) for table in self.tables for row in table.rows]
+        warned: dict[str, dict[tuple[str, str], None]] = {}
+        for place, row in rows:
             for warning in row.report.warnings:
-                warned.setdefault(str(warning), {})[row.model] = None
-        every = len({row.model for row in rows})
-        return tuple(
-            f"{'all models' if len(models) == every > 1 else shorten(list(models), 3)}: {line}" for line, models in warned.items()
-        )
+                warned.setdefault(str(warning), {})[row.model, place] = None
+        return tuple(f"{_whom(list(concerned), rows)}: {line}" for line, concerned in warned.items())
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -114,6 +111,15 @@ class Ranking:
         for result in self.failed:
             reasons.setdefault(str(result.reason), []).append(result.request.title)
         return tuple(f"{shorten(titles, 3)}: {reason}" for reason, titles in reasons.items())
+
+
+def _whom(concerned: Sequence[tuple[str, str]], rows: Sequence[tuple[str, RankedRow]]) -> str:
+    """Name models, and where."""
+    models, places = (list(dict.fromkeys(names)) for names in zip(*concerned, strict=True))
+    every = {row.model for _, row in rows}
+    who = "all models" if len(models) == len(every) > 1 else shorten(models, 3)
+    where = {place for place, row in rows if row.model in models}
+    return who if len(places) == len(where) else f"{who} on {shorten(places, 3)}"
 
 
 def parse_sort(text: str | None, *, with_target: bool, measured: Sequence[str] | None) -> Rule:

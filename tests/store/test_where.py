@@ -44,6 +44,13 @@ def test_cells_are_chosen_by_their_columns(where, keys):
     assert [found.key for found in choose_cells(CELLS, [where])] == keys
 
 
+@pytest.mark.parametrize("where", ["target=dtd10", "target=train", "target=train.parquet", "target=/data/dtd10/*", "target=d*0"])
+def test_a_path_is_called_by_any_of_its_parts(where):
+    there, other = cell("a", "/data/dtd10/train.parquet", 0), cell("b", "/data/other/test.parquet", 0)
+    assert choose_cells([there, other], [where]) == [there]
+    assert choose_cells([there, other], [where.replace("=", "!=", 1)]) == [other]
+
+
 def test_conditions_that_are_given_apart_hold_together():
     assert [found.key for found in choose_cells(CELLS, ["target=dtd10", "seed=1"])] == ["a1"]
     assert choose_cells([], ["anything=1"]) == []

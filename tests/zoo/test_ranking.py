@@ -182,6 +182,18 @@ def test_each_warning_is_told_once_with_the_models_it_concerns(report):
     assert frame["trained_on_target"].to_dict() == {"a": True, "b": False}
 
 
+def test_a_warning_of_some_targets_names_them(report):
+    cells = [
+        result("a", warned(report, ASSUMED)),
+        result("b", report),
+        result("a", warned(report, ASSUMED, SHARED), target="photos"),
+    ]
+    assert rank(cells, SORT).warnings == (
+        "a: input size was assumed",
+        "a on demo -> photos: source and target share 3 classes (a, b, c)",
+    )
+
+
 def test_how_models_were_read_is_a_column_where_it_differs_and_a_note_where_not(report):
     alike = rank([result(name, report) for name in "ab"], SORT)
     assert "— of every model: input 1x28x28, layer fc, weights file" in render_ranking(alike)

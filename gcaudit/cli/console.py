@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gcaudit.errors import AuditError, RequestError, telling_paths
-from gcaudit.render import FORMATS, Paper, log_text, paper_of
+from gcaudit.render import FORMATS, Paper, fold, log_text, paper_of
 
 if TYPE_CHECKING:
     from gcaudit.gate import GateResult
@@ -183,13 +183,15 @@ def write_stdout(text: str) -> None:
 
 
 def write_stderr(text: str, *, command: bool = False) -> None:
-    """Write a line to stderr.
+    """Write a line to stderr; a terminal is not left to break it inside a word.
 
     Args:
         text: the line.
-        command: it is meant for the CI system that reads the log.
+        command: it is meant for the CI system that reads the log, or laid out already.
     """
     with contextlib.suppress(OSError, ValueError):
+        if not command and sys.stderr.isatty():
+            text = "\n".join(fold(line, paper_of(terminal=True).width, indent=2, first=0) for line in text.splitlines())
         sys.stderr.write((text if command else log_text(text)) + "\n")
         sys.stderr.flush()
 

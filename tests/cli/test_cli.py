@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import resource
@@ -12,7 +13,7 @@ from cases import TinyNet
 from PIL import Image
 from processes import GUARD_SECONDS, finished, started, until
 
-from gcaudit.cli.console import choose_format, write_atomically
+from gcaudit.cli.console import choose_format, write_atomically, write_stderr
 from gcaudit.errors import AuditError, RequestError
 from gcaudit.render.formats import RANKING_FORMATS
 from gcaudit.report.schema import Report
@@ -343,3 +344,19 @@ def test_what_code_of_the_user_prints_does_not_get_into_the_report(run, tmp_path
         assert code == 0, err
         assert json.loads(out)
         assert "made" in err
+
+
+def test_a_terminal_gets_messages_broken_between_words(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setenv("COLUMNS", "40")
+    text = "gcaudit: error: expected --max-regression such as 2% or 0.02, found '2' in [0.12345, 0.23456]"
+    for stream, lines in ((Terminal(), 3), (io.StringIO(), 1)):
+        monkeypatch.setattr(sys, "stderr", stream)
+        write_stderr(text)
+        found = stream.getvalue()
+        assert " ".join(found.split()) == text
+        assert len(found.splitlines()) == lines
+        assert lines == 1 or max(map(len, found.splitlines())) <= 40

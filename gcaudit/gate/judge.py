@@ -195,6 +195,8 @@ def judge(rules: Sequence[AnyRule], given: Given) -> GateResult:
     rules = list(dict.fromkeys(rules))
     regressions = [rule for rule in rules if isinstance(rule, Rule) and rule.regression and rule.level != "off"]
     warnings = [rule.oddity for rule in rules if isinstance(rule, Rule) and rule.level != "off" and rule.oddity is not None]
+    if all(rule.level == "off" for rule in rules):
+        warnings.append("no rule was judged, since all are off")
     contrasts = _contrasts(regressions, given, warnings)
     judged = {rule: found for rule, found in contrasts.items() if isinstance(found, Contrast)}
     adjusted = dict(zip(judged, holm([contrast.p_value for contrast in judged.values()]), strict=True))

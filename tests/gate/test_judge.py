@@ -286,6 +286,12 @@ def test_a_baseline_that_nothing_uses_is_told(demo):
     assert "was not used" in gcaudit.gate(few, ["source.cdnv <= 1"], few).warnings[0]
 
 
+def test_a_gate_that_judges_nothing_says_so(demo):
+    found = gcaudit.gate(demo, ["off: source.cdnv <= 1", "off: warning: shared"])
+    assert found.passed
+    assert found.warnings == ("no rule was judged, since all are off",)
+
+
 def test_equal_rules_from_two_places_are_one(demo):
     rules = [parse_rule("source.cdnv <= 1", origin="a"), parse_rule("source.cdnv <= 1", origin="b"), "source.cdnv <= 2"]
     assert [(verdict.rule, verdict.origin) for verdict in gcaudit.gate(demo, rules).verdicts] == [

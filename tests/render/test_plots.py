@@ -193,8 +193,8 @@ def test_a_far_label_has_a_leader_and_no_room_gives_none():
 
 
 def test_names_that_find_no_room_are_said():
-    long = [f"{'W' * 27}{n}" for n in range(200)]
-    said = " ".join(texts(draw([entry([0.1 + 1e-6 * n for n in range(200)], [0.5 + 1e-6 * n for n in range(200)], names=long)])))
+    long = [f"{'W' * 27}{n}" for n in range(110)]
+    said = " ".join(texts(draw([entry([0.1 + 1e-6 * n for n in range(110)], [0.5 + 1e-6 * n for n in range(110)], names=long)])))
     assert "no room for the names of WWW" in said
     assert re.search(r"and \d+ more", said)
 

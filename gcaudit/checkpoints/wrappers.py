@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, final
 
-from gcaudit.errors import CheckpointError, printable, shorten
+from gcaudit.errors import AuditError, CheckpointError, one_line, printable, shorten
 from gcaudit.files import OpenFile, open_zip
 
 _MOST_TIMES, _SPARE = 4, 2**24
@@ -186,7 +186,8 @@ def _unpacked(outer: OpenFile, source: IO[bytes], size: int) -> OpenFile:
     return found
 
 
-def _no_place(path: Path, size: int, error: OSError) -> CheckpointError:
-    return CheckpointError(
-        f"{path}: expected room for {size} unpacked bytes in the folder of temporary files ($TMPDIR), found {error.strerror}"
+def _no_place(path: Path, size: int, error: OSError) -> AuditError:
+    text = error.strerror or one_line(error)
+    return AuditError(
+        f"{path}: expected room for {size} unpacked bytes in the folder of temporary files ($TMPDIR), found {text}; free the disk, and try again"
     )

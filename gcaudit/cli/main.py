@@ -53,15 +53,15 @@ def run() -> int:
         if os.environ.get("GCAUDIT_DEBUG"):
             traceback.print_exc()
             return 3
-        if isinstance(error, OSError) and error.errno in _WRONG_PATHS:
-            place = f"{plain(str(error.filename), 200)}: " if error.filename else ""
-            write_stderr(f"gcaudit: error: {place}expected a path that can be used, found {error.strerror}; check it")
-            return 2
         if isinstance(error, OSError) and is_outage(error):
             write_stderr(
                 f"gcaudit: error: could not be completed: {one_line(error)}; see the network and the free space, and try again"
             )
             return 3
+        if isinstance(error, OSError) and error.errno in _WRONG_PATHS:
+            place = f"{plain(str(error.filename), 200)}: " if error.filename else ""
+            write_stderr(f"gcaudit: error: {place}expected a path that can be used, found {error.strerror}; check it")
+            return 2
         if isinstance(error, OSError | MemoryError):  # no room on disk, none in memory, or a limit of the system's
             write_stderr(f"gcaudit: error: the system refused: {one_line(error)}; see free space, permissions and ulimit -a")
             return 3

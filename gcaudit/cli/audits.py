@@ -215,7 +215,7 @@ def gate(
         no_warnings=no_warnings,
         project=project_rules,
     )
-    result = asked.judge(Report.read(report))
+    result = asked.judge(Report.read(report, evidence=baseline is not None))
     write_output(render_gate(result, name, stdout_paper(output)), output)
     _finish_gate(result, junit)
 
@@ -243,7 +243,7 @@ def power(
     from gcaudit.render import render_power
     from gcaudit.report import Report
 
-    rows = power_rows(Report.read(report), None if baseline is None else Report.read(baseline))
+    rows = power_rows(Report.read(report, evidence=baseline is not None), None if baseline is None else Report.read(baseline))
     write_output(render_power(rows, name, stdout_paper(output)), output)
 
 

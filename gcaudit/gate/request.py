@@ -128,7 +128,7 @@ def gate(
     Example:
         >>> gate("report.json", ["target.probe_accuracy >= 0.6"], baseline="old.json").passed  # doctest: +SKIP
     """
-    new = report if isinstance(report, Report) else Report.read(report)
+    new = report if isinstance(report, Report) else Report.read(report, evidence=baseline is not None)
     old = baseline if isinstance(baseline, Report) or baseline is None else Report.read(baseline)
     read: list[AnyRule] = [parse_condition(rule) if isinstance(rule, str) else rule for rule in rules]
     if no_warnings:

@@ -222,11 +222,12 @@ class Report(_Model):
         return Report.model_validate_json(text)
 
     @staticmethod
-    def read(path: str | Path) -> Report:
+    def read(path: str | Path, *, evidence: bool = True) -> Report:
         """Read a report file, and the evidence beside it when it was saved.
 
         Args:
             path: of the JSON.
+            evidence: read it; it takes longer than the report, and only a comparison with another report needs it.
 
         Returns:
             The report.
@@ -248,7 +249,7 @@ class Report(_Model):
             raise RequestError(
                 f"{place}: expected a report of schema {SCHEMA} or before, found in {where}: {first['msg']}; score again"
             ) from None
-        return report.with_evidence(load_evidence(evidence_path(place), text))
+        return report.with_evidence(load_evidence(evidence_path(place), text)) if evidence else report
 
     def blocks(self) -> Mapping[str, DataBlock]:
         """Return the data sets by role.

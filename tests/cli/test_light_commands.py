@@ -81,3 +81,15 @@ def test_nothing_heavy_is_imported(folder, command):
     assert code == 0, done.stderr
     assert done.stdout or command.startswith("results export")
     assert not HEAVY & set(modules)
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["--help", "metrics", "datasets", "gate new.json -r source.cdnv<=1", "power new.json", "results list", "schema report"],
+)
+def test_arrays_are_for_comparisons_alone(folder, command):
+    """Evidence lies beside both reports; without a baseline nobody asks for it."""
+    done = subprocess.run([sys.executable, "-c", CHECK, *command.split()], cwd=folder, capture_output=True, text=True, check=True)
+    code, modules = json.loads(done.stderr.splitlines()[-1])
+    assert code == 0, done.stderr
+    assert "numpy" not in modules

@@ -33,6 +33,7 @@ def test_evidence_is_kept_and_belongs_to_its_report(demo, tmp_path):
     evidence_path(path).write_bytes(b"PK\x03\x04 damaged")
     with pytest.raises(RequestError, match="expected saved evidence"):
         Report.read(path)
+    assert Report.read(path, evidence=False).evidence is None
     evidence_path(path).unlink()
     assert Report.read(path).evidence is None
     assert load_evidence(tmp_path / "none.npz", "") is None

@@ -6,18 +6,15 @@ import bz2
 import gzip
 import lzma
 import os
-import struct
 import tarfile
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, final
 
 from gcaudit.errors import AuditError, CheckpointError, one_line, printable, shorten
-from gcaudit.files import OpenFile, open_zip
+from gcaudit.files import BROKEN_ARCHIVE, OpenFile, open_zip
 
 _MOST_TIMES, _SPARE = 4, 2**24
 """Weights hardly pack: what unpacks to far more is not weights."""
@@ -31,13 +28,6 @@ _PACKED: dict[bytes, Callable[[IO[bytes]], Any]] = {
 _PROGRAM = ("archive_format", "serialized_exported_program.json", "constants.pkl", "data.pkl")
 """Files of what torch itself keeps in a zip archive."""
 _TAR_MAGIC, _TAR_PLACE, _START = b"ustar", 257, 512
-
-
-_BROKEN = (
-    tarfile.TarError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError, OSError, lzma.LZMAError, zlib.error,
-    RecursionError, MemoryError, IndexError, KeyError, TypeError, struct.error,
-)  # fmt: skip
-"""What damaged archives raise."""
 
 
 def _plain(file: OpenFile) -> Any:
@@ -80,7 +70,7 @@ def is_tar(file: OpenFile) -> bool:
     """
     try:
         start: bytes = _plain(file).read(_START)
-    except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error):
+    except BROKEN_ARCHIVE:
         start = b""
     file.file.seek(0)
     return start[_TAR_PLACE : _TAR_PLACE + len(_TAR_MAGIC)] == _TAR_MAGIC
@@ -116,7 +106,7 @@ def open_tar_member(file: OpenFile, suffixes: tuple[str, ...]) -> OpenFile:
         if found is not None:
             found.close()
         raise
-    except _BROKEN as error:
+    except BROKEN_ARCHIVE as error:
         if found is not None:
             found.close()
         raise CheckpointError(
@@ -142,7 +132,7 @@ def open_zip_member(file: OpenFile, suffixes: tuple[str, ...]) -> OpenFile | Non
     Raises:
         CheckpointError: there are several.
     """
-    with suppress(*_BROKEN), open_zip(file.file) as archive:
+    with suppress(*BROKEN_ARCHIVE), open_zip(file.file) as archive:
         inside = [entry for entry in archive.infolist() if not entry.filename.endswith("/")]
         if any(Path(entry.filename).name in _PROGRAM for entry in inside):
             return None

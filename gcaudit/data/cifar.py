@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gzip
 import tarfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -18,7 +17,7 @@ from gcaudit.data.columns import number_labels
 from gcaudit.data.idx import GZIP
 from gcaudit.data.readers import ArrayReader, RawData
 from gcaudit.errors import DataError, foreign_file, one_line, printable, shorten
-from gcaudit.files import Array, BoundedFile, OpenFile, PickleError, PickleReader
+from gcaudit.files import BROKEN_ARCHIVE, Array, BoundedFile, OpenFile, PickleError, PickleReader
 
 _LARGEST_MEMBER = 2**29
 _LARGEST_ARCHIVE = 2**31
@@ -85,7 +84,7 @@ def _cifar_members(place: Path, names: Sequence[str]) -> dict[str, dict[str, Any
                 content = archive.extractfile(member) if name in names and member.isfile() else None
                 if content is not None:
                     found[name] = unpickle_arrays(content, member.size, f"{place}, {printable(member.name)}")
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+    except BROKEN_ARCHIVE as error:
         what = foreign_file(place, GZIP) or f"{one_line(error)}; fetch it again"
         raise DataError(f"{place}: expected CIFAR's archive, found {what}") from None
     absent = [name for name in names if name not in found]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import lzma
 import math
 import os
+import struct
+import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, BinaryIO, final
 
@@ -12,6 +16,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+BROKEN_ARCHIVE = (
+    tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, struct.error, EOFError, OSError, NotImplementedError, RuntimeError,
+    ValueError, TypeError, LookupError, ArithmeticError, RecursionError, MemoryError,
+)  # fmt: skip
+"""What the standard library's readers of archives raise, other than what they document, when bytes are damaged."""
 _MOST_DIRECTORY_BYTES = 2**24
 _MOST_DIMENSIONS = 4
 

@@ -3,8 +3,10 @@
 Each target runs for a few seconds of attempts; GCAUDIT_FUZZ_SECONDS makes that longer, GCAUDIT_FUZZ_SEED begins elsewhere.
 """
 
+import gzip
 import io
 import os
+import pickle
 import random
 import resource
 import struct
@@ -24,6 +26,8 @@ from gcaudit.audit.run import run_audit
 from gcaudit.audit.spec import AuditSpec
 from gcaudit.checkpoints.reading import read_checkpoint
 from gcaudit.data.batches import stream_batches
+from gcaudit.data.cifar import read_cifar
+from gcaudit.data.idx import read_idx
 from gcaudit.data.opening import open_data
 from gcaudit.data.request import DataRequest
 from gcaudit.encoders.preprocessing import Preprocessing, picture_transform
@@ -169,6 +173,12 @@ def test_checkpoints(tmp_path, modern):
         assert message is None or message.isprintable()
 
 
+def undated(member):
+    """A member of an archive without what differs from run to run, so that each attempt damages the same bytes."""
+    member.mtime, member.uid, member.gid, member.uname, member.gname = 0, 0, 0, "", ""
+    return member
+
+
 @pytest.mark.parametrize("kind", ["w", "w:gz", "w:bz2", "w:xz", "zip"])
 def test_archives_of_checkpoints(tmp_path, kind):
     torch.save({"w": torch.arange(12.0).view(3, 4)}, tmp_path / "m.pth")
@@ -177,12 +187,56 @@ def test_archives_of_checkpoints(tmp_path, kind):
             archive.write(tmp_path / "m.pth", "m.pth")
     else:
         with tarfile.open(tmp_path / "good", kind) as archive:
-            archive.add(tmp_path / "m.pth", "m.pth")
+            archive.add(tmp_path / "m.pth", "m.pth", filter=undated)
     good = (tmp_path / "good").read_bytes()
     assert refusal(lambda: read_checkpoint(tmp_path / "good")) is None
     for rng in attempts():
         (tmp_path / "bad").write_bytes(damaged(good, rng))
         message = refusal(lambda: read_checkpoint(tmp_path / "bad"))
+        assert message is None or message.isprintable()
+
+
+def test_a_pax_header_that_claims_endless_numbers(tmp_path):
+    for number in (b"9" * 30, b"0", b"5"):
+        record = tarfile.TarInfo("pax")
+        record.type, content = tarfile.XHDTYPE, number + b" path=m.pth\n"
+        record.size = len(content)
+        (tmp_path / "bad.tar").write_bytes(record.tobuf() + content.ljust(512, b"\0") + bytes(1024))
+        assert "expected a sound archive" in refusal(lambda: read_checkpoint(tmp_path / "bad.tar"))
+        message = refusal(lambda: read_cifar(tmp_path / "bad.tar", ["train"], "labels", ("meta", "label_names"), []))
+        assert "expected CIFAR's archive" in message
+
+
+@pytest.mark.parametrize("kind", ["w", "w:gz"])
+def test_archives_of_cifar(tmp_path, kind):
+    parts = {
+        "train": {"data": np.zeros((4, 3072), np.uint8), "labels": [0, 1, 0, 1]},
+        "meta": {"label_names": ["cat", "dog"]},
+    }
+    with tarfile.open(tmp_path / "good", kind) as archive:
+        for name, content in parts.items():
+            (tmp_path / name).write_bytes(pickle.dumps(content, 2))
+            archive.add(tmp_path / name, f"cifar/{name}", filter=undated)
+    good = (tmp_path / "good").read_bytes()
+
+    def read(place):
+        return refusal(lambda: read_cifar(place, ["train"], "labels", ("meta", "label_names"), ["0", "1"]))
+
+    assert read(tmp_path / "good") is None
+    for rng in attempts():
+        (tmp_path / "bad").write_bytes(damaged(good, rng))
+        message = read(tmp_path / "bad")
+        assert message is None or message.isprintable()
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_idx_files(tmp_path, suffix):
+    pack = (lambda raw: gzip.compress(raw, mtime=0)) if suffix else bytes
+    images = pack(struct.pack(">4B3I", 0, 0, 8, 3, 4, 5, 5) + bytes(100))
+    (tmp_path / f"labels{suffix}").write_bytes(pack(struct.pack(">4BI", 0, 0, 8, 1, 4) + bytes([0, 1, 0, 1])))
+    for rng in attempts():
+        (tmp_path / f"images{suffix}").write_bytes(damaged(images, rng))
+        message = refusal(lambda: read_idx(tmp_path / f"images{suffix}", tmp_path / f"labels{suffix}", ["a", "b"]))
         assert message is None or message.isprintable()
 
 

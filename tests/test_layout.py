@@ -46,7 +46,7 @@ LIBRARIES = {
     "sqlite3": {"store"},
     "transformers": {"encoders"},
     "typer": {"cli"},
-    "rich": {"render", "progress"},
+    "rich": {"progress"},
     "matplotlib": {"render"},
     "jinja2": {"render"},
     "pydantic": {"render", "report", "zoo"},

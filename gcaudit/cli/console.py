@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gcaudit.errors import AuditError, RequestError, telling_paths
-from gcaudit.render import FORMATS, Paper, fold, log_text, paper_of
+from gcaudit.render import FORMATS, Paper, log_text, paper_of, paragraph
 
 if TYPE_CHECKING:
     from gcaudit.gate import GateResult
@@ -191,7 +191,7 @@ def write_stderr(text: str, *, command: bool = False) -> None:
     """
     with contextlib.suppress(OSError, ValueError):
         if not command and sys.stderr.isatty():
-            text = "\n".join(fold(line, paper_of(terminal=True).width, indent=2, first=0) for line in text.splitlines())
+            text = "".join(paragraph(line, paper_of(terminal=True)) for line in text.splitlines()).rstrip("\n")
         sys.stderr.write((text if command else log_text(text)) + "\n")
         sys.stderr.flush()
 

@@ -11,42 +11,16 @@ from collections.abc import Iterable, Iterator
 
 HUB_LOST = "GCAUDIT_HUB_LOST"
 """Environment variable that is set when the hub could not be reached, so that its client was switched to its cache without the user's asking."""
-_SYSTEM = frozenset(
-    number
-    for name in (
-        *("ENOSPC", "EDQUOT", "EFBIG", "EIO", "ENOMEM", "EMFILE", "ENFILE"),
-        *(
-            "ENETUNREACH",
-            "ENETDOWN",
-            "EHOSTUNREACH",
-            "EHOSTDOWN",
-            "ECONNREFUSED",
-            "ECONNRESET",
-            "ECONNABORTED",
-            "ETIMEDOUT",
-            "EPIPE",
-        ),
-    )
-    if (number := getattr(errno, name, None)) is not None
-)
+_NUMBERS = """
+    ENOSPC EDQUOT EFBIG EIO ENOMEM EMFILE ENFILE
+    ENETUNREACH ENETDOWN EHOSTUNREACH EHOSTDOWN ECONNREFUSED ECONNRESET ECONNABORTED ETIMEDOUT EPIPE
+"""
+_SYSTEM = frozenset(number for name in _NUMBERS.split() if (number := getattr(errno, name, None)) is not None)
 _LIBRARIES = ("httpx", "httpcore", "requests", "urllib", "http", "aiohttp", "socket", "ssl")
 _NETWORK = (
-    *(
-        "Connect",
-        "Timeout",
-        "Network",
-        "Proxy",
-        "Protocol",
-        "Resolution",
-        "MaxRetry",
-        "URLError",
-        "Read",
-        "Write",
-        "Incomplete",
-        "SSL",
-    ),
-    *("gaierror", "BadStatusLine", "TooShort"),
-)
+    "Connect", "Timeout", "Network", "Proxy", "Protocol", "Resolution", "MaxRetry", "URLError", "Read", "Write", "Incomplete", "SSL",
+    "gaierror", "BadStatusLine", "TooShort",
+)  # fmt: skip
 _OF_HUB = (
     "LocalEntryNotFoundError",
     "IncompleteSnapshotError",
@@ -64,11 +38,9 @@ _MISSING = (
 )
 """Errors that say that it had one, also where what it was answered is lost on the way."""
 _TOLD = (
-    *(
-        "CAS service error",
-        "Consistency check failed: file should be of size",
-        "invalid hash value (expected",
-    ),  # a download broke off
+    "CAS service error",  # this and the next two: a download broke off
+    "Consistency check failed: file should be of size",
+    "invalid hash value (expected",
     "No usable temporary directory",  # what Python says when all of them are full
 )
 """What only the text tells: the errors' kinds are those of anything else."""

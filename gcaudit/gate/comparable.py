@@ -127,8 +127,7 @@ def comparable_group(report: Report, rule: Rule, metric: Metric) -> str:
     parts = []
     if metric.needs == "energies":
         preprocessing = report.model.preprocessing
-        size = "x".join(str(n) for n in preprocessing.input_size)
-        parts += [f"input {size}", f"gradients in {preprocessing.input_space} space"]
+        parts += [f"input {preprocessing.size}", f"gradients in {preprocessing.input_space} space"]
         if metric.name == "gc":
             parts.append(f"architecture {report.model.arch}")
     if metric.sized:

@@ -175,22 +175,12 @@ def gate_request(
     rules = [rule for file in files for rule in file.rules]
     forbidding = ["--no-warnings"] if no_warnings else [file.origin for file in files if file.no_warnings]
     rules += [WarningRule(ANY, origin=origin) for origin in forbidding[:1]]
-    notes: list[str] = []
     typed = None if max_regression is None else parse_share(max_regression)
     shares = [(file.max_regression, file.origin) for file in files if file.max_regression is not None]
     shares += [(typed, "--max-regression")] if typed is not None else []
-    notes += [
-        f"{shares[-1][1]} {100 * shares[-1][0]:g}% stands in for the {100 * share:g}% of {origin}"
-        for share, origin in shares[:-1]
-        if share != shares[-1][0]
-    ]
     doubts = [(file.when_unsure, file.origin) for file in files if file.when_unsure is not None]
     doubts += [(when_unsure, "--when-unsure")] if when_unsure is not None else []
-    notes += [
-        f"{doubts[-1][1]} {doubts[-1][0]} stands in for when-unsure {unsure} of {origin}"
-        for unsure, origin in doubts[:-1]
-        if unsure != doubts[-1][0]
-    ]
+    notes = _replaced([(f"{100 * share:g}%", origin) for share, origin in shares], "the") + _replaced(doubts, "when-unsure")
     share, share_origin = shares[-1] if shares else (None, "")
     if baseline is None:
         wanted = [(rule.text, rule.origin) for rule in rules if isinstance(rule, Rule) and rule.regression and rule.level != "off"]
@@ -206,6 +196,15 @@ def gate_request(
         )
     old = None if baseline is None else Report.read(baseline)
     return GateRequest(tuple(rules), share, share_origin, old, _unsure(doubts), allow_mismatch, tuple(notes))
+
+
+def _replaced(given: Sequence[tuple[str, str]], what: str) -> list[str]:
+    """Tell which of several settings is not followed, since another that comes later stands in for it."""
+    return [
+        f"{given[-1][1]} {given[-1][0]} stands in for {what} {value} of {origin}"
+        for value, origin in given[:-1]
+        if value != given[-1][0]
+    ]
 
 
 def _unsure(doubts: Sequence[tuple[str, str]]) -> Unsure:

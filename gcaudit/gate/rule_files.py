@@ -12,14 +12,13 @@ rules:
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
 from gcaudit.errors import RequestError, one_line
-from gcaudit.files import read_text
+from gcaudit.files import read_text, toml_table
 from gcaudit.gate.rules import LEVELS, UNSURE, Rule, WarningRule, parse_condition, parse_share
 
 _KEYS = ("rules", "max-regression", "when-unsure", "no-warnings")
@@ -56,14 +55,11 @@ def _load(path: Path) -> Any:
         raise RequestError(f"expected rules at {path}: {getattr(error, 'strerror', None) or 'not text'}; check the path") from None
     try:
         if path.suffix == ".toml":
-            found: Any = tomllib.loads(text)
-            for key in ("tool", "gcaudit", "gate"):
-                found = found.get(key) if isinstance(found, Mapping) else None
-            return found
+            return toml_table(text, ("tool", "gcaudit", "gate"))
         from gcaudit.files import load_yaml
 
         return load_yaml(text)
-    except (RecursionError, ValueError) as error:
+    except ValueError as error:
         kind = "TOML" if path.suffix == ".toml" else "YAML"
         raise RequestError(f"{path}: expected {kind}: {one_line(error)}") from None
 
@@ -106,6 +102,10 @@ def read_rules(path: Path) -> RuleFile:
     content = _load(path)
     if content is None and path.suffix == ".toml":
         raise RequestError(f"{path}: expected a table [tool.gcaudit.gate], found none")
+    return _file(path, content)
+
+
+def _file(path: Path, content: Any) -> RuleFile:
     if isinstance(content, list):
         content = {"rules": content}
     if not isinstance(content, Mapping):
@@ -143,4 +143,5 @@ def project_rules(folder: Path) -> RuleFile:
         What it asks for; nothing when there is no such table.
     """
     path = folder / PROJECT
-    return read_rules(path) if path.is_file() and _load(path) is not None else RuleFile()
+    content = _load(path) if path.is_file() else None
+    return RuleFile() if content is None else _file(path, content)

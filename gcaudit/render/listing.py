@@ -11,9 +11,9 @@ from gcaudit.errors import plain
 from gcaudit.metrics import METRICS, Metric, explain_metric
 from gcaudit.render.escapes import json_text, log_text
 from gcaudit.render.grid import Grid, fits, lay_out
-from gcaudit.render.paper import PLAIN, Paper, fold, paint
+from gcaudit.render.paper import PLAIN, Paper, fold, paint, paragraph
 from gcaudit.render.rows import ARROWS, format_value
-from gcaudit.store import alike, cell_columns, report_values, size_text
+from gcaudit.store import alike, cell_columns, report_values
 
 if TYPE_CHECKING:
     from gcaudit.encoders import Layer
@@ -57,7 +57,7 @@ def render_model(block: ModelBlock, paper: Paper = PLAIN) -> str:
         ("architecture", block.arch),
         ("parameters", f"{block.parameters:,}"),
         ("embedding", f"{block.embedding_dim} numbers: {block.embedding}"),
-        ("input", f"{size_text(pre.input_size)}, {pre.interpolation}, crop {pre.crop_pct:g} ({pre.crop_mode})"),
+        ("input", f"{pre.size}, {pre.interpolation}, crop {pre.crop_pct:g} ({pre.crop_mode})"),
         ("mean, std", f"{numbers[0]}; {numbers[1]}"),
         ("preprocessing from", pre.origin + (f", assumed: {', '.join(pre.assumed)}" if pre.assumed else "")),
     ]
@@ -178,7 +178,7 @@ def render_datasets(known: Iterable[Any], paper: Paper = PLAIN) -> str:
     parts = []
     for entry in known:
         splits = ", ".join(entry.splits)
-        parts.append(paint(fold(f"{entry.name}: {entry.title}", paper.width, indent=2, first=0), "bold", paper) + "\n")
+        parts.append(paragraph(f"{entry.name}: {entry.title}", paper, "bold"))
         for name, told in (
             ("splits", f"{splits} (source: {entry.source_split}, target: {entry.target_split})"),
             ("looked for", entry.looked_for),
@@ -231,7 +231,7 @@ def render_cells(cells: Sequence[Cell], paper: Paper = PLAIN) -> str:
     )
     parts = [lay_out(Grid(head, rows, keys=3, rule=False), paper)] if rows else []
     told = ", ".join(f"{name} {_told(value, name)}" for name, value in same.items() if value is not None)
-    parts += ["\n" + paint(fold(f"alike in all: {told}", paper.width, indent=2, first=0), "dim", paper) + "\n"] if told else []
+    parts += ["\n" + paragraph(f"alike in all: {told}", paper, "dim")] if told else []
     failed = [cell for cell in cells if cell.report is None]
     parts += [paint("could not be done (gcaudit results show KEY tells all)", "red", paper) + "\n"] if failed else []
     parts += [_failed_line(cell, paper.width or 2 * _WIDEST) + "\n" for cell in failed]

@@ -93,6 +93,21 @@ def fold(text: str, width: int | None, *, indent: int = 0, first: int | None = N
     return broken.replace(_NBSP, " ")
 
 
+def paragraph(text: str, paper: Paper, style: str | None = None) -> str:
+    """Write a line of prose; what goes on in further lines stands two signs in.
+
+    Args:
+        text: one line.
+        paper: what it is written on.
+        style: as for `paint`; None for none.
+
+    Returns:
+        Lines, each with its end.
+    """
+    found = fold(text, paper.width, indent=2, first=0)
+    return (found if style is None else paint(found, style, paper)) + "\n"
+
+
 def text_width(text: str) -> int:
     """Count the columns that text takes on a terminal.
 

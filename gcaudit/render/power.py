@@ -10,7 +10,7 @@ from importlib.metadata import version
 from gcaudit.gate import CHANGES, PowerRow
 from gcaudit.render.escapes import json_text, log_text, markdown_text
 from gcaudit.render.grid import Grid, lay_out
-from gcaudit.render.paper import PLAIN, Paper, fold
+from gcaudit.render.paper import PLAIN, Paper, fold, paragraph
 
 _ABOUT = "needed to see a change with 80% power, one rule, 2.5% one-sided"
 
@@ -58,5 +58,5 @@ def render_power(rows: Sequence[PowerRow], format_: str, paper: Paper = PLAIN) -
         )
     grid = Grid(tuple(table[0]), tuple(tuple(line) for line in table[1:]), right=tuple(range(1, len(table[0]))), rule=False)
     head = fold(f"images or episodes {_ABOUT}", paper.width)
-    notes = "".join(fold(f"— {note}", paper.width, indent=2, first=0) + "\n" for note in _notes(rows))
+    notes = "".join(paragraph(f"— {note}", paper) for note in _notes(rows))
     return log_text("\n".join(part for part in (head + "\n", lay_out(grid, paper), notes) if part))

@@ -11,7 +11,7 @@ from gcaudit.errors import shorten
 from gcaudit.geometry import Estimate
 from gcaudit.render.escapes import log_text, markdown_text
 from gcaudit.render.grid import Grid, lay_out
-from gcaudit.render.paper import PLAIN, Paper, fold, paint
+from gcaudit.render.paper import PLAIN, Paper, paragraph
 from gcaudit.render.rows import format_value
 from gcaudit.report import MetricValue
 from gcaudit.zoo import Prediction, Truth
@@ -86,10 +86,9 @@ def render_predictions(found: Sequence[Prediction], truth: Truth, paper: Paper =
     parts: list[str] = []
     for where, entries in _by_place(found).items():
         title = f"{where}: scores against {truth.title}; + predicts well, intervals by the bootstrap over models"
-        parts.append(paint(fold(title, paper.width, indent=2, first=0), "bold", paper) + "\n\n")
+        parts.append(paragraph(title, paper, "bold") + "\n")
         parts.append(lay_out(Grid(_HEAD, tuple(tuple(_cells(entry)) for entry in entries), right=(1,)), paper))
-        notes = (fold(f"— {note}", paper.width, indent=2, first=0) for note in _notes(entries))
-        parts += [paint(note, "dim", paper) + "\n" for note in notes]
+        parts += [paragraph(f"— {note}", paper, "dim") for note in _notes(entries)]
     return log_text("".join(parts))
 
 

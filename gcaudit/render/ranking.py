@@ -2,46 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, final
 
 from gcaudit.errors import shorten
 from gcaudit.gate import HEADLINES
 from gcaudit.render.documents import RANKING, FailedCell, RankingDocument, RankingRow, RankingTableDocument
 from gcaudit.render.escapes import json_text, log_text, markdown_text
 from gcaudit.render.grid import Grid, lay_out
-from gcaudit.render.paper import PLAIN, Paper, fold, paint
+from gcaudit.render.paper import PLAIN, Paper, paragraph
 from gcaudit.render.rows import ARROWS, format_value
-from gcaudit.store import alike, report_values, size_text, weights_text
+from gcaudit.store import alike, report_values, weights_text
 from gcaudit.zoo import RankedRow, Ranking, RankingTable
 
-_COLUMNS = (*HEADLINES, "source.cdnv", "source.gc")
+_METRICS = (*HEADLINES, "source.cdnv", "source.gc")
 _READ_AS = ("input", "layer", "weights")
 
 
-def _shown(ranking: Ranking, table: RankingTable) -> list[str]:
+@final
+@dataclass(frozen=True)
+class _Columns:
+    """What the columns of a table hold beside rank, group, model and the metric that is sorted by, found out once a table.
+
+    Attributes:
+        metrics: as `ROLE.METRIC`.
+        read_as: of how models were read, those in which they differ.
+        alike: those in which they do not, which are told once below the table.
+    """
+
+    metrics: tuple[str, ...]
+    read_as: tuple[str, ...]
+    alike: Mapping[str, str]
+
+
+def _columns(ranking: Ranking, table: RankingTable) -> _Columns:
     names = {name for row in table.rows for name in report_values(row.report)}
-    return [name for name in _COLUMNS if name != ranking.sort and name in names]
+    same = alike([_read_as(row) for row in table.rows]) if len(table.rows) > 1 else {}
+    return _Columns(
+        tuple(name for name in _METRICS if name != ranking.sort and name in names),
+        tuple(name for name in _READ_AS if name not in same),
+        same,
+    )
 
 
 def _read_as(row: RankedRow) -> dict[str, str]:
-    """Say how a model was read; where all models of a table have it alike, it is told once below it."""
     model = row.report.model
-    told = (size_text(model.preprocessing.input_size), model.layer, weights_text(model))
-    return dict(zip(_READ_AS, told, strict=True))
+    return dict(zip(_READ_AS, (model.preprocessing.size, model.layer, weights_text(model)), strict=True))
 
 
-def _alike(table: RankingTable) -> dict[str, str]:
-    return alike([_read_as(row) for row in table.rows]) if len(table.rows) > 1 else {}
-
-
-def _cells(ranking: Ranking, table: RankingTable, row: RankedRow) -> list[str]:
-    values = report_values(row.report)
+def _cells(columns: _Columns, row: RankedRow) -> tuple[str, ...]:
+    values, read_as = report_values(row.report), _read_as(row)
     first = "—" if row.value is None else format_value(row.value)
-    rest = [format_value(values[name]) if name in values else "" for name in _shown(ranking, table)]
-    same = _alike(table)
-    read_as = [told for name, told in _read_as(row).items() if name not in same]
-    return ["" if row.rank is None else str(row.rank), row.groups, row.model, first, *rest, *read_as]
+    rest = (format_value(values[name]) if name in values else "" for name in columns.metrics)
+    rank = "" if row.rank is None else str(row.rank)
+    return (rank, row.groups, row.model, first, *rest, *(read_as[name] for name in columns.read_as))
+
+
+def _head(ranking: Ranking, columns: _Columns) -> tuple[str, ...]:
+    return ("#", "group", "model", f"{ranking.sort} {ARROWS[ranking.direction]}", *columns.metrics, *columns.read_as)
 
 
 def _first_line(table: RankingTable) -> str:
@@ -55,25 +75,14 @@ def _first_line(table: RankingTable) -> str:
     return f"{table.place}: {who} trained on classes or images of the target, so this is not transfer"
 
 
-def _notes(ranking: Ranking, table: RankingTable) -> list[str]:
+def _notes(ranking: Ranking, table: RankingTable, columns: _Columns) -> list[str]:
     found = [f"{row.model}: {row.reason}" for row in table.rows if row.reason is not None]
-    if same := _alike(table):
-        found.append("of every model: " + ", ".join(f"{name} {told}" for name, told in same.items()))
+    if columns.alike:
+        found.append("of every model: " + ", ".join(f"{name} {told}" for name, told in columns.alike.items()))
     if len(table.rows) > 1:
         how = "on the same images or episodes" if table.paired else "not paired"
         found.append(f"models that share a letter cannot be told apart at 95% by {ranking.sort} (all pairs together, {how})")
     return found
-
-
-def _head(ranking: Ranking, table: RankingTable) -> list[str]:
-    return [
-        "#",
-        "group",
-        "model",
-        f"{ranking.sort} {ARROWS[ranking.direction]}",
-        *_shown(ranking, table),
-        *(n for n in _READ_AS if n not in _alike(table)),
-    ]
 
 
 def render_ranking(ranking: Ranking, paper: Paper = PLAIN) -> str:
@@ -88,17 +97,14 @@ def render_ranking(ranking: Ranking, paper: Paper = PLAIN) -> str:
     """
     parts: list[str] = []
     for table in ranking.tables:
-        parts.append(paint(fold(_first_line(table), paper.width, indent=2, first=0), "bold", paper) + "\n\n")
-        rows = tuple(tuple(_cells(ranking, table, row)) for row in table.rows)
-        grid = Grid(tuple(_head(ranking, table)), rows, keys=3, right=(0,), styles={3: "cyan"})
-        parts.append(lay_out(grid, paper))
-        parts += [paint(fold(f"— {note}", paper.width, indent=2, first=0), "dim", paper) + "\n" for note in _notes(ranking, table)]
-        parts.append("\n")
-    warnings = [fold(f"warning: {line}", paper.width, indent=2, first=0) for line in ranking.warnings]
-    parts += [paint(line, "yellow", paper) + "\n" for line in warnings]
+        columns = _columns(ranking, table)
+        rows = tuple(_cells(columns, row) for row in table.rows)
+        grid = Grid(_head(ranking, columns), rows, keys=3, right=(0,), styles={3: "cyan"})
+        parts += [paragraph(_first_line(table), paper, "bold"), "\n", lay_out(grid, paper)]
+        parts += [*(paragraph(f"— {note}", paper, "dim") for note in _notes(ranking, table, columns)), "\n"]
+    parts += [paragraph(f"warning: {line}", paper, "yellow") for line in ranking.warnings]
     if ranking.failed:
-        parts.append(paint("could not be done", "red", paper) + "\n")
-        parts += [fold(f"— {line}", paper.width, indent=2, first=0) + "\n" for line in ranking.failures]
+        parts += [paragraph("could not be done", paper, "red"), *(paragraph(f"— {line}", paper) for line in ranking.failures)]
     return log_text("".join(parts).rstrip("\n") + "\n")
 
 
@@ -113,10 +119,11 @@ def render_ranking_markdown(ranking: Ranking) -> str:
     """
     lines: list[str] = []
     for table in ranking.tables:
-        head = _head(ranking, table)
+        columns = _columns(ranking, table)
+        head = _head(ranking, columns)
         lines += [f"### {markdown_text(_first_line(table))}", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-        lines += [f"| {' | '.join(map(markdown_text, _cells(ranking, table, row)))} |" for row in table.rows]
-        lines += ["", *(f"- {markdown_text(note)}" for note in _notes(ranking, table)), ""]
+        lines += [f"| {' | '.join(map(markdown_text, _cells(columns, row)))} |" for row in table.rows]
+        lines += ["", *(f"- {markdown_text(note)}" for note in _notes(ranking, table, columns)), ""]
     for title, texts in (("Warnings", ranking.warnings), ("Could not be done", ranking.failures)):
         if texts:
             lines += [f"**{title}**", "", *(f"- {markdown_text(text)}" for text in texts), ""]

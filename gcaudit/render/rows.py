@@ -149,12 +149,9 @@ def describe_preprocessing(report: Report) -> str:
         Such as `input 3x32x32, crop 0.875 (center, bilinear), mean 0.5, std 0.25; weights under 'state_dict'`.
     """
     pre, model = report.model.preprocessing, report.model
-    size = "x".join(str(n) for n in pre.input_size)
     mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (pre.mean, pre.std))
     weights = "published" if model.format is None else f"under {model.container!r}" if model.container else "of the file itself"
-    return (
-        f"input {size}, crop {pre.crop_pct:.4g} ({pre.crop_mode}, {pre.interpolation}), mean {mean}, std {std}; weights {weights}"
-    )
+    return f"input {pre.size}, crop {pre.crop_pct:.4g} ({pre.crop_mode}, {pre.interpolation}), mean {mean}, std {std}; weights {weights}"
 
 
 def describe_data(block: DataBlock) -> str:

@@ -11,7 +11,7 @@ from gcaudit.bundled import bundled_path
 from gcaudit.gate import gate
 from gcaudit.render.documents import RANKING, GateDocument, RankingDocument, RankingRow, RankingTableDocument
 from gcaudit.render.grid import Grid, lay_out
-from gcaudit.render.paper import PLAIN, Paper, fold, paint
+from gcaudit.render.paper import PLAIN, Paper, paragraph
 from gcaudit.render.verdicts import gate_document
 from gcaudit.report import Report
 
@@ -126,11 +126,11 @@ def render_schema(name: str, paper: Paper = PLAIN) -> str:
         A table for each kind of object, and an example.
     """
     schema = document_schema(name)
-    parts = [fold(f"{name}: {schema['$comment']}", paper.width, indent=2, first=0) + "\n"]
+    parts = [paragraph(f"{name}: {schema['$comment']}", paper)]
     objects = {"": schema} | {key: value for key, value in schema.get("$defs", {}).items() if "properties" in _object(value)}
     for title, found in objects.items():
         about = str(found.get("description", "")).partition("\n")[0]
-        parts.append("\n" + paint(fold(f"{title or name}: {about}", paper.width, indent=2, first=0), "bold", paper) + "\n")
+        parts.append("\n" + paragraph(f"{title or name}: {about}", paper, "bold"))
         fields = _object(found)["properties"]
         rows = tuple((key, _kind(told), str(told.get("description", "")).partition("\n")[0]) for key, told in fields.items())
         parts.append(lay_out(Grid(("key", "type", "what"), rows, folds=(1, 2), rule=False), paper))

@@ -96,6 +96,11 @@ class PreprocessingBlock(_Model):
         description="input_size, mean, std, crop_pct, interpolation: what neither checkpoint nor user said"
     )
 
+    @property
+    def size(self) -> str:
+        """The input size as text, such as `3x224x224`."""
+        return "x".join(str(edge) for edge in self.input_size)
+
     @field_validator("assumed", mode="before")
     @classmethod
     def _of_older_versions(cls, value: Any) -> Any:

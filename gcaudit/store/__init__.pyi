@@ -4,7 +4,6 @@ from .columns import (
     cell_columns as cell_columns,
     report_columns as report_columns,
     report_values as report_values,
-    size_text as size_text,
     weights_text as weights_text,
 )
 from .identity import (

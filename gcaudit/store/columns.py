@@ -18,18 +18,6 @@ LEADS = ("key", "created", "model", "source", "target", "reason")
 """Columns of a cell that it has without a report."""
 
 
-def size_text(size: tuple[int, ...]) -> str:
-    """Write an input size.
-
-    Args:
-        size: channels, height, width.
-
-    Returns:
-        Such as `3x224x224`.
-    """
-    return "x".join(str(edge) for edge in size)
-
-
 def weights_text(model: ModelBlock) -> str:
     """Say which weights were taken.
 
@@ -60,7 +48,7 @@ def setting_columns(report: Report) -> dict[str, Any]:
         "ema": settings.get("ema"),
         "layer": model.layer,
         "embedding_dim": model.embedding_dim,
-        "input_size": size_text(pre.input_size),
+        "input_size": pre.size,
         "input_space": pre.input_space,
         "mean": _cell(pre.mean),
         "std": _cell(pre.std),

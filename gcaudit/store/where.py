@@ -115,6 +115,8 @@ def choose_cells(cells: Sequence[Cell], where: Sequence[str]) -> list[Cell]:
         RequestError: a condition cannot be read, or names a column that no cell has.
     """
     conditions = [condition for text in where for condition in parse_where(text)]
+    if not conditions:
+        return list(cells)
     rows = [cell_columns(cell) for cell in cells]
     known = dict.fromkeys((*LEADS, *(name for row in rows for name in row)))
     for condition in conditions:

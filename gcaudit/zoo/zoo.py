@@ -254,8 +254,6 @@ def _models(text: ZooText, entries: Sequence[NamedModel]) -> tuple[ZooModel, ...
     chosen: list[tuple[str | None, dict[str, Any], int, bool]] = []
     for number, entry in enumerate(entries):
         fields = {name: value for name, value in given_fields(entry).items() if name != "name" and value is not None}
-        if "input_size" in fields and len(fields["input_size"]) == 1:
-            fields["input_size"] *= 2
         if "arch" in fields:
             fields["arch"] = own_code(folder, fields["arch"])
         check_fields(text, ("models", number), fields)

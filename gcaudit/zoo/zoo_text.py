@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import tomllib
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, final
@@ -25,7 +24,7 @@ from pydantic import (
 
 from gcaudit.audit import OPTIONS, Kind, Option, options_under, read_value
 from gcaudit.errors import RequestError, one_line
-from gcaudit.files import read_text
+from gcaudit.files import read_text, toml_table
 
 _MOST_BYTES, _MOST_NODES, _MOST_LEVELS = 2**20, 100_000, 50
 _PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "timestamp", "seq", "map")}
@@ -101,9 +100,9 @@ def _value_of(option: Option) -> Any:
     """Make the type of an option's value; text is read as on the command line, where it can be."""
 
     def read(value: Any) -> Any:
-        if option.kind in _LISTS:
-            value = as_list(value) if not isinstance(value, str) else value
-        if isinstance(value, str) and option.kind in (*_LISTS, "whole"):
+        if option.kind in _LISTS and not isinstance(value, str):
+            value = as_list(value)
+        if option.kind == "size" or (isinstance(value, str) and option.kind in (*_LISTS, "whole")):
             with contextlib.suppress(RequestError):
                 value = read_value(option, value)
         return list(value) if isinstance(value, tuple) else value
@@ -235,11 +234,9 @@ class ZooText:
     def _toml(self, text: str, table: tuple[str, ...]) -> Any:
         """Read one table of TOML, whose keys are found again by the lines that they begin."""
         try:
-            found: Any = tomllib.loads(text)
-        except (ValueError, RecursionError) as error:
+            found = toml_table(text, table)
+        except ValueError as error:
             raise RequestError(f"{self.path}: expected TOML: {one_line(error)}") from None
-        for name in table:
-            found = found.get(name) if isinstance(found, dict) else None
         inside = False
         for number, line in enumerate(text.splitlines(), start=1):
             if line.lstrip().startswith("["):

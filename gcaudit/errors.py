@@ -6,8 +6,9 @@ the message alone and exits with `exit_code`; anything that is not a `GcauditErr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 
 _LONGEST = 2000
@@ -89,6 +90,23 @@ def shorten(names: list[str] | tuple[str, ...], limit: int = 5) -> str:
     """
     shown = ", ".join(names[:limit])
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Say what may have been meant by a name that is unknown.
+
+    Args:
+        name: as typed.
+        known: names that there are.
+
+    Returns:
+        Such as `did you mean gate?`, or `known: ...` where none is close.
+    """
+    names = list(known)
+    folded = name.casefold()
+    close = get_close_matches(name, names, n=1)
+    close += [one for one in names if (len(folded) > 2 and folded in one.casefold()) or (len(one) > 2 and one.casefold() in folded)]
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(names)}"
 
 
 _FOREIGN = {

@@ -219,7 +219,7 @@ def test_names_at_the_top_are_what_they_say():
 
 
 def test_the_function_gate_wins_over_the_room_of_its_name():
-    code = "from gcaudit.gate import parse_rule; import gcaudit.gate.judge, gcaudit; print(gcaudit.gate is gcaudit.gate.__globals__['gate'])"
+    code = "from gcaudit.gate import parse_name; import gcaudit.gate.judge, gcaudit; print(gcaudit.gate is gcaudit.gate.__globals__['gate'])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert found.stdout.strip() == "True", found.stderr
 

@@ -7,12 +7,11 @@ to import: `--help` reads it too.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from gcaudit.audit.option import Option
 from gcaudit.audit.option_values import read_value
-from gcaudit.errors import RequestError
+from gcaudit.errors import RequestError, suggest
 
 MODEL, DATA, GC, PROBE, RUN = "Model", "Data", "Geometric complexity", "Few-shot probe", "Running"
 
@@ -207,10 +206,7 @@ def check_options(names: Iterable[str]) -> None:
     known = [option.name for option in OPTIONS]
     for name in names:
         if name not in known:
-            close = get_close_matches(name, known, n=1)
-            raise RequestError(
-                f"expected an option of an audit, found {name!r}; {f'did you mean {close[0]}?' if close else 'see AuditSpec.from_options'}"
-            )
+            raise RequestError(f"expected an option of an audit, found {name!r}; {suggest(name, known)}")
 
 
 def expand_shorthands(given: Mapping[str, Any]) -> dict[str, Any]:

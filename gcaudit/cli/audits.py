@@ -15,6 +15,7 @@ from gcaudit.cli.app import command
 from gcaudit.cli.console import (
     check_writable,
     choose_format,
+    keep_apart,
     stdout_kept,
     stdout_paper,
     write_output,
@@ -111,6 +112,8 @@ def score(
         from gcaudit.report import evidence_path
 
         check_writable(evidence_path(output), "--save-evidence")
+    files = (("MODEL", model), ("--config", config), ("--baseline", baseline), *(("--gate", text) for text in gate_ or ()))
+    keep_apart(files, (("--output", output), ("--junit", junit)))
     from gcaudit.audit import AuditSpec, run_audit
 
     typed = options | {role: data for role, data in (("source", source), ("target", target)) if data is not None}
@@ -129,14 +132,13 @@ def score(
             project=project_rules,
             option="--gate",
         )
+        asked.foresee(spec.to_options())
     with stdout_kept():
         report = run_audit(spec, strict=strict) if quiet else run_audit(spec, progress_bar, strict=strict)
     write_report(report, name, output, quiet=quiet, keep_evidence=save_evidence)
     if asked is not None:
-        from gcaudit.render import paper_of, render_verdicts
-
         result = asked.judge(report)
-        write_stderr(render_verdicts(result, paper_of(terminal=sys.stderr.isatty())).rstrip(), command=True)
+        _show_verdicts(result)
         _finish_gate(result, junit)
 
 
@@ -162,6 +164,13 @@ def _gate_request(texts: list[str], junit: Path | None, **asked: Any) -> GateReq
     if junit is not None:
         check_writable(junit, "--junit")
     return gate_request(texts, **asked)
+
+
+def _show_verdicts(result: GateResult) -> None:
+    """Write verdicts to stderr, where stdout or a file has another text."""
+    from gcaudit.render import paper_of, render_verdicts
+
+    write_stderr(render_verdicts(result, paper_of(terminal=sys.stderr.isatty())).rstrip(), command=True)
 
 
 def _finish_gate(result: GateResult, junit: Path | None) -> None:
@@ -202,9 +211,13 @@ def gate(
 ) -> None:
     """Judge a report by rules and against the last release; exit code 1 when it fails."""
     name = choose_format(format_, output, GATE_FORMATS)
+    typed = (("--rule", text) for text in rule or ())
+    files = (("REPORT", report), ("--baseline", baseline), *typed, *(("--rules", path) for path in rules or ()))
+    keep_apart(files, (("--output", output), ("--junit", junit)))
     from gcaudit.render import render_gate
     from gcaudit.report import Report
 
+    found = Report.read(report, evidence=baseline is not None)
     asked = _gate_request(
         [*(rule or []), *map(str, rules or [])],
         junit,
@@ -215,8 +228,10 @@ def gate(
         no_warnings=no_warnings,
         project=project_rules,
     )
-    result = asked.judge(Report.read(report, evidence=baseline is not None))
+    result = asked.judge(found)
     write_output(render_gate(result, name, stdout_paper(output)), output)
+    if output is not None or name != "table":
+        _show_verdicts(result)
     _finish_gate(result, junit)
 
 
@@ -239,6 +254,7 @@ def power(
 ) -> None:
     """Say how many images or episodes a gate needs to see a change of 1%, 2% or 5%."""
     name = choose_format(format_, output)
+    keep_apart((("REPORT", report), ("--baseline", baseline)), (("--output", output),))
     from gcaudit.gate import power_rows
     from gcaudit.render import render_power
     from gcaudit.report import Report

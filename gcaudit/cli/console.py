@@ -6,9 +6,9 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gcaudit.errors import AuditError, RequestError, telling_paths
 from gcaudit.render import FORMATS, Paper, log_text, paper_of, paragraph
@@ -81,6 +81,30 @@ def _check_place(output: Path, option: str) -> None:
         return
     if not (os.access(folder.resolve(), os.W_OK) and (not output.exists() or os.access(output, os.W_OK))):
         raise RequestError(f"expected to write {output}, found it not permitted")
+
+
+def keep_apart(read: Iterable[tuple[str, Any]], written: Iterable[tuple[str, Path | None]]) -> None:
+    """Check that nothing that is read or written is overwritten, before any work is done.
+
+    Args:
+        read: option and value of all that may be a file; what is none does not matter.
+        written: option and file of all that will be written, or None.
+
+    Raises:
+        RequestError: a file is named twice.
+    """
+    seen: list[tuple[str, Path]] = []
+    for option, place in read:
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            if Path(place).is_file():
+                seen.append((option, Path(place)))
+    for option, path in written:
+        if path is None or not is_file_place(path):
+            continue
+        for other, known in seen:
+            if path.resolve() == known.resolve() or (path.exists() and known.exists() and path.samefile(known)):
+                raise RequestError(f"expected {option} to leave {other} as it is, found {path} for both; choose another file")
+        seen.append((option, path))
 
 
 def write_output(content: str | bytes, output: Path | None) -> None:

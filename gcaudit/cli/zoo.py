@@ -16,6 +16,7 @@ from gcaudit.cli.console import (
     check_writable,
     choose_format,
     is_file_place,
+    keep_apart,
     stdout_kept,
     stdout_paper,
     write_atomically,
@@ -30,7 +31,7 @@ from gcaudit.render import RANKING_FORMATS
 
 if TYPE_CHECKING:
     from gcaudit.store import Store
-    from gcaudit.zoo import ComparePlan
+    from gcaudit.zoo import ComparePlan, Comparison
 
 STORE, TRUTH = "Store", "Does a score predict anything?"
 StorePath = Annotated[Path | None, option("--store", panel=STORE, text="file of results", metavar="FILE", unset="gcaudit.db")]
@@ -143,10 +144,17 @@ def compare(
 ) -> None:
     """Rank checkpoints: which of them should I fine-tune for my data? Resumes where it was stopped."""
     name = choose_format(format_, output, RANKING_FORMATS)
+    places = [_place(text) for text in scatter or ()]
+    beside = _beside(output, name) if truth is not None else None
     from gcaudit.render import CellLines, comparison_summary, render_comparison, render_correlations, scatter_plot
     from gcaudit.store import DEFAULT_STORE
     from gcaudit.zoo import MAX_WAIT_MINUTES, CellResult, CompareRequest, plan_comparison, run_comparison
 
+    store = store or DEFAULT_STORE
+    keep_apart(
+        (*(("MODEL", model) for model in models), ("--truth", truth)),
+        (("--output", output), (_BESIDE, beside), ("--store", store), *(("--scatter", path) for _, path in places)),
+    )
     request = CompareRequest(
         models=tuple(models),
         sources=tuple(source or ()),
@@ -161,13 +169,14 @@ def compare(
         engine=engine,
         address=address,
         gpus=gpus,
-        store=store or DEFAULT_STORE,
+        store=store,
         max_wait=MAX_WAIT_MINUTES if max_wait is None else max_wait,
     )
     plan = plan_comparison(request)
-    beside = _beside(output, name, plan)
-    plots = [_plot(text, plan) for text in scatter or ()]
-    check_writable(request.store, "--store")
+    plots = [(_plotted(metric, plan), path) for metric, path in places]
+    for what, path in ((_BESIDE, beside), *(("--scatter", path) for _, path in plots), ("--store", store)):
+        if path is not None:
+            check_writable(path, what)
 
     def say(line: str) -> None:
         write_stderr(f"gcaudit: {line}")
@@ -187,48 +196,59 @@ def compare(
     write_output(render_comparison(found, name, stdout_paper(output)), output)
     if beside is not None:
         write_atomically(beside, render_correlations(found, name))
-    lost = [f"correlations are no part of this {name}; add -o FILE.{name} to have them beside it"]
-    for line in (*found.warnings, *(lost if name in _TABLES and found.truth is not None and beside is None else ())):
+    for line in (*found.warnings, *_unseen(found, name, output)):
         write_stderr(f"gcaudit: warning: {line}")
     for metric, place in plots:
         write_atomically(place, scatter_plot(found, metric, place))
     if not quiet:
-        places = [f"{what} in {path}" for what, path in (("ranking", output), ("correlations", beside)) if path is not None]
-        write_stderr("gcaudit: " + "; ".join((comparison_summary(found), *([", ".join(places)] if places else []))))
+        written = (("ranking", output), ("correlations", beside), *((f"plot of {metric}", path) for metric, path in plots))
+        told = [f"{what} in {path}" for what, path in written if path is not None]
+        write_stderr("gcaudit: " + "; ".join((comparison_summary(found), *([", ".join(told)] if told else []))))
     if found.ranking.failed:
         raise typer.Exit(3)
 
 
 _TABLES = ("csv", "parquet")
+_BESIDE = "the file of correlations beside --output"
 
 
-def _beside(output: Path | None, name: str, plan: ComparePlan) -> Path | None:
-    """Find the file of correlations beside a ranking that is a table of cells, and check that it can be written."""
-    if plan.truth is None or output is None:
-        return None
-    beside = output.with_name(f"{output.stem}.predictions.{name}") if name in _TABLES and is_file_place(output) else None
-    for path in (output, beside):
-        if path is not None and Path(str(plan.request.truth)).resolve() == path.resolve():
-            raise RequestError(f"expected --output that leaves --truth as it is, found {path} for both; choose another --output")
-    if beside is not None:
-        check_writable(beside, "the file of correlations beside --output")
-    return beside
+def _unseen(found: Comparison, name: str, output: Path | None) -> list[str]:
+    """List what a table says beside its rows, where no table is seen."""
+    if output is None and name in ("table", "markdown"):
+        return []
+    unseen = [*(table.caveat for table in found.ranking.tables if table.caveat is not None), *found.ranking.warnings]
+    if name in _TABLES and found.truth is not None and (output is None or _beside(output, name) is None):
+        unseen.append(f"correlations are no part of this {name}; add -o FILE.{name} to have them beside it")
+    return unseen
 
 
-def _plot(text: str, plan: ComparePlan) -> tuple[str, Path]:
-    """Read `METRIC=FILE`, and check all that would keep the plot from being drawn in the end."""
-    from gcaudit.zoo import read_measured
+def _beside(output: Path | None, name: str) -> Path | None:
+    """Find the file of correlations beside a ranking that is a table of cells."""
+    return (
+        output.with_name(f"{output.stem}.predictions.{name}")
+        if output is not None and name in _TABLES and is_file_place(output)
+        else None
+    )
 
+
+def _place(text: str) -> tuple[str, Path]:
+    """Read `METRIC=FILE`."""
     name, equals, place = text.partition("=")
-    if plan.truth is None:
-        raise RequestError("expected --truth with --scatter, found none; add --truth accuracies.csv")
     if not equals or Path(place).suffix.lower() not in (".svg", ".png", ".pdf"):
         raise RequestError(f"expected --scatter METRIC=FILE.svg (or .png, .pdf), found {text!r}")
+    return name, Path(place)
+
+
+def _plotted(name: str, plan: ComparePlan) -> str:
+    """Find a metric that can be plotted, and check all that would keep it from being drawn in the end."""
+    from gcaudit.zoo import read_measured
+
+    if plan.truth is None:
+        raise RequestError("expected --truth with --scatter, found none; add --truth accuracies.csv")
     metric = read_measured(name, "--scatter", [known for known in plan.measured if known != plan.truth_name])
     if find_spec("matplotlib") is None:
         raise RequestError("expected matplotlib for --scatter, found none; pip install 'gcaudit[plot]'")
-    check_writable(Path(place), "--scatter")
-    return metric.name, Path(place)
+    return metric.name
 
 
 results = typer.Typer(help="What is in the store of results: list, show, export, prune, repair.", invoke_without_command=True)
@@ -273,7 +293,11 @@ def list_results(ctx: typer.Context, store: StorePath = None, where: Where = Non
     from gcaudit.store import choose_cells
 
     with _opened(ctx, store) as opened:
-        write_stdout(render_cells(choose_cells(opened.cells(), where or ()), stdout_paper()))
+        cells = opened.cells()
+        chosen = choose_cells(cells, where or ())
+        write_stdout(
+            render_cells(chosen, stdout_paper()) if chosen or not cells else f"none of {len(cells)} cells fulfils --where\n"
+        )
 
 
 @command("show", results)
@@ -285,10 +309,11 @@ def show_result(
 ) -> None:
     """Show one cell's report."""
     from gcaudit.render import log_text, render_report
+    from gcaudit.store import find_cell
 
     name = choose_format(format_, None)
     with _opened(ctx, store) as opened:
-        cell = opened.find(key)
+        cell = find_cell(opened.cells(), key)
     if cell.report is None:
         place = cell.source + (f" -> {cell.target}" if cell.target else "")
         write_stdout(log_text(plain(f"{cell.model}: {place}: {cell.reason}") + "\n"))
@@ -310,8 +335,13 @@ def export_results(
     from gcaudit.render import export_cells
     from gcaudit.store import choose_cells
 
+    keep_apart((("--store", _path(ctx, store)),), (("FILE", output),))
     with _opened(ctx, store) as opened:
-        cells = choose_cells(opened.cells(), where or ())
+        every = opened.cells()
+        cells = choose_cells(every, where or ())
+        if not cells:
+            told = f"none of {len(every)} that fulfils --where" if every else f"none in {opened.path}"
+            raise RequestError(f"expected cells to export, found {told}; see gcaudit results list")
         write_output(export_cells(cells, output.suffix.lower().removeprefix(".")), output)
 
 

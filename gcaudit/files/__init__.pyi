@@ -4,10 +4,10 @@ from .archives import (
     open_zip as open_zip,
     read_arrays as read_arrays,
 )
+from .lined_text import LinedText as LinedText, dashes as dashes
 from .opening import OpenFile as OpenFile, read_bytes as read_bytes, read_text as read_text
 from .outages import HUB_LOST as HUB_LOST, deepest as deepest, is_outage as is_outage
 from .pickles import PickleError as PickleError, PickleReader as PickleReader
-from .toml_text import toml_table as toml_table
 from .values import (
     ITEM_BYTES as ITEM_BYTES,
     MOST_DIMENSIONS as MOST_DIMENSIONS,

@@ -93,13 +93,23 @@ def find_value(report: Report, rule: Rule) -> MetricValue | str:
         return f"the report has no {rule.role}; score with --{rule.role}"
     value = block.metrics.get(rule.metric)
     if value is None:
-        return f"the report has no {rule.role}.{rule.metric}"
+        return f"the report has no {rule.role}.{rule.metric}; {_to_measure(rule)}"
     if rule.shot is None:
         return value
     points = {point.n_shot: point for point in value.curve or (value,)}
     if rule.shot not in points:
         return f"the report has no {rule.shot}-shot {rule.metric}, only {', '.join(str(shot) for shot in points)}"
     return points[rule.shot]
+
+
+def _to_measure(rule: Rule) -> str:
+    """Say how a value comes into a report."""
+    metric = find_metric(rule.metric)
+    if rule.role not in metric.roles:
+        return f"it is measured on the {' and '.join(metric.roles)}"
+    if rule.role == "target" and metric.needs == "energies":
+        return "score with --target-gc"
+    return "score again" if metric.group == "core" else f"score with --metrics core,{metric.name}"
 
 
 def pool_part(value: MetricValue) -> tuple[float | None, tuple[float, float] | None]:

@@ -69,7 +69,27 @@ def _doubt(outcome: Outcome, needed: int | None, unit: str) -> str:
     return f"; about {needed:,} {unit} would decide it" if needed is not None else f"; no number of {unit} would decide it"
 
 
-def _judge_threshold(rule: Rule, value: MetricValue, when_unsure: Unsure) -> Verdict:
+def _called(rule: Rule, report: Report) -> str:
+    """Name what is judged; of a curve, with the point that a bare name stands for."""
+    value = find_value(report, rule)
+    points = () if isinstance(value, str) or rule.shot is not None else value.curve or ()
+    return f"{rule.name} ({points[0].n_shot}-shot)" if len(points) > 1 else rule.name
+
+
+def _bare(rules: Sequence[AnyRule], report: Report) -> list[str]:
+    """Warn of rules that name one point of a curve without saying which."""
+    found = {}
+    for rule in rules:
+        if isinstance(rule, Rule) and rule.level != "off" and _called(rule, report) != rule.name:
+            value = find_value(report, rule)
+            shots = [str(point.n_shot) for point in (value.curve or ())] if isinstance(value, MetricValue) else []
+            found[rule.name] = (
+                f"{_called(rule, report)} was judged of the n-shots {', '.join(shots)}; say which, such as {rule.name}@{shots[-1]}"
+            )
+    return list(found.values())
+
+
+def _judge_threshold(rule: Rule, value: MetricValue, called: str, when_unsure: Unsure) -> Verdict:
     assert value.value is not None
     interval = pool_part(value)[1] if rule.pool else value.ci95
     if interval is None:
@@ -86,7 +106,7 @@ def _judge_threshold(rule: Rule, value: MetricValue, when_unsure: Unsure) -> Ver
     half = value.value - low if rule.limit < value.value else high - value.value
     stays = NORMAL_95 * fixed_error(value, rule)
     needed = needed_for(unit_of(value, rule)[1], abs(value.value - rule.limit), half, stays) if outcome == "unsure" else None
-    message = f"{rule.name} = {shown} {ends} {verb} {rule.sign} {limit}" + (" given the pool" if rule.pool else "")
+    message = f"{called} = {shown} {ends} {verb} {rule.sign} {limit}" + (" given the pool" if rule.pool else "")
     verdict = replace(
         _blank(rule, outcome, message + _doubt(outcome, needed, unit), value.value),
         ci95=interval,
@@ -97,7 +117,7 @@ def _judge_threshold(rule: Rule, value: MetricValue, when_unsure: Unsure) -> Ver
 
 
 def _judge_regression(
-    rule: Rule, judged: Contrast, adjusted: float, count: int, when_unsure: Unsure, *, needed: int | None
+    rule: Rule, called: str, judged: Contrast, adjusted: float, count: int, *, when_unsure: Unsure, needed: int | None
 ) -> Verdict:
     new, old, excess = judged.new, judged.old, judged.excess
     low, high = excess - judged.student * judged.error, excess + judged.student * judged.error
@@ -109,7 +129,7 @@ def _judge_regression(
     several = f", p = {adjusted:.2g} by Holm over {count} regressions" if count > 1 else ""
     unit: Literal["images", "episodes"] = "episodes" if rule.pool else "images"
     message = (
-        f"{rule.name} = {shown} against {before} ({change}) {verb} the allowed {100 * rule.limit:g}%: "
+        f"{called} = {shown} against {before} ({change}) {verb} the allowed {100 * rule.limit:g}%: "
         f"excess {_number(excess, 0.0)} [{_number(low, 0.0)}, {_number(high, 0.0)}], {how}{several}"
         + (", given the pool" if rule.pool else "")
         + _doubt(outcome, needed, unit)
@@ -197,6 +217,7 @@ def judge(rules: Sequence[AnyRule], given: Given) -> GateResult:
     warnings = [rule.oddity for rule in rules if isinstance(rule, Rule) and rule.level != "off" and rule.oddity is not None]
     if all(rule.level == "off" for rule in rules):
         warnings.append("no rule was judged, since all are off")
+    warnings += _bare(rules, given.report)
     contrasts = _contrasts(regressions, given, warnings)
     judged = {rule: found for rule, found in contrasts.items() if isinstance(found, Contrast)}
     adjusted = dict(zip(judged, holm([contrast.p_value for contrast in judged.values()]), strict=True))
@@ -211,7 +232,12 @@ def judge(rules: Sequence[AnyRule], given: Given) -> GateResult:
             assert given.baseline is not None
             unsure = _outcome(judged[rule], adjusted[rule]) == "unsure"
             needed = _needed(rule, given.report, given.baseline, judged[rule], len(judged)) if unsure else None
-            verdicts.append(_judge_regression(rule, judged[rule], adjusted[rule], len(judged), given.when_unsure, needed=needed))
+            called = _called(rule, given.report)
+            verdicts.append(
+                _judge_regression(
+                    rule, called, judged[rule], adjusted[rule], len(judged), when_unsure=given.when_unsure, needed=needed
+                )
+            )
         elif isinstance(kept := contrasts.get(rule), Incomparable):
             verdicts.append(_missing(rule, kept.reason, kept.value))
         else:
@@ -219,7 +245,7 @@ def judge(rules: Sequence[AnyRule], given: Given) -> GateResult:
             if isinstance(found, str) or found.value is None:
                 verdicts.append(_missing(rule, found if isinstance(found, str) else found.reason or "it is null"))
             else:
-                verdicts.append(_judge_threshold(rule, found, given.when_unsure))
+                verdicts.append(_judge_threshold(rule, found, _called(rule, given.report), given.when_unsure))
     used = given.baseline.model.spec if given.baseline is not None and regressions else None
     return GateResult(tuple(verdicts), tuple(warnings), given.report.model.spec, used)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from gcaudit.errors import GcauditWarning, RequestError, telling_paths
 from gcaudit.gate.judge import AnyRule, Given, judge
@@ -75,6 +75,32 @@ class GateRequest:
     allow_mismatch: bool
     notes: tuple[str, ...] = ()
 
+    def foresee(self, options: Mapping[str, Any]) -> None:
+        """Refuse before an audit what could not be compared with the baseline after it.
+
+        Args:
+            options: of the audit, by their flat names.
+
+        Raises:
+            RequestError: the report will not be of the baseline's images or episodes.
+        """
+        if self.baseline is None or self.allow_mismatch:
+            return
+        judged = [rule for rule in self.rules if isinstance(rule, Rule) and rule.regression and rule.level != "off"]
+        headlines = self.max_regression is not None or not judged
+        for role, block in self.baseline.blocks().items():
+            names = {rule.metric for rule in judged if rule.role == role}
+            most = options.get(f"{role}_max_images")
+            if (names or headlines) and most is not None and most < block.images:
+                raise RequestError(_unlike(f"{role}-max-images", most, f"{block.images} images"))
+            value = block.metrics.get("probe_accuracy")
+            if value is None or not ("probe_accuracy" in names or (headlines and role == "target")):
+                continue
+            for name in ("n_way", "n_query", "ridge"):
+                old = getattr(value, name)
+                if None not in (old, options.get(name)) and options[name] != old:
+                    raise RequestError(_unlike(name.replace("_", "-"), options.get(name), old))
+
     def judge(self, report: Report) -> GateResult:
         """Judge a report.
 
@@ -87,7 +113,7 @@ class GateRequest:
         Raises:
             RequestError: no rules, a regression without baseline, or reports that may not be compared.
         """
-        rules = list(self.rules)
+        rules, replaced = _last_levels(self.rules)
         if self.max_regression is not None:
             if self.baseline is None:
                 raise RequestError("expected --baseline OLD.json to judge regressions, found none")
@@ -95,7 +121,13 @@ class GateRequest:
         elif self.baseline is not None:
             rules += _default_rules(report, self.baseline, rules)
         found = judge(rules, Given(report, self.baseline, self.when_unsure, self.allow_mismatch))
-        return replace(found, warnings=(*self.notes, *found.warnings))
+        if self.baseline is not None and found.baseline is not None and report.to_json() == self.baseline.to_json():
+            replaced.append("the baseline is the report itself, so that nothing can be worse; name that of the last release")
+        return replace(found, warnings=(*self.notes, *replaced, *found.warnings))
+
+
+def _unlike(option: str, new: Any, old: Any) -> str:
+    return f"expected --{option} as in the baseline ({old}), found {new}; pass --allow-mismatch to go on"
 
 
 def gate(
@@ -196,6 +228,20 @@ def gate_request(
         )
     old = None if baseline is None else Report.read(baseline)
     return GateRequest(tuple(rules), share, share_origin, old, _unsure(doubts), allow_mismatch, tuple(notes))
+
+
+def _last_levels(rules: Sequence[AnyRule]) -> tuple[list[AnyRule], list[str]]:
+    """Of rules that differ in nothing but their level, keep the last, and tell which it stands in for."""
+    kept: dict[str, AnyRule] = {}
+    told = []
+    for rule in rules:
+        before = kept.get(rule.text)
+        if before is not None and before.level != rule.level:
+            now, then = (f"level {each.level}" + (f" of {each.origin}" if each.origin else "") for each in (rule, before))
+            told.append(f"{rule.text}: {now} stands in for {then}")
+        if before is None or before.level != rule.level:
+            kept[rule.text] = rule
+    return list(kept.values()), told
 
 
 def _replaced(given: Sequence[tuple[str, str]], what: str) -> list[str]:

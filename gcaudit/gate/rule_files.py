@@ -15,11 +15,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
-from gcaudit.errors import RequestError, one_line
-from gcaudit.files import read_text, toml_table
+from gcaudit.errors import RequestError, suggest
 from gcaudit.gate.rules import LEVELS, UNSURE, Rule, WarningRule, parse_condition, parse_share
+
+if TYPE_CHECKING:
+    from gcaudit.files import LinedText
 
 _KEYS = ("rules", "max-regression", "when-unsure", "no-warnings")
 PROJECT = Path("pyproject.toml")
@@ -45,39 +47,20 @@ class RuleFile:
     origin: str = ""
 
 
-_MOST_BYTES = 2**20
-
-
-def _load(path: Path) -> Any:
-    try:
-        text = read_text(path, _MOST_BYTES)
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"expected rules at {path}: {getattr(error, 'strerror', None) or 'not text'}; check the path") from None
-    try:
-        if path.suffix == ".toml":
-            return toml_table(text, ("tool", "gcaudit", "gate"))
-        from gcaudit.files import load_yaml
-
-        return load_yaml(text)
-    except ValueError as error:
-        kind = "TOML" if path.suffix == ".toml" else "YAML"
-        raise RequestError(f"{path}: expected {kind}: {one_line(error)}") from None
-
-
-def _rule(entry: Any, path: Path) -> Rule | WarningRule:
+def _rule(entry: Any, origin: str) -> Rule | WarningRule:
     if isinstance(entry, str):
-        return parse_condition(entry, origin=str(path))
+        return parse_condition(entry, origin=origin)
     if isinstance(entry, Mapping) and len(entry) == 1 and next(iter(entry)) in (*LEVELS, False, "warning"):
         # YAML takes 'warn: source.gc <= 1' for a mapping, and a bare off for false
         ((word, text),) = entry.items()
-        return parse_condition(f"{word or 'off'}: {_nested(text)}", origin=str(path))
+        return parse_condition(f"{word or 'off'}: {_nested(text)}", origin=origin)
     if isinstance(entry, Mapping) and set(entry) <= {"rule", "level"} and "rule" in entry:
         # YAML reads a bare off as false
         level = "off" if entry.get("level") is False else entry.get("level", "error")
         if level not in LEVELS:
-            raise RequestError(f"{path}: expected a level of {', '.join(LEVELS)}, found {level!r}")
-        return parse_condition(_nested(entry["rule"]), level, str(path))
-    raise RequestError(f"{path}: expected a rule as text, or 'rule' and 'level'; found {entry!r}")
+            raise RequestError(f"expected a level of {', '.join(LEVELS)}, found {level!r}")
+        return parse_condition(_nested(entry["rule"]), level, origin)
+    raise RequestError(f"expected a rule as text, or 'rule' and 'level'; found {entry!r}")
 
 
 def _nested(text: Any) -> str:
@@ -91,46 +74,20 @@ def read_rules(path: Path) -> RuleFile:
     """Read rules from a file.
 
     Args:
-        path: YAML, or a pyproject.toml.
+        path: YAML, or TOML with a table `[tool.gcaudit.gate]`.
 
     Returns:
         What it asks for.
 
     Raises:
-        RequestError: no such file, or not in the form above.
+        RequestError: no such file, or not in the form above; the message names the line.
     """
-    content = _load(path)
-    if content is None and path.suffix == ".toml":
-        raise RequestError(f"{path}: expected a table [tool.gcaudit.gate], found none")
-    return _file(path, content)
+    from gcaudit.files import LinedText  # here, since it needs PyYAML
 
-
-def _file(path: Path, content: Any) -> RuleFile:
-    if isinstance(content, list):
-        content = {"rules": content}
-    if not isinstance(content, Mapping):
-        raise RequestError(f"{path}: expected the keys {', '.join(_KEYS)}, found {type(content).__name__}")
-    given = {str(key).replace("_", "-"): value for key, value in content.items()}
-    if len(given) != len(content):
-        raise RequestError(f"{path}: expected each key once, found one with - and with _; remove one")
-    unknown = [key for key in given if key not in _KEYS]
-    if unknown:
-        raise RequestError(f"{path}: expected the keys {', '.join(_KEYS)}, found {unknown[0]!r}")
-    entries = given.get("rules") or []
-    if not isinstance(entries, list):
-        raise RequestError(f"{path}: expected 'rules' to be a list, found {type(entries).__name__}")
-    unsure = given.get("when-unsure")
-    if unsure is not None and unsure not in UNSURE:
-        raise RequestError(f"{path}: expected when-unsure of {', '.join(UNSURE)}, found {unsure!r}")
-    quiet = given.get("no-warnings", False)
-    if not isinstance(quiet, bool):
-        raise RequestError(f"{path}: expected no-warnings of true or false, found {quiet!r}")
-    share = given.get("max-regression")
-    try:
-        rules, most = tuple(_rule(entry, path) for entry in entries), None if share is None else parse_share(share)
-    except RequestError as error:
-        raise RequestError(str(error) if str(error).startswith(f"{path}: ") else f"{path}: {error}") from None
-    return RuleFile(rules, most, unsure, quiet, str(path))
+    text = LinedText(path, "rules", "gate")
+    if text.content is None:
+        text.fail((), "expected a table [tool.gcaudit.gate], found none")
+    return _file(text)
 
 
 def project_rules(folder: Path) -> RuleFile:
@@ -143,5 +100,41 @@ def project_rules(folder: Path) -> RuleFile:
         What it asks for; nothing when there is no such table.
     """
     path = folder / PROJECT
-    content = _load(path) if path.is_file() else None
-    return RuleFile() if content is None else _file(path, content)
+    if not path.is_file():
+        return RuleFile()
+    from gcaudit.files import LinedText  # here, since it needs PyYAML
+
+    text = LinedText(path, "rules", "gate")
+    return RuleFile() if text.content is None else _file(text)
+
+
+def _file(text: LinedText) -> RuleFile:
+    content = {"rules": text.content} if isinstance(text.content, list) else text.content
+    listed = () if content is not text.content else ("rules",)
+    if not isinstance(content, Mapping):
+        text.fail((), f"expected the keys {', '.join(_KEYS)}, found {type(content).__name__}")
+    unknown = next((key for key in content if key not in _KEYS), None)
+    if unknown is not None:
+        text.fail(
+            (unknown,), f"expected the keys {', '.join(_KEYS)}, found {text.typed((unknown,))!r}; {suggest(str(unknown), _KEYS)}"
+        )
+    entries = content.get("rules")
+    if not isinstance(entries, list | None):
+        text.fail(("rules",), f"expected 'rules' to be a list, found {type(entries).__name__}")
+    unsure = content.get("when-unsure")
+    if unsure is not None and unsure not in UNSURE:
+        text.fail(("when-unsure",), f"expected when-unsure of {', '.join(UNSURE)}, found {unsure!r}")
+    quiet = content.get("no-warnings", False)
+    if not isinstance(quiet, bool):
+        text.fail(("no-warnings",), f"expected no-warnings of true or false, found {quiet!r}")
+    share: Any = content.get("max-regression")
+    place: tuple[Any, ...] = ("max-regression",)
+    rules = []
+    try:
+        most = None if share is None else parse_share(share)
+        for number, entry in enumerate(entries or []):
+            place = (*listed, number)
+            rules.append(_rule(entry, str(text.path)))
+    except RequestError as error:
+        text.fail(place, str(error))
+    return RuleFile(tuple(rules), most, unsure, quiet, str(text.path))

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Literal, final
 
-from gcaudit.errors import RequestError
+from gcaudit.errors import RequestError, suggest
 from gcaudit.metrics import Metric, Role, find_metric
 from gcaudit.report import WARNINGS
 
@@ -22,8 +21,15 @@ EXAMPLE = "'target.probe_accuracy >= 0.6', 'source.cdnv regression <= 5%' or 'wa
 _LEVEL = r"\s*(?:(?P<level>error|warn|off)\s*:)?\s*"
 _NAME = r"(?P<role>source|target)\.(?P<metric>[\w-]+)(?:@(?P<shot>\d+))?"
 _NUMBER = r"(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?P<percent>\s*%)?"
-_RULE = re.compile(rf"{_LEVEL}{_NAME}\s*(?P<kind>regression)?\s*(?P<sign><=|>=|<|>)\s*{_NUMBER}(?P<pool>\s+given\s+the\s+pool)?\s*")
-_WARNING = re.compile(rf"{_LEVEL}warning\s*:\s*(?P<kind>[\w-]+)\s*")
+_RULE = re.compile(
+    rf"{_LEVEL}{_NAME}\s*(?P<kind>regression)?\s*(?P<sign><=|>=|<|>)\s*{_NUMBER}(?P<pool>\s+given\s+the\s+pool)?\s*", re.IGNORECASE
+)
+_WARNING = re.compile(rf"{_LEVEL}warning\s*:\s*(?P<kind>[\w-]+)\s*", re.IGNORECASE)
+_ALMOST = re.compile(
+    r"(?:\w+\s*:)?\s*(?:(?P<role>\w+)\.)?(?P<metric>\w+)(?:@\d+)?\s*(?:regression)?\s*(?P<sign>=<|=>|==?|[<>]=?|!=|)\s*[\d.]*.*",
+    re.IGNORECASE,
+)
+"""What is nearly a rule, to say what it lacks."""
 
 
 @final
@@ -74,6 +80,8 @@ class Rule:
 
 
 _TURNED = {"<": ">=", ">": "<="}
+_ALWAYS = ((0, ">="), (0, "<"), (1, "<="), (1, ">"))
+"""Thresholds that every share meets, or none."""
 
 
 @final
@@ -121,9 +129,7 @@ def parse_condition(text: str, level: Level = "error", origin: str = "") -> Rule
         return parse_rule(text, level, origin)
     kind = match["kind"].lower()
     if kind not in WARNINGS and kind != ANY:
-        close = get_close_matches(kind, WARNINGS, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known: {ANY}, {', '.join(WARNINGS)}"
-        raise RequestError(f"expected 'warning: KIND' of a kind that is known, found {text!r}; {hint}")
+        raise RequestError(f"expected 'warning: KIND' of a kind that is known, found {text!r}; {suggest(kind, (ANY, *WARNINGS))}")
     return WarningRule(kind, _level(match["level"], level), origin)
 
 
@@ -144,10 +150,8 @@ def parse_rule(text: str, level: Level = "error", origin: str = "") -> Rule:
     """
     match = _RULE.fullmatch(text)
     if match is None:
-        raise RequestError(f"expected a rule such as {EXAMPLE}, found {text!r}")
-    metric = find_metric(match["metric"])
-    if match["shot"] is not None and not metric.episodes:
-        raise RequestError(f"expected @N_SHOT with probe_accuracy only, found {text!r}")
+        raise RequestError(f"expected a rule such as {EXAMPLE}, found {text!r}{_lacking(text)}")
+    role, metric, shot = _named(match, text)
     if match["pool"] and not metric.episodes:
         raise RequestError(f"expected 'given the pool' with probe_accuracy only, found {text!r}")
     regression = match["kind"] is not None
@@ -156,16 +160,68 @@ def parse_rule(text: str, level: Level = "error", origin: str = "") -> Rule:
         raise RequestError(f"expected 'regression <= SHARE' such as regression <= 2%, found {text!r}")
     if regression and metric.direction == "none":
         raise RequestError(f"expected a metric that has a better side, found {metric.name} in {text!r}; use a threshold")
-    shot = None if match["shot"] is None else int(match["shot"])
-    role: Role = "source" if match["role"] == "source" else "target"
     return Rule(
         role, metric.name, shot, regression, match["sign"], limit, _level(match["level"], level), bool(match["pool"]), origin
     )
 
 
+def parse_name(text: str, wanted: str) -> Rule:
+    """Read the name of a value.
+
+    Args:
+        text: `ROLE.METRIC`, with `@N_SHOT` for a point of the probe's curve.
+        wanted: what is expected, for people, such as `--sort`.
+
+    Returns:
+        A rule of level `off` that names it.
+
+    Raises:
+        RequestError: it cannot be read, or names an unknown metric.
+    """
+    match = re.fullmatch(_NAME, text.strip(), re.IGNORECASE)
+    if match is None:
+        raise RequestError(
+            f"expected {wanted} such as target.probe_accuracy or source.cdnv, found {text!r}{_without_role(text.partition('@')[0])}"
+        )
+    role, metric, shot = _named(match, text)
+    return Rule(role, metric.name, shot, regression=False, sign=">=", limit=0.0, level="off")
+
+
+def _named(match: re.Match[str], text: str) -> tuple[Role, Metric, int | None]:
+    """Find what a name is of."""
+    metric = find_metric(match["metric"])
+    if match["shot"] is not None and not metric.episodes:
+        raise RequestError(f"expected @N_SHOT with probe_accuracy only, found {text!r}")
+    role: Role = "source" if match["role"].lower() == "source" else "target"
+    return role, metric, None if match["shot"] is None else int(match["shot"])
+
+
+def _lacking(text: str) -> str:
+    """Say what text that is no rule lacks, where that can be told."""
+    if re.match(rf"{_LEVEL}warnings\s*:", text, re.IGNORECASE):
+        return "; did you mean warning: with no s?"
+    match = _ALMOST.fullmatch(text.strip())
+    if match is None:
+        return ""
+    if match["role"] is None:
+        return _without_role(match["metric"])
+    if match["sign"] in ("=", "==", "!=", "=<", "=>"):
+        return f"; did you mean {'<=' if match['sign'] == '=<' else '>='} in place of {match['sign']}?"
+    return "" if match["sign"] else "; it lacks a limit such as >= 0.6"
+
+
+def _without_role(name: str) -> str:
+    """Say which values a metric's bare name may mean."""
+    try:
+        metric = find_metric(name)
+    except RequestError:
+        return ""
+    return f"; did you mean {' or '.join(f'{role}.{metric.name}' for role in reversed(metric.roles))}?"
+
+
 def _level(text: str | None, level: Level) -> Level:
     named: dict[str | None, Level] = {"error": "error", "warn": "warn", "off": "off", None: level}
-    return named[text]
+    return named[text.lower() if text else None]
 
 
 def _limit(match: re.Match[str], metric: Metric, text: str) -> float:
@@ -173,8 +229,14 @@ def _limit(match: re.Match[str], metric: Metric, text: str) -> float:
     number = float(match["number"]) / (100 if match["percent"] else 1)
     if not math.isfinite(number):
         raise RequestError(f"expected a rule with a number that is finite, found {text!r}, which always says the same")
+    if number == 0 and re.search("[1-9]", re.split("[eE]", match["number"])[0]):
+        raise RequestError(f"expected a rule with a number that can be told from 0, found {text!r}; write 0")
     if match["kind"] is not None:
         return _share(match, f"'regression <= SHARE' such as regression <= 2% or {2 / 100}", text)
+    if metric.unit == "share" and (number, match["sign"]) in _ALWAYS:
+        raise RequestError(
+            f"expected a limit that {metric.name} can miss, found {text!r}, which always says the same; write one between 0 and 1"
+        )
     if metric.unit == "share" and not 0 <= number <= 1:
         reading = (
             f"{match['number']}% is {number / 100:g}" if 1 < number <= 100 and not match["percent"] else "an accuracy is a share"

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Literal, final
 
-from gcaudit.errors import RequestError
+from gcaudit.errors import RequestError, suggest
 
 if TYPE_CHECKING:
     from gcaudit.geometry import Estimate, Evidence
@@ -219,9 +218,7 @@ def find_metric(name: str) -> Metric:
 def _find(name: str, known: list[str]) -> Metric:
     found = _BY_LETTERS.get(_letters(name))
     if found is None:
-        close = get_close_matches(_FORMER.get(name, name), known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
-        raise RequestError(f"expected the name of a metric, found {name!r}; {hint}")
+        raise RequestError(f"expected the name of a metric, found {name!r}; {suggest(_FORMER.get(name, name), known)}")
     return found
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, final
 
 from gcaudit.errors import RequestError, plain, shorten
-from gcaudit.gate import Rule, parse_rule
+from gcaudit.gate import Rule, parse_name
 from gcaudit.metrics import find_metric
 from gcaudit.render.placement import Box, Segment, Taken, place_labels, shorten_names
 from gcaudit.render.predictions import models_by_reason
@@ -113,7 +113,7 @@ def _draw_panel(axes: Any, entry: Prediction, truth: Truth, width: float) -> Any
     axes.set_title(_lines([_cut(entry.place, 120), *told], width, _MIDDLE), fontsize=_MIDDLE, parse_math=False)
     horizontal = _axis(entry.scores, entry.score_intervals)
     vertical = _axis(entry.accuracies, entry.accuracy_intervals)
-    across = _lines([_title(parse_rule(f"{entry.metric} >= 0"), entry.how, horizontal.log)], width, _MIDDLE)
+    across = _lines([_title(parse_name(entry.metric, "a metric"), entry.how, horizontal.log)], width, _MIDDLE)
     axes.set_xlabel(across, fontsize=_MIDDLE)
     axes.set_ylabel(_lines([_accuracy_title(entry, truth, vertical.log)], 0.8 * width, _MIDDLE), fontsize=_MIDDLE, parse_math=False)
     axes.tick_params(labelsize=_SMALL)

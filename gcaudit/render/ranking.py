@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, final
 
-from gcaudit.errors import shorten
 from gcaudit.gate import HEADLINES
 from gcaudit.render.documents import RANKING, FailedCell, RankingDocument, RankingRow, RankingTableDocument
 from gcaudit.render.escapes import json_text, log_text, markdown_text
@@ -64,17 +63,6 @@ def _head(ranking: Ranking, columns: _Columns) -> tuple[str, ...]:
     return ("#", "group", "model", f"{ranking.sort} {ARROWS[ranking.direction]}", *columns.metrics, *columns.read_as)
 
 
-def _first_line(table: RankingTable) -> str:
-    """Name a table, and say of whom it does not tell how they transfer."""
-    trained = table.trained_on_target
-    if not trained:
-        return table.place
-    who = (
-        "all models were" if len(trained) == len(table.rows) else f"{shorten(trained, 3)} {'was' if len(trained) == 1 else 'were'}"
-    )
-    return f"{table.place}: {who} trained on classes or images of the target, so this is not transfer"
-
-
 def _notes(ranking: Ranking, table: RankingTable, columns: _Columns) -> list[str]:
     found = [f"{row.model}: {row.reason}" for row in table.rows if row.reason is not None]
     if columns.alike:
@@ -100,7 +88,7 @@ def render_ranking(ranking: Ranking, paper: Paper = PLAIN) -> str:
         columns = _columns(ranking, table)
         rows = tuple(_cells(columns, row) for row in table.rows)
         grid = Grid(_head(ranking, columns), rows, keys=3, right=(0,), styles={3: "cyan"})
-        parts += [paragraph(_first_line(table), paper, "bold"), "\n", lay_out(grid, paper)]
+        parts += [paragraph(table.caveat or table.place, paper, "bold"), "\n", lay_out(grid, paper)]
         parts += [*(paragraph(f"— {note}", paper, "dim") for note in _notes(ranking, table, columns)), "\n"]
     parts += [paragraph(f"warning: {line}", paper, "yellow") for line in ranking.warnings]
     if ranking.failed:
@@ -121,7 +109,7 @@ def render_ranking_markdown(ranking: Ranking) -> str:
     for table in ranking.tables:
         columns = _columns(ranking, table)
         head = _head(ranking, columns)
-        lines += [f"### {markdown_text(_first_line(table))}", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+        lines += [f"### {markdown_text(table.caveat or table.place)}", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
         lines += [f"| {' | '.join(map(markdown_text, _cells(columns, row)))} |" for row in table.rows]
         lines += ["", *(f"- {markdown_text(note)}" for note in _notes(ranking, table, columns)), ""]
     for title, texts in (("Warnings", ranking.warnings), ("Could not be done", ranking.failures)):

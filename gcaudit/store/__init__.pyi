@@ -1,3 +1,4 @@
+from .cells import Cell as Cell, cell_key as cell_key, content_hash as content_hash, find_cell as find_cell
 from .claims import Claims as Claims
 from .columns import (
     alike as alike,
@@ -17,10 +18,7 @@ from .observations import load_observation as load_observation, save_observation
 from .repair import repair_store as repair_store
 from .results import (
     DEFAULT_STORE as DEFAULT_STORE,
-    Cell as Cell,
     Store as Store,
-    cell_key as cell_key,
-    content_hash as content_hash,
     damage_of as damage_of,
     observations_folder as observations_folder,
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gcaudit.report import DataBlock, MetricValue, ModelBlock, Report
-    from gcaudit.store.results import Cell
+    from gcaudit.store.cells import Cell
 
 _ASKED = (
     *("gc", "vectors", "gc_images", "gc_rtol", "n_way", "n_shot", "n_query", "episodes", "ridge"),
@@ -42,6 +42,7 @@ def setting_columns(report: Report) -> dict[str, Any]:
     model, settings = report.model, report.settings
     pre = model.preprocessing
     found: dict[str, Any] = {
+        "spec": model.spec,
         "arch": model.arch,
         "sha256": model.sha256,
         "weights": weights_text(model),
@@ -111,6 +112,8 @@ def report_columns(report: Report) -> dict[str, Any]:
     for name, value in report_values(report).items():
         low, high = value.ci95 or (None, None)
         found |= {name: value.value, f"{name}.stderr": value.stderr, f"{name}.low": low, f"{name}.high": high}
+        if value.n_shot is not None:
+            found[f"{name}.n_shot"] = value.n_shot
     return found
 
 

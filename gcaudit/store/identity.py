@@ -18,7 +18,7 @@ from gcaudit.audit import AuditSpec, model_block
 from gcaudit.encoders import Encoder, ModelRequest
 from gcaudit.metrics import Role
 from gcaudit.report import SCHEMA, ModelBlock, ReportWarning
-from gcaudit.store.results import content_hash
+from gcaudit.store.cells import content_hash
 
 OBSERVATION = "gcaudit.observation/2"
 """Version of what a pass keeps."""

@@ -10,7 +10,6 @@ ends, however it ends. All processes must be on one machine, as SQLite's WAL dem
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -19,8 +18,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from gcaudit.errors import GcauditError, RequestError
+from gcaudit.errors import GcauditError
 from gcaudit.report import Report, ReportEvidence, ReportWarning
+from gcaudit.store.cells import Cell, cell_key, cell_of
 from gcaudit.store.claims import Claims
 from gcaudit.store.database import Database
 from gcaudit.store.rows import digest_of
@@ -29,42 +29,6 @@ if TYPE_CHECKING:
     from gcaudit.audit import Block
 
 DEFAULT_STORE = Path("gcaudit.db")
-
-
-def content_hash(parts: Any) -> str:
-    """Name content by what it is made of.
-
-    Args:
-        parts: anything that JSON can hold.
-
-    Returns:
-        64 hexadecimal digits.
-    """
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-@final
-@dataclass(frozen=True)
-class Cell:
-    """A row of the store: a report, or why there is none.
-
-    Attributes:
-        key: of its content; of the request when it failed.
-        created: when, UTC.
-        model: as it was named.
-        source: as it was named.
-        target: as it was named, or None.
-        report: the report; None when it failed.
-        reason: why it failed, or None.
-    """
-
-    key: str
-    created: str
-    model: str
-    source: str
-    target: str | None
-    report: Report | None
-    reason: str | None
 
 
 @final
@@ -185,21 +149,37 @@ class Store:
             self._db.mark_damaged("blocks", key)
             return None
 
-    def put_report(self, report: Report, source_block: str, target_block: str | None) -> None:
+    def put_report(
+        self, report: Report, source_block: str, target_block: str | None, names: tuple[str, str, str | None] | None = None
+    ) -> None:
         """Keep a report.
 
         Args:
             report: the report.
             source_block: key of the source's block.
             target_block: key of the target's block, or None.
+            names: what model, source and target are called; None for what they were asked for by.
 
         Raises:
             AuditError: it cannot be written.
         """
         model, target = report.model, report.target
-        names = (model.spec, model.arch, model.sha256, report.source.spec, None if target is None else target.spec)
+        called, source, looked_at = names or (model.spec, report.source.spec, None if target is None else target.spec)
         key = cell_key(source_block, target_block)
-        self._db.put("cells", (key, report.created, *names, source_block, target_block, report.to_json()))
+        told = (called, model.arch, model.sha256, source, looked_at)
+        self._db.put("cells", (key, report.created, *told, source_block, target_block, report.to_json()))
+
+    def get_names(self, key: str) -> tuple[str, str, str | None] | None:
+        """Look up what a cell's model, source and target were called last.
+
+        Args:
+            key: of the cell.
+
+        Returns:
+            The names; None when it is not there.
+        """
+        row = self._db.get("cells", key)
+        return None if row is None else (row["model"], row["source"], row["target"])
 
     def get_report(self, key: str, influences: Collection[str] | None = None) -> Report | None:
         """Look a report up, with the influences of its blocks.
@@ -282,36 +262,17 @@ class Store:
             Cells, oldest first; their reports have no evidence.
         """
         rows = self._db.rows("cells")
-        found = [_cell(row, report, None) for row in rows if (report := self._report(row)) is not None]
+        found = [cell_of(row, report, None) for row in rows if (report := self._report(row)) is not None]
         if failed:
-            found += [_cell(row, None, row["reason"]) for row in self._db.rows("failures")]
+            found += [cell_of(row, None, row["reason"]) for row in self._db.rows("failures")]
         return sorted(found, key=lambda cell: (cell.created, cell.key))
-
-    def find(self, start: str) -> Cell:
-        """Look a cell up by the first characters of its key.
-
-        Args:
-            start: of the key.
-
-        Returns:
-            The cell.
-
-        Raises:
-            RequestError: none or several begin so.
-        """
-        found = [cell for cell in self.cells() if cell.key.startswith(start)]
-        if len(found) != 1:
-            raise RequestError(
-                f"expected the first characters of one cell's key, found {len(found)} cells for {start!r}; see gcaudit results list"
-            )
-        return found[0]
 
     def choose(self, *, failed: bool = False, model: str | None = None, older_than: int | None = None) -> list[str]:
         """Choose cells to remove; conditions are taken together.
 
         Args:
             failed: only those that failed.
-            model: only models whose name or architecture matches this glob.
+            model: only models whose name, path or architecture matches this glob.
             older_than: only those older than so many days.
 
         Returns:
@@ -324,7 +285,12 @@ class Store:
             if (not failed or cell.report is None)
             and (older_than is None or cell.created < limit)
             and (
-                model is None or fnmatch(cell.model, model) or (cell.report is not None and fnmatch(cell.report.model.arch, model))
+                model is None
+                or fnmatch(cell.model, model)
+                or (
+                    cell.report is not None
+                    and any(fnmatch(name, model) for name in (cell.report.model.spec, cell.report.model.arch))
+                )
             )
         ]
 
@@ -333,7 +299,7 @@ class Store:
 
         Args:
             failed: only those that failed.
-            model: only models whose name or architecture matches this glob.
+            model: only models whose name, path or architecture matches this glob.
             older_than: only those older than so many days.
 
         Returns:
@@ -364,10 +330,6 @@ class Store:
         for path in observations_folder(self.path).glob("*.safetensors"):
             if path.stem not in observations:
                 path.unlink(missing_ok=True)
-
-
-def _cell(row: Mapping[str, Any], report: Report | None, reason: str | None) -> Cell:
-    return Cell(row["key"], row["created"], row["model"], row["source"], row["target"], report, reason)
 
 
 def _now() -> str:
@@ -402,16 +364,3 @@ def observations_folder(store: Path) -> Path:
         It lies beside the store.
     """
     return store.with_name(f"{store.name}.embeddings")
-
-
-def cell_key(source_block: str, target_block: str | None) -> str:
-    """Name a cell by its blocks.
-
-    Args:
-        source_block: key of the source's block.
-        target_block: key of the target's block, or None.
-
-    Returns:
-        64 hexadecimal digits.
-    """
-    return content_hash([source_block, target_block])

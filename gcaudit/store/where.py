@@ -5,19 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from operator import ge, gt, le, lt
 from pathlib import PurePath
 from typing import Any, final
 
-from gcaudit.errors import RequestError
+from gcaudit.errors import RequestError, shorten, suggest
+from gcaudit.store.cells import Cell
 from gcaudit.store.columns import LEADS, cell_columns
-from gcaudit.store.results import Cell
 
-_TERM = re.compile(r"\s*(?P<name>[\w.@-]+)\s*(?P<sign><=|>=|!=|==|=|<|>)\s*(?P<value>\"[^\"]*\"|'[^']*'|.*?)\s*")
+_VALUE = r"\"[^\"]*\"|'[^']*'|[^\s<>=,\"']+(?:,[^\s<>=,\"']+)*"
+_TERM = re.compile(rf"\s*(?P<name>[\w.@-]+)\s*(?P<sign><=|>=|!=|==|=|<|>)\s*(?P<value>{_VALUE}|)\s*")
 _ORDER: Mapping[str, Callable[[Any, Any], bool]] = {"<": lt, "<=": le, ">": gt, ">=": ge}
-_NAMES = ("model", "source", "target", "source.data", "target.data")
+_NAMES = ("model", "spec", "source", "target", "source.data", "target.data")
+_LISTS = ("n_shot",)
+"""Columns of several values, any of which may be meant."""
 _EXAMPLE = "'target=dtd10 and seed=0'"
 
 
@@ -51,6 +53,8 @@ class Condition:
         return self._equals(found) == (self.sign == "=")
 
     def _equals(self, found: Any) -> bool:
+        if self.name in _LISTS and "," not in self.value and self.value.casefold() not in ("none", "null", ""):
+            return any(fnmatchcase(part, self.value) for part in str(found).split(","))
         wanted, number = _number(self.value), _number(found)
         if wanted is not None and number is not None:
             return wanted == number
@@ -88,10 +92,10 @@ def parse_where(text: str) -> tuple[Condition, ...]:
         RequestError: it cannot be read.
     """
     found = []
-    for part in re.split(r"\s+and\s+", text.strip()):
+    for part in re.split(r"\s+and\s+", text.strip(), flags=re.IGNORECASE):
         match = _TERM.fullmatch(part)
         if match is None:
-            raise RequestError(f"expected --where of conditions such as {_EXAMPLE}, found {part!r}")
+            raise RequestError(f"expected --where of conditions such as {_EXAMPLE}, found {part!r}{_lacking(part)}")
         value, sign = match["value"], match["sign"].replace("==", "=")
         if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
             value = value[1:-1]
@@ -99,6 +103,15 @@ def parse_where(text: str) -> tuple[Condition, ...]:
             raise RequestError(f"expected a number after {sign} in --where, found {part!r}")
         found.append(Condition(match["name"], sign, value))
     return tuple(found)
+
+
+def _lacking(part: str) -> str:
+    """Say why a part is no condition, where that can be told."""
+    if re.search(r"\s(or|\|\|?|&&?)\s|,\s*[\w.@-]+\s*[<>=!]", part, re.IGNORECASE):
+        return "; conditions are joined by 'and' alone: of several values write a pattern such as seed=[01], or list twice"
+    if re.search(r"[<>=!]\s*[^\s'\"]+\s", part):
+        return "; a value with spaces is put in quotes, such as model='my model'"
+    return ""
 
 
 def choose_cells(cells: Sequence[Cell], where: Sequence[str]) -> list[Cell]:
@@ -112,7 +125,7 @@ def choose_cells(cells: Sequence[Cell], where: Sequence[str]) -> list[Cell]:
         Those that fulfil them; failed cells have no settings, so that a condition on one leaves them out.
 
     Raises:
-        RequestError: a condition cannot be read, or names a column that no cell has.
+        RequestError: a condition cannot be read, names a column that no cell has, or compares a number with what is none.
     """
     conditions = [condition for text in where for condition in parse_where(text)]
     if not conditions:
@@ -122,11 +135,22 @@ def choose_cells(cells: Sequence[Cell], where: Sequence[str]) -> list[Cell]:
     for condition in conditions:
         if condition.name not in known and rows:
             roles = [name for name in (f"source.{condition.name}", f"target.{condition.name}") if name in known]
-            close = roles or get_close_matches(condition.name, known, n=1)
             hint = (
-                f"did you mean {' or '.join(close)}?"
-                if close
-                else f"known: {', '.join(name for name in known if name.count('.') < 2)}"
+                f"did you mean {' or '.join(roles)}?"
+                if roles
+                else suggest(condition.name, [name for name in known if name.count(".") < 2])
             )
             raise RequestError(f"expected --where to name a column, found {condition.name!r}; {hint}")
+        _check_kind(condition, rows)
     return [cell for cell, row in zip(cells, rows, strict=True) if all(condition.holds(row) for condition in conditions)]
+
+
+def _check_kind(condition: Condition, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse a text where every cell has a number, which none would fulfil."""
+    values = [row[condition.name] for row in rows if row.get(condition.name) is not None]
+    numbers = bool(values) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    pattern = any(sign in condition.value for sign in "*?[") or condition.value.casefold() in ("none", "null", "")
+    if numbers and _number(condition.value) is None and not pattern:
+        raise RequestError(
+            f"expected a number for {condition.name} in --where, found {condition.value!r}; there are {shorten([f'{value:g}' for value in dict.fromkeys(values)])}"
+        )

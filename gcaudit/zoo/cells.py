@@ -336,10 +336,12 @@ class Scheduler:
         if self._strict and plan.said:
             plan.refuse(plan.said)
             return self._settle(plan)
-        if report is None and plan.said != stored and (before := self._store.get_report(key, ())) is not None:
+        names = (request.model, request.source, request.target)
+        known = plan.said == stored and self._store.get_names(key) == names
+        if report is None and not known and (before := self._store.get_report(key, ())) is not None:
             report = before.model_copy(update={"warnings": plan.said})
         if report is not None:
-            self._store.put_report(report, keys["source"], keys.get("target"))
+            self._store.put_report(report, keys["source"], keys.get("target"), names)
         self._store.drop_failure(request.key)
         plan.done = True
         return True

@@ -18,11 +18,11 @@ from typing import Any, final
 from pydantic import ValidationError
 
 from gcaudit.audit import expand_shorthands
+from gcaudit.files import LinedText, dashes
 from gcaudit.zoo.names import beside
 from gcaudit.zoo.zoo import check_fields, explain, given_fields, own_code
-from gcaudit.zoo.zoo_text import ScoreEntry, ZooText, dashes
+from gcaudit.zoo.zoo_text import ScoreEntry
 
-_TABLE = ("tool", "gcaudit", "score")
 PROJECT = Path("pyproject.toml")
 
 
@@ -57,7 +57,7 @@ def read_option_file(path: Path) -> OptionFile:
     Raises:
         RequestError: it cannot be read, or something in it is wrong; the message names the line.
     """
-    text = ZooText(path, _TABLE)
+    text = LinedText(path, "options", "score")
     if text.content is None:
         text.fail((), "expected a table [tool.gcaudit.score], found none")
     return _options(text)
@@ -78,11 +78,11 @@ def project_options(folder: Path) -> OptionFile:
     path = folder / PROJECT
     if not path.is_file():
         return OptionFile()
-    text = ZooText(path, _TABLE)
+    text = LinedText(path, "options", "score")
     return OptionFile() if text.content is None else _options(text)
 
 
-def _options(text: ZooText) -> OptionFile:
+def _options(text: LinedText) -> OptionFile:
     if not isinstance(text.content, dict):
         text.fail((), f"expected options such as n-shot: 5, found {type(text.content).__name__}")
     for key, value in text.content.items():

@@ -9,7 +9,7 @@ from typing import Literal, final
 import numpy as np
 
 from gcaudit.errors import RequestError, shorten
-from gcaudit.gate import Rule, comparable_group, find_value, joint_covariance, parse_rule, student_of
+from gcaudit.gate import Rule, comparable_group, find_value, joint_covariance, parse_name, student_of
 from gcaudit.geometry import NORMAL_95
 from gcaudit.metrics import Metric, find_metric, find_metrics
 from gcaudit.report import MetricValue, Report
@@ -73,6 +73,16 @@ class RankingTable:
     def trained_on_target(self) -> tuple[str, ...]:
         """The models whose source shares classes or images with the target."""
         return tuple(row.model for row in self.rows if row.trained_on_target)
+
+    @property
+    def caveat(self) -> str | None:
+        """Of whom the table does not tell how they transfer; None where it tells it of all."""
+        trained = self.trained_on_target
+        if not trained:
+            return None
+        some = f"{shorten(trained, 3)} {'was' if len(trained) == 1 else 'were'}"
+        who = "all models were" if len(trained) == len(self.rows) else some
+        return f"{self.place}: {who} trained on classes or images of the target, so this is not transfer"
 
 
 @final
@@ -144,13 +154,7 @@ def parse_sort(text: str | None, *, with_target: bool, measured: Sequence[str] |
         usable = [metric for metric in find_metrics(measured) if metric.direction != "none"]
         wanted += [f"{'target' if with_target and 'target' in m.roles else m.roles[0]}.{m.name}" for m in usable]
         text = next((name for name in wanted if name.split(".")[1] in names), wanted[0])
-    try:
-        rule = parse_rule(f"{text} >= 0")
-    except RequestError:
-        role, dot, name = text.partition(".")
-        if dot and role in ("source", "target"):
-            find_metric(name.partition("@")[0])
-        raise RequestError(f"expected --sort such as target.probe_accuracy or source.cdnv, found {text!r}") from None
+    rule = parse_name(text, "--sort")
     metric = find_metric(rule.metric)
     if metric.direction == "none":
         raise RequestError(f"expected --sort by a metric that has a better side, found {rule.name}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import final
 
 from gcaudit.errors import RequestError
-from gcaudit.gate import Rule, comparable_group, find_value, parse_rule
+from gcaudit.gate import Rule, comparable_group, find_value, parse_name
 from gcaudit.geometry import Agreement, agreement
 from gcaudit.metrics import find_metric
 from gcaudit.report import MetricValue, Report
@@ -172,11 +172,7 @@ def read_metric(text: str, option: str) -> Rule:
     Raises:
         RequestError: it is no metric.
     """
-    try:
-        return parse_rule(f"{text} >= 0")
-    except RequestError:
-        hint = "a CSV file or a metric such as target.probe_accuracy" if option == "--truth" else "a metric such as source.cdnv"
-        raise RequestError(f"expected {option} to be {hint}, found {text!r}") from None
+    return parse_name(text, f"{option} to be {'a CSV file or a metric' if option == '--truth' else 'a metric'}")
 
 
 def read_measured(text: str, option: str, measured: Sequence[str]) -> Rule:
@@ -233,7 +229,7 @@ def _metrics_of(reports: Sequence[Report]) -> list[Rule]:
             for name, value in block.metrics.items():
                 names[f"{role}.{name}"] = None
                 names |= {f"{role}.{name}@{point.n_shot}": None for point in (value.curve or ())[1:]}
-    return [parse_rule(f"{name} >= 0") for name in names]
+    return [parse_name(name, "a metric") for name in names]
 
 
 @final

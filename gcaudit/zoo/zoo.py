@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Hashable, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn, final
 
 from pydantic import ValidationError
 
 from gcaudit.audit import AuditSpec
-from gcaudit.errors import GcauditError, RequestError
+from gcaudit.errors import GcauditError, RequestError, suggest
+from gcaudit.files import LinedText, dashes
 from gcaudit.metrics import Role
 from gcaudit.zoo.names import beside, data_title, is_pattern, resolve_models, titles
 from gcaudit.zoo.zoo_text import (
@@ -33,8 +33,6 @@ from gcaudit.zoo.zoo_text import (
     NamedModel,
     ScoreEntry,
     SettingsEntry,
-    ZooText,
-    dashes,
 )
 
 _WANTED = {
@@ -125,7 +123,7 @@ def read_zoo(path: Path) -> Zoo:
     Raises:
         RequestError: it cannot be read, or something in it is wrong; the message names the line.
     """
-    text = ZooText(path)
+    text = LinedText(path, "models")
     _shape(text)
     try:
         file: Any = FileEntry.model_validate(text.content)
@@ -148,7 +146,7 @@ def read_zoo(path: Path) -> Zoo:
     return Zoo(models, data["sources"], data["targets"], fields)
 
 
-def _shape(text: ZooText) -> None:
+def _shape(text: LinedText) -> None:
     """Bring short forms into the long one, and say where misplaced keys belong."""
     content = text.content
     if not isinstance(content, dict):
@@ -168,7 +166,7 @@ def _shape(text: ZooText) -> None:
         _shape_settings(text, content["settings"])
 
 
-def _shape_settings(text: ZooText, settings: dict[Any, Any]) -> None:
+def _shape_settings(text: LinedText, settings: dict[Any, Any]) -> None:
     for key, value in settings.items():
         if value is None:
             text.fail(("settings", key), f"expected a value for {str(key)!r}, found none; leave the key out for the default")
@@ -195,7 +193,7 @@ def given_fields(entry: Entry) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
 
 
-def check_fields(text: ZooText, place: Sequence[Hashable], fields: Mapping[str, Any]) -> None:
+def check_fields(text: LinedText, place: Sequence[Hashable], fields: Mapping[str, Any]) -> None:
     """Check options by making a spec of them.
 
     Args:
@@ -212,7 +210,7 @@ def check_fields(text: ZooText, place: Sequence[Hashable], fields: Mapping[str, 
         text.fail(place, str(error))
 
 
-def explain(text: ZooText, error: ValidationError) -> NoReturn:
+def explain(text: LinedText, error: ValidationError) -> NoReturn:
     """Tell the first thing that is wrong with a file's form.
 
     Args:
@@ -234,11 +232,7 @@ def explain(text: ZooText, error: ValidationError) -> NoReturn:
         }
         whole = ScoreEntry if error.title == ScoreEntry.__name__ else FileEntry
         known = [dashes(key) for key in (kinds[place[0]] if len(place) > 1 else whole).model_fields]
-        close = get_close_matches(str(name), known, n=1)
-        text.fail(
-            place,
-            f"expected a key that is known, found {name!r}; {f'did you mean {close[0]}?' if close else 'known: ' + ', '.join(known)}",
-        )
+        text.fail(place, f"expected a key that is known, found {text.typed(place)!r}; {suggest(str(name), known)}")
     if first["type"] == "missing":
         text.fail(place[:-1], f"expected the key {name!r}, found none; add it")
     found = first["input"]
@@ -248,7 +242,7 @@ def explain(text: ZooText, error: ValidationError) -> NoReturn:
     text.fail(place, f"expected for {key!r}: {wanted}; found {shown}")
 
 
-def _models(text: ZooText, entries: Sequence[NamedModel]) -> tuple[ZooModel, ...]:
+def _models(text: LinedText, entries: Sequence[NamedModel]) -> tuple[ZooModel, ...]:
     folder = text.path.parent
     given: dict[str, tuple[int, bool]] = {}  # line number and whether a pattern gave it
     chosen: list[tuple[str | None, dict[str, Any], int, bool]] = []

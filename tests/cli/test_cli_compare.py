@@ -9,9 +9,11 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from processes import GUARD_SECONDS, started, until
 from safetensors.torch import load_file, save_file
 
@@ -58,6 +60,73 @@ def test_tables_in_files(run, zoo, tmp_path, suffix, read):
     assert set(frame["model"]) == {"model-0", "model-1"}
     assert list(frame["rank"]) == [1, 2]
     assert frame["target.probe_accuracy"].is_monotonic_decreasing
+
+
+def test_names_of_a_file_of_models_are_those_of_the_store(run, zoo, tmp_path):
+    models = f"- {{model: {zoo[0]}, name: old}}\n- {{model: {zoo[1]}, name: new}}\n- {{model: gone.pt, name: lost}}\n"
+    settings = "settings: {max-images: 100, episodes: 50}\n"
+    (tmp_path / "zoo.yaml").write_text(f"models:\n{models}sources: [{{data: demo, name: seen}}]\ntargets: [demo]\n{settings}")
+    assert run("compare", *zoo[:2], *DATA, "-q")[0] == 0  # under other names
+    assert run("compare", "zoo.yaml", "-o", "ranking.csv", "-q")[0] == 3
+    assert run("results", "export", "cells.csv")[0] == 0
+    ranking, cells = pd.read_csv("ranking.csv"), pd.read_csv("cells.csv")
+    names, value = ["model", "source", "target"], "target.probe_accuracy"
+    joined = ranking[[*names, value]].merge(cells[[*names, "spec", value]], on=names, suffixes=("", "_of_store")).set_index("model")
+    assert sorted(joined.index) == ["lost", "new", "old"]
+    assert list(joined.loc[["old", "new"], value]) == list(joined.loc[["old", "new"], f"{value}_of_store"])
+    assert list(joined.loc[["old", "new"], "spec"]) == zoo[:2]
+    out = run("results", "list", "--where", f"spec={zoo[1]}")[1]
+    assert (" new " in out, " old " in out, "seen" in out) == (True, False, True)
+
+
+def test_no_file_is_written_over_another(run, zoo, tmp_path):
+    (tmp_path / "zoo.yaml").write_text("models: [demo]\nsources: [demo]\n")
+    (tmp_path / "t.csv").write_text("model,accuracy\ndemo,0.5\n")
+    truth = ("--truth", "t.csv", "--scatter", "source.cdnv=a.svg")
+    for arguments, named in (
+        (("zoo.yaml", "-o", "zoo.yaml", "-f", "json"), "--output to leave MODEL as it is"),
+        (("zoo.yaml", *truth, "-o", "a.svg", "-f", "json"), "--scatter to leave --output as it is"),
+        (("zoo.yaml", *truth, "--scatter", "source.gc=a.svg"), "--scatter to leave --scatter as it is"),
+        (("zoo.yaml", "--store", "zoo.yaml"), "--store to leave MODEL as it is"),
+        (("zoo.yaml", "-o", "gcaudit.db", "-f", "json"), "--store to leave --output as it is"),
+        (("zoo.yaml", "--truth", "r.predictions.csv", "-o", "r.csv"), "correlations beside --output to leave --truth as it is"),
+    ):
+        (tmp_path / "r.predictions.csv").write_text("model,accuracy\ndemo,0.5\n")
+        code, out, err = run("compare", *arguments)
+        assert (code, out, named in err) == (2, "", True), err
+    assert (tmp_path / "zoo.yaml").read_text().startswith("models")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json"])
+def test_what_a_table_says_beside_its_rows_is_told_where_no_table_is_seen(run, zoo, tmp_path, suffix):
+    for number in range(24):
+        place = tmp_path / "photos" / f"class-{number % 3}"
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (28, 28), dtype=np.uint8)
+        Image.fromarray(pixels).save(place / f"{number}.png")
+    asked = (
+        "compare",
+        zoo[0],
+        "-s",
+        "photos",
+        "-t",
+        "photos",
+        "--n-way",
+        "3",
+        "--n-shot",
+        "1",
+        "--n-query",
+        "2",
+        "--episodes",
+        "20",
+        "-q",
+    )
+    code, out, _ = run(*asked)
+    told = [out.splitlines()[0], *(line.removeprefix("warning: ") for line in out.splitlines() if line.startswith("warning: "))]
+    assert (code, "this is not transfer" in told[0], len(told) > 1) == (0, True, True), out
+    code, out, err = run(*asked, "-o", f"x.{suffix}")
+    assert (code, out) == (0, "")
+    assert [line.removeprefix("gcaudit: warning: ") for line in err.splitlines()] == told
 
 
 def test_a_failed_cell_is_a_row_and_exit_code_3(run, zoo):
@@ -152,11 +221,14 @@ def test_what_is_in_the_store(run, zoo, tmp_path):
     code, _, err = run("results", "--where", "seed=0", "export", "all.csv")
     assert (code, "type gcaudit results export --where" in err) == (2, True)
     assert "model-1" not in run("results", "list", "--where", "model=*model-0 and seed=0")[1]
-    assert run("results", "list", "--where", "seed=1")[1] == "no cells\n"
+    assert run("results", "list", "--where", "seed=1")[1] == "none of 3 cells fulfils --where\n"
     key = next(row.split()[0] for row in rows[1:] if "model-0" in row)
     code, out, _ = run("results", "show", key, "--format", "json")
     assert json.loads(out)["model"]["spec"] == zoo[0]
     assert "few-shot probe accuracy" in run("results", "show", key)[1]
+    code, _, err = run("results", "export", "none.csv", "--where", "seed=1")
+    assert (code, (tmp_path / "none.csv").exists()) == (2, False)
+    assert "expected cells to export, found none of 3 that fulfils --where" in err
     assert run("results", "export", "all.csv")[0] == 0
     assert len(pd.read_csv(tmp_path / "all.csv")) == 3
     assert run("results", "export", "all.json")[0] == 0

@@ -41,7 +41,10 @@ def test_each_format_can_be_printed_or_written(run, tmp_path, demo, name):
     code, out, _ = run("gate", tmp_path / "r.json", "-r", "source.cdnv <= 1", "-f", name)
     assert code == 0
     assert "source.cdnv" in out
-    assert run("gate", tmp_path / "r.json", "-r", "source.cdnv <= 1", "-f", name, "-o", tmp_path / "out")[1] == ""
+    written = run("gate", tmp_path / "r.json", "-r", "source.cdnv <= 1", "-f", name, "-o", tmp_path / "out")
+    assert written[:2] == (0, "")
+    assert "PASS       source.cdnv = " in written[2]
+    assert "gate passed: " in written[2]
     assert (tmp_path / "out").read_text(encoding="utf-8") == out
 
 
@@ -51,6 +54,23 @@ def test_each_format_can_be_printed_or_written(run, tmp_path, demo, name):
         (["gate", "none.json", "-r", "source.gc <= 1"], "expected a report at none.json"),
         (["gate", "r.json", "-r", "gc"], "expected a rule such as"),
         (["gate", "r.json"], "expected rules, found none"),
+        (["gate", "none.json"], "expected a report at none.json"),
+        (["gate", "r.json", "-r", "source.gc <= 1", "-o", "r.json"], "--output to leave REPORT as it is, found r.json for both"),
+        (["gate", "r.json", "-r", "source.gc <= 1", "-o", "./link.json"], "--output to leave REPORT as it is"),
+        (["gate", "r.json", "--rules", "g.yaml", "-f", "json", "-o", "g.yaml"], "--output to leave --rules as it is"),
+        (["gate", "r.json", "-r", "source.gc <= 1", "-o", "x.xml", "--junit", "x.xml"], "--junit to leave --output as it is"),
+        (["gate", "r.json", "--baseline", "other.json", "--junit", "other.json"], "--junit to leave --baseline as it is"),
+        (["power", "r.json", "-o", "r.json"], "--output to leave REPORT as it is"),
+        (["score", "r.json", "-s", "demo", "-o", "r.json"], "--output to leave MODEL as it is"),
+        (["score", "demo", "-s", "demo", "-o", "other.json", "--baseline", "other.json"], "--output to leave --baseline as it is"),
+        (
+            ["score", "demo", "-s", "demo", "-t", "demo", "--n-way", 4, "--baseline", "r.json"],
+            "--n-way as in the baseline (5), found 4",
+        ),
+        (
+            ["score", "demo", "-s", "demo", "--max-images", 99, "--baseline", "r.json"],
+            "--source-max-images as in the baseline (500 images), found 99",
+        ),
         (["gate", "r.json", "-r", "source.gc <= 1", "-f", "pdf"], "--format of table, json, junit, markdown"),
         (["gate", "r.json", "-r", "source.gc <= 1", "--junit", "/no/x.xml"], "--junit in a folder that exists"),
         (["gate", "r.json", "--max-regression", "1%"], "expected --baseline"),
@@ -65,10 +85,14 @@ def test_wrong_requests_exit_2(run, tmp_path, monkeypatch, demo, arguments, mess
     monkeypatch.chdir(tmp_path)
     Path("r.json").write_text(demo.to_json())
     Path("other.json").write_text(changed(demo, "source", fingerprint="x").to_json())
+    Path("g.yaml").write_text("rules: [source.cdnv <= 1]\n")
+    Path("link.json").symlink_to("r.json")
+    before = Path("r.json").read_bytes()
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
     assert message in err
     assert len(err.splitlines()) == 1
+    assert Path("r.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(("name", "start"), [("a.json", "{"), ("a.xml", "<?xml"), ("a.md", "### gate"), ("a.txt", "PASS")])

@@ -179,7 +179,7 @@ def test_what_is_null_or_missing_fails_with_its_reason(demo):
         (demo, "source.cdnv regression <= 9%", null, "in the baseline, only one class"),
         (alone, "source.gc <= 9", None, "the report has no source.gc"),
         (alone, "target.cdnv <= 9", None, "the report has no target; score with --target"),
-        (demo, "target.probe_accuracy@1 >= 0", None, "no 1-shot probe_accuracy, only 5"),
+        (demo, "target.probe_accuracy@1 >= 0.1", None, "no 1-shot probe_accuracy, only 5"),
     ):
         result = gcaudit.gate(report, [rule], baseline)
         assert only(result).outcome == "missing"
@@ -196,8 +196,29 @@ def test_a_headline_that_only_the_baseline_has_fails(demo):
     assert not result.passed
 
 
+def test_a_later_level_of_the_same_rule_stands_in_for_an_earlier_one(demo):
+    result = gcaudit.gate(demo, ["source.cdnv <= 0.001", "off: source.cdnv <= 0.001"])
+    assert [verdict.status for verdict in result.verdicts] == ["off"]
+    assert result.passed
+    assert "source.cdnv <= 0.001: level off stands in for level error" in result.warnings
+    kinds = gcaudit.gate(demo, ["off: warning: shared", "warning: shared"])
+    assert [verdict.level for verdict in kinds.verdicts] == ["error"]
+
+
+def test_a_baseline_that_is_the_report_itself_is_told(demo):
+    assert any("the baseline is the report itself" in line for line in gcaudit.gate(demo, [], demo).warnings)
+    other = changed(demo, "source.metrics.cdnv", value=0.5)
+    assert not any("itself" in line for line in gcaudit.gate(other, [], demo).warnings)
+
+
 def test_points_of_the_curve_can_be_judged():
     report = gcaudit.score("demo", "demo", "demo", n_shot=(1, 5), episodes=100)
+    bare = gcaudit.gate(report, ["target.probe_accuracy >= 0.1"])
+    assert only(bare).message.startswith("target.probe_accuracy (1-shot) = ")
+    assert bare.warnings == (
+        "target.probe_accuracy (1-shot) was judged of the n-shots 1, 5; say which, such as target.probe_accuracy@5",
+    )
+    assert gcaudit.gate(report, ["target.probe_accuracy@1 >= 0.1"]).warnings == ()
     curve = report.target.metrics["probe_accuracy"].curve
     verdict = only(gcaudit.gate(report, ["target.probe_accuracy@5 regression <= 0%"], report))
     assert verdict.value == curve[1].value

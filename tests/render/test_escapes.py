@@ -15,7 +15,7 @@ from gcaudit.render.report import render_report
 from gcaudit.render.verdicts import render_annotations, render_gate
 from gcaudit.report.schema import Report
 from gcaudit.report.warnings import ReportWarning
-from gcaudit.store.results import Cell
+from gcaudit.store.cells import Cell
 
 HOSTILE = "a\n::error::b\x1b[31m <script>alert(1)</script> =1+1 [x](javascript:1) | `c` ##[error]d ##vso[x]"
 

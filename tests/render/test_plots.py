@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gcaudit.errors import RequestError
-from gcaudit.gate.rules import parse_rule
+from gcaudit.gate.rules import parse_name
 from gcaudit.geometry.agreement import agreement
 from gcaudit.render.placement import Box, Placed, Taken, place_label, place_labels, shorten_names
 from gcaudit.render.plots import scatter_plot
@@ -16,7 +16,7 @@ from gcaudit.zoo.ranking import Ranking
 from gcaudit.zoo.truth import LeftOut, Prediction, Truth
 
 CSV = Truth("folder/acc.csv", {})
-PROBE = Truth("target.probe_accuracy", {}, rule=parse_rule("target.probe_accuracy >= 0"), how="5-way 1-shot")
+PROBE = Truth("target.probe_accuracy", {}, rule=parse_name("target.probe_accuracy", "a metric"), how="5-way 1-shot")
 
 
 def entry(scores, accuracies, names=None, metric="source.cdnv", target="birds", **more):

@@ -29,7 +29,7 @@ import torch
 import gcaudit
 from gcaudit.audit.blocks import metric_value
 from gcaudit.gate.contrast import joint_covariance
-from gcaudit.gate.rules import parse_rule
+from gcaudit.gate.rules import parse_name, parse_rule
 from gcaudit.geometry.proportion import balanced_proportion
 from gcaudit.geometry.stopping import relative_error
 from gcaudit.metrics.measuring import measure
@@ -105,7 +105,7 @@ def looser(draws: int, pool: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | N
 def probe(draws: int, template: Report) -> None:
     """Rank two models of equal accuracy."""
     rng = np.random.default_rng(1)
-    rule = parse_rule("target.probe_accuracy >= 0")
+    rule = parse_name("target.probe_accuracy", "a metric")
     for images in (20, 50, 200):
         apart = pooled = 0
         for _ in range(draws):

@@ -68,7 +68,7 @@ def test_estimates_make_a_report_whose_errors_are_theirs(template):
     z, labels, energies = claims.draw(rng, 20)
     found = claims.measure(z, labels, metrics=["cdnv", "probe_accuracy"], energies=energies)
     report = claims.report_of(template, {"source": found})
-    rule = claims.parse_rule("source.probe_accuracy >= 0")
+    rule = claims.parse_name("source.probe_accuracy", "a metric")
     covariance, paired = claims.joint_covariance([report, report], rule, [report.source.metrics["probe_accuracy"]] * 2)
     assert covariance[0, 0] == pytest.approx(found["probe_accuracy"].stderr ** 2)
     assert covariance[0, 1] == covariance[0, 0]

@@ -22,8 +22,9 @@ from gcaudit.audit.spec import AuditSpec
 from gcaudit.errors import AuditError, RequestError
 from gcaudit.report.evidence import ReportEvidence
 from gcaudit.report.warnings import warn
+from gcaudit.store.cells import cell_key, content_hash, find_cell
 from gcaudit.store.repair import repair_store
-from gcaudit.store.results import Store, cell_key, content_hash, damage_of, observations_folder
+from gcaudit.store.results import Store, damage_of, observations_folder
 from gcaudit.store.rows import digest_of
 
 
@@ -134,9 +135,26 @@ def test_choosing_cells_to_remove(store, report):
 def test_cells_are_found_by_the_start_of_their_key(store, report):
     store.put_block("s", "p", block_of(report))
     store.put_report(report, "s", None)
-    assert store.find(cell_key("s", None)[:8]).report.to_json() == report.to_json()
-    with pytest.raises(RequestError, match="found 0 cells for 'zz'"):
-        store.find("zz")
+    assert find_cell(store.cells(), cell_key("s", None)[:8]).report.to_json() == report.to_json()
+    with pytest.raises(RequestError, match="found no cells for 'zz'; see gcaudit results list"):
+        find_cell(store.cells(), "zz")
+    store.put_report(report, "s", "t", ("mine", "photos", "birds"))
+    keys = [cell_key("s", None), cell_key("s", "t")]
+    with pytest.raises(RequestError, match=rf"found 2 cells for ''; it may be .*{keys[1][:12]} \(mine: photos -> birds\)"):
+        find_cell(store.cells(), "")
+
+
+def test_a_cell_is_called_as_it_was_last(store, report):
+    store.put_block("s", "p", block_of(report))
+    store.put_report(report, "s", None, ("mine", "photos", None))
+    assert store.get_names(cell_key("s", None)) == ("mine", "photos", None)
+    (cell,) = store.cells()
+    assert (cell.model, cell.source, cell.report.model.spec) == ("mine", "photos", report.model.spec)
+    assert store.choose(model="mine") == store.choose(model=report.model.spec) == [cell.key]
+    assert store.choose(model="other") == []
+    store.put_report(report, "s", None)
+    assert store.get_names(cell_key("s", None)) == (report.model.spec, report.source.spec, report.target.spec)
+    assert store.get_names("nothing") is None
 
 
 @pytest.mark.parametrize("content", [b"this is no database, and long enough to be seen as such" * 20, b""])

@@ -3,8 +3,8 @@ from reports import make
 
 from gcaudit.errors import RequestError
 from gcaudit.report.warnings import warn
+from gcaudit.store.cells import Cell
 from gcaudit.store.columns import alike, cell_columns, report_columns
-from gcaudit.store.results import Cell
 from gcaudit.store.where import choose_cells, parse_where
 
 PROBE = {"value": 0.6, "stderr": 0.01, "ci95": (0.58, 0.62), "n": 9, "n_way": 5, "n_shot": 5}
@@ -38,6 +38,10 @@ CELLS = [
         ("target.probe_accuracy > 0.5 and source.images=10", ["a0", "a1", "b0", "c0"]),
         ("reason=*such*", ["d0"]),
         ('model = "A"', ["a0", "a1"]),
+        ("target=dtd10 AND seed=[0]", ["a0"]),
+        ("n_shot=1 and target=dtd10", ["a0", "a1"]),
+        ("n_shot!=5", []),
+        ("n_shot=1,5 and seed=1", ["a1"]),
     ],
 )
 def test_cells_are_chosen_by_their_columns(where, keys):
@@ -66,6 +70,11 @@ def test_conditions_that_are_given_apart_hold_together():
         ("seed", "expected --where of conditions such as 'target=dtd10 and seed=0', found 'seed'"),
         ("seed=0 and seed", "conditions such as .*, found 'seed'"),
         ("", "conditions such as"),
+        ("seed=0 or seed=1", "conditions are joined by 'and' alone"),
+        ("seed=0, target=dtd10", "conditions are joined by 'and' alone"),
+        ("seed=0 && target=dtd10", "conditions are joined by 'and' alone"),
+        ("target=my data", "a value with spaces is put in quotes"),
+        ("seed=zero", "expected a number for seed in --where, found 'zero'; there are 0, 1"),
         ("target>dtd", "expected a number after > in --where, found 'target>dtd'"),
     ],
 )

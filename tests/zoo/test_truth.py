@@ -10,7 +10,7 @@ from reports import VALUE, changed, make, with_value
 import gcaudit
 from gcaudit.audit.spec import AuditSpec
 from gcaudit.errors import RequestError
-from gcaudit.gate.rules import parse_rule
+from gcaudit.gate.rules import parse_name
 from gcaudit.geometry.agreement import agreement
 from gcaudit.render.predictions import predictions_json, predictions_markdown, render_predictions
 from gcaudit.zoo.accuracies import read_accuracies
@@ -185,7 +185,7 @@ def zoo(*pairs):
     return found
 
 
-RULE = parse_rule("target.probe_accuracy >= 0")
+RULE = parse_name("target.probe_accuracy", "a metric")
 
 
 def find(found, metric):
@@ -209,7 +209,7 @@ def test_a_metric_as_truth_has_intervals_and_says_how_it_was_measured():
 
 def test_a_truth_that_is_better_when_lower_turns_the_sign():
     results = zoo((1.0, 0.9), (2.0, 0.8), (3.0, 0.5))
-    entry = find(predictions(results, metric_truth(parse_rule("source.cdnv >= 0"), results)), "target.probe_accuracy")
+    entry = find(predictions(results, metric_truth(parse_name("source.cdnv", "a metric"), results)), "target.probe_accuracy")
     assert entry.agreement == agreement((0.9, 0.8, 0.5), (-1.0, -2.0, -3.0), "higher")
     assert entry.agreement.spearman.value == pytest.approx(1)
     assert entry.accuracies == (1.0, 2.0, 3.0)
@@ -277,7 +277,7 @@ def test_correlations_lie_beside_csv_and_parquet(run, tmp_path, monkeypatch):
     truth = ("--truth", "acc.csv")
     code, out, err = run("compare", "demo", *DATA, *truth, "-o", "r.csv", "--scatter", "source.cdnv=p.svg")
     assert (code, out) == (0, ""), err
-    assert err.splitlines()[-1].endswith("; ranking in r.csv, correlations in r.predictions.csv")
+    assert err.splitlines()[-1].endswith("; ranking in r.csv, correlations in r.predictions.csv, plot of source.cdnv in p.svg")
     assert "warning: acc.csv: 1 line names no model that is compared: 'nobody' on line 3" in err
     assert Path("p.svg").read_bytes().startswith(b"<?xml")
     assert run("compare", "demo", *DATA, *truth, "-o", "r.parquet")[0] == 0
@@ -297,7 +297,7 @@ def test_correlations_lie_beside_csv_and_parquet(run, tmp_path, monkeypatch):
     ("arguments", "message"),
     [
         (("-o", "taken.csv"), "expected the file of correlations beside --output to be a file, found the folder taken.predictions.csv"),
-        (("-o", "acc.csv"), "expected --output that leaves --truth as it is, found acc.csv for both; choose another --output"),
+        (("-o", "acc.csv"), "expected --output to leave --truth as it is, found acc.csv for both; choose another file"),
         (("--target", "demo", "--truth-for", "dem", "-o", "x.csv"), "expected --truth-for of a target (demo), found 'dem'; did you mean demo?"),
     ],
 )  # fmt: skip

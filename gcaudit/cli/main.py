@@ -26,6 +26,14 @@ from gcaudit.files import is_outage
 _WRONG_PATHS = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 
 
+_MEANT = {
+    ("gcaudit gate", "--gate"): "--rule RULE or --rules FILE",
+    ("gcaudit score", "--rule"): "--gate RULE",
+    ("gcaudit score", "--rules"): "--gate FILE",
+}
+"""What an option is called in another command."""
+
+
 def run() -> int:
     """Run a command, and say what went wrong.
 
@@ -80,7 +88,9 @@ def _show_usage_error(error: Any) -> None:
         return
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "gcaudit"
-    write_stderr(f"gcaudit: error: {' '.join(error.format_message().split())}; see {command} --help")
+    meant = _MEANT.get((command, getattr(error, "option_name", "")))
+    text = f"No such option: {error.option_name}; did you mean {meant}?" if meant else " ".join(error.format_message().split())
+    write_stderr(f"gcaudit: error: {text}{'' if meant else ';'} see {command} --help")
 
 
 def main() -> None:

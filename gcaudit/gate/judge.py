@@ -24,6 +24,7 @@ from gcaudit.gate.regression import Contrast, Incomparable, contrast_of, holm
 from gcaudit.gate.rules import ANY, EXAMPLE, UNSURE, Level, Rule, Unsure, WarningRule
 from gcaudit.gate.verdict import GateResult, Outcome, Status, Verdict
 from gcaudit.geometry import NORMAL_95
+from gcaudit.metrics import find_metric
 from gcaudit.report import MetricValue, Report, ReportWarning
 
 _FAILS = 0.025
@@ -63,10 +64,13 @@ def _missing(rule: Rule, reason: str, value: float | None = None) -> Verdict:
     return _settled(rule, "missing", "pass", _blank(rule, "missing", f"{rule.name} could not be judged: {reason}", value))
 
 
-def _doubt(outcome: Outcome, needed: int | None, unit: str) -> str:
+def _doubt(rule: Rule, outcome: Outcome, needed: int | None, unit: str) -> str:
     if outcome != "unsure":
         return ""
-    return f"; about {needed:,} {unit} would decide it" if needed is not None else f"; no number of {unit} would decide it"
+    if needed is not None:
+        return f"; about {needed:,} {unit} would decide it"
+    more = "; raise --episodes" if find_metric(rule.metric).episodes and unit == "images" else ""
+    return f"; no number of {unit} would decide it{more}"
 
 
 def _called(rule: Rule, report: Report) -> str:
@@ -108,7 +112,7 @@ def _judge_threshold(rule: Rule, value: MetricValue, called: str, when_unsure: U
     needed = needed_for(unit_of(value, rule)[1], abs(value.value - rule.limit), half, stays) if outcome == "unsure" else None
     message = f"{called} = {shown} {ends} {verb} {rule.sign} {limit}" + (" given the pool" if rule.pool else "")
     verdict = replace(
-        _blank(rule, outcome, message + _doubt(outcome, needed, unit), value.value),
+        _blank(rule, outcome, message + _doubt(rule, outcome, needed, unit), value.value),
         ci95=interval,
         comparison="interval",
         needed=needed,
@@ -130,9 +134,9 @@ def _judge_regression(
     unit: Literal["images", "episodes"] = "episodes" if rule.pool else "images"
     message = (
         f"{called} = {shown} against {before} ({change}) {verb} the allowed {100 * rule.limit:g}%: "
-        f"excess {_number(excess, 0.0)} [{_number(low, 0.0)}, {_number(high, 0.0)}], {how}{several}"
+        f"excess {_number(excess, 0.0)} [{_number(low, 0.0)}, {_number(high, 0.0)}], {how}{'' if judged.paired else ' (for want of --save-evidence)'}{several}"
         + (", given the pool" if rule.pool else "")
-        + _doubt(outcome, needed, unit)
+        + _doubt(rule, outcome, needed, unit)
     )
     unsure = outcome == "unsure"
     verdict = replace(_blank(rule, outcome, message, new), ci95=judged.ci95, baseline=old, comparison=how, p_value=adjusted)

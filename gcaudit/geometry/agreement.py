@@ -29,6 +29,7 @@ from gcaudit.geometry.counter import derive_seed, random_order_keys
 from gcaudit.geometry.estimate import Estimate, missing
 
 _FEWEST = 3
+_ROUNDING = 1e-12
 
 
 @final
@@ -57,7 +58,8 @@ def agreement(
     """Measure how well a score predicts accuracy over models.
 
     The intervals are percentile intervals of the bootstrap over models, the standard errors the standard deviation of its draws. Draws in which all
-    scores or all accuracies are equal have no coefficient and are left out; `details` count them as `skipped`. Invariant under the order of the
+    scores or all accuracies are equal have no coefficient and are left out; `details` count them as `skipped`. Where all draws give the same
+    coefficient, as of few models in perfect order, they say nothing on its error, and there is no interval. Invariant under the order of the
     models and under positive affine maps of either side; weighted tau and Spearman's rho under all increasing maps.
 
     Args:
@@ -178,5 +180,8 @@ def _estimate(values: Tensor, models: int) -> Estimate:
     details = {"draws": len(drawn), "skipped": len(drawn) - len(kept)}
     if len(kept) < 2:
         return Estimate(value, n=models, reason="too few bootstrap draws for a standard error", details=details)
+    if bool(((kept - value).abs() < _ROUNDING).all()):
+        reason = f"no interval: all draws of the bootstrap over {models} models agree with one another"
+        return Estimate(value, n=models, reason=reason, details=details)
     low, high = torch.quantile(kept, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return Estimate(value, float(kept.std()), (low, high), models, None, details)

@@ -16,6 +16,7 @@ from gcaudit.report import ReportWarning, warn
 
 _LOWEST_LEVEL = 1 / 64
 _SMALLER, _LARGER = 2, 16
+_MUCH = {"smaller": f"less than 1/{_SMALLER} of", "larger": f"more than {_LARGER} times"}
 """Pictures so many times smaller or larger than the input are hardly what the network was trained on."""
 
 
@@ -118,7 +119,7 @@ class Remarks:
             if self._groups[what].count:
                 middle = " x ".join(str(n) for n in torch.cat(sizes).median(0).values.tolist())
                 line = (
-                    f"{{n}} pictures are much {what} than the input of {width} x {height} (the middle one {middle}); "
+                    f"{{n}} pictures are much {what} ({_MUCH[what]} its side) than the input of {width} x {height} (the middle one {middle}); "
                     "pass --input-size if training used another"
                 )
                 found.append(self._warn("picture-size", line, what))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from gcaudit.store import alike, cell_columns, report_values
 
 if TYPE_CHECKING:
     from gcaudit.encoders import Layer
-    from gcaudit.report import ModelBlock
+    from gcaudit.report import MetricValue, ModelBlock
     from gcaudit.store import Cell
 
 _WIDEST = 120
@@ -224,13 +224,23 @@ def render_cells(cells: Sequence[Cell], paper: Paper = PLAIN) -> str:
     done = [(cell, _settings(cell)) for cell in cells if cell.report is not None]
     same = alike([settings for _, settings in done])
     differing = [name for name in _LISTED if name not in same]
-    head = ("key", "created", "model", "few-shot probe accuracy", *differing)
+    shots = {value.n_shot for cell, _ in done if (value := _probe_value(cell)) is not None}
+    probe = "few-shot probe accuracy" + (f", {next(iter(shots))}-shot" if len(shots) == 1 and None not in shots else "")
+    specs: dict[str, set[str]] = {cell.model: set() for cell, _ in done}
+    for cell, settings in done:
+        specs[cell.model].add(settings["spec"])
+    if any(len(each) > 1 for each in specs.values()):  # a name that stands for several models
+        differing.insert(0, "spec")
+    head = ("key", "created", "model", probe, *differing)
     rows = tuple(
-        tuple(plain(part, _WIDEST) for part in (*_lead(cell), _probe(cell), *(_told(settings[name]) for name in differing)))
+        tuple(
+            plain(part, _WIDEST)
+            for part in (*_lead(cell), _probe(cell, named=len(shots) > 1), *(_told(settings[name]) for name in differing))
+        )
         for cell, settings in done
     )
     parts = [lay_out(Grid(head, rows, keys=3, rule=False), paper)] if rows else []
-    told = ", ".join(f"{name} {_told(value, name)}" for name, value in same.items() if value is not None)
+    told = ", ".join(f"{name} {_told(value, name)}" for name, value in same.items() if value is not None and name != "spec")
     parts += ["\n" + paragraph(f"alike in all: {told}", paper, "dim")] if told else []
     failed = [cell for cell in cells if cell.report is None]
     parts += [paint("could not be done (gcaudit results show KEY tells all)", "red", paper) + "\n"] if failed else []
@@ -240,7 +250,7 @@ def render_cells(cells: Sequence[Cell], paper: Paper = PLAIN) -> str:
 
 def _settings(cell: Cell) -> dict[str, Any]:
     row = cell_columns(cell)
-    return {name: row[name] for name in _LISTED}
+    return {name: row[name] for name in (*_LISTED, "spec")}
 
 
 def _lead(cell: Cell) -> tuple[str, ...]:
@@ -258,6 +268,11 @@ def _told(value: Any, name: str = "") -> str:
     return text[:12] if name.endswith("fingerprint") or (len(text) == 64 and not name) else text
 
 
-def _probe(cell: Cell) -> str:
-    values: Mapping[str, Any] = {} if cell.report is None else report_values(cell.report)
-    return format_value(values["target.probe_accuracy"]) if "target.probe_accuracy" in values else ""
+def _probe_value(cell: Cell) -> MetricValue | None:
+    return None if cell.report is None else report_values(cell.report).get("target.probe_accuracy")
+
+
+def _probe(cell: Cell, *, named: bool) -> str:
+    """Write the probe's accuracy, of a curve its first point; with its n-shot where cells differ in that."""
+    value = _probe_value(cell)
+    return "" if value is None else format_value(value) + (f", {value.n_shot}-shot" if named and value.n_shot is not None else "")

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten as whole_words
 from typing import Any, final
 
 from gcaudit.errors import RequestError, plain, shorten
@@ -99,7 +100,8 @@ def _panel_size(models: int, panels: int) -> tuple[float, float]:
 def _draw_panel(axes: Any, entry: Prediction, truth: Truth, width: float) -> Any:
     """Draw all but the labels; returns the note below, which they may add to."""
     notes = [
-        f"without {shorten([_cut(m) for m in models], 3)}: {plain(why, 160)}" for why, models in models_by_reason(entry).items()
+        f"without {shorten([_cut(m) for m in models], 3)}: {whole_words(plain(why), 160, placeholder=' ...')}"
+        for why, models in models_by_reason(entry).items()
     ]
     notes = notes[:_MOST_REASONS] + ([f"and {len(notes) - _MOST_REASONS} more reasons"] if len(notes) > _MOST_REASONS else [])
     notes = ([f"models of {entry.condition}"] if entry.condition else []) + notes

@@ -29,7 +29,7 @@ def _cells(row: PowerRow) -> list[str]:
 def _notes(rows: Sequence[PowerRow]) -> list[str]:
     found = [f"{row.metric}: {row.reason}" for row in rows if row.reason is not None]
     if any(row.reason is None and None in row.needed for row in rows):
-        found.append("—: no number of images is enough with these episodes; raise --episodes")
+        found.append("where a dash stands no number of images is enough with these episodes; raise --episodes")
     return found
 
 

@@ -16,6 +16,7 @@ from gcaudit.render.rows import format_value
 from gcaudit.report import MetricValue
 from gcaudit.zoo import Prediction, Truth
 
+_FEW = 10
 _HEAD = ("score", "models", "weighted Kendall tau", "Spearman", "Pearson")
 
 
@@ -51,6 +52,8 @@ def _notes(entries: Sequence[Prediction]) -> list[str]:
         for reason, models in models_by_reason(entry).items():
             absent.setdefault((reason, models), []).append(entry.metric)
     found = [f"{shorten(names, 3)}: {reason}" for reason, names in missing.items()]
+    if any(0 < len(entry.models) < _FEW and entry.agreement.weighted_tau.value is not None for entry in entries):
+        found.append(f"the bootstrap over fewer than {_FEW} models gives intervals that are too narrow: take them for a hint")
     for (reason, models), names in absent.items():
         scores = "all scores" if len(names) == len(entries) > 1 else shorten(names, 3)
         found.append(f"{scores}: without {shorten(models, 3)}: {reason}")

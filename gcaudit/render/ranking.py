@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any, final
 
+from gcaudit.errors import shorten
 from gcaudit.gate import HEADLINES
 from gcaudit.render.documents import RANKING, FailedCell, RankingDocument, RankingRow, RankingTableDocument
 from gcaudit.render.escapes import json_text, log_text, markdown_text
-from gcaudit.render.grid import Grid, lay_out
+from gcaudit.render.grid import Grid, fits, lay_out
 from gcaudit.render.paper import PLAIN, Paper, paragraph
 from gcaudit.render.rows import ARROWS, format_value
+from gcaudit.report import MetricValue
 from gcaudit.store import alike, report_values, weights_text
 from gcaudit.zoo import RankedRow, Ranking, RankingTable
 
 _METRICS = (*HEADLINES, "source.cdnv", "source.gc")
 _READ_AS = ("input", "layer", "weights")
+_TOLD_BELOW = 8
+"""Models of which what does not fit into columns is told below them."""
 
 
 @final
@@ -26,24 +30,31 @@ class _Columns:
     """What the columns of a table hold beside rank, group, model and the metric that is sorted by, found out once a table.
 
     Attributes:
-        metrics: as `ROLE.METRIC`.
+        sort: the metric that is sorted by, and of a curve the point.
+        metrics: titles of the others, by `ROLE.METRIC`.
         read_as: of how models were read, those in which they differ.
         alike: those in which they do not, which are told once below the table.
     """
 
-    metrics: tuple[str, ...]
+    sort: str
+    metrics: Mapping[str, str]
     read_as: tuple[str, ...]
     alike: Mapping[str, str]
 
 
 def _columns(ranking: Ranking, table: RankingTable) -> _Columns:
-    names = {name for row in table.rows for name in report_values(row.report)}
+    values = [report_values(row.report) for row in table.rows]
+    known = dict.fromkeys(name for row in values for name in row)
+    shown = [name for metric in _METRICS for name in known if name.partition("@")[0] == metric and name != ranking.sort]
     same = alike([_read_as(row) for row in table.rows]) if len(table.rows) > 1 else {}
-    return _Columns(
-        tuple(name for name in _METRICS if name != ranking.sort and name in names),
-        tuple(name for name in _READ_AS if name not in same),
-        same,
-    )
+    read_as = tuple(name for name in _READ_AS if name not in same)
+    return _Columns(_called(ranking.sort, values), {name: _called(name, values) for name in shown}, read_as, same)
+
+
+def _called(name: str, values: Sequence[Mapping[str, MetricValue]]) -> str:
+    """Name a value; of a curve with the point that a bare name stands for."""
+    shots = {row[name].n_shot for row in values if name in row and len(row[name].curve or ()) > 1}
+    return f"{name}@{shots.pop()}" if len(shots) == 1 else name
 
 
 def _read_as(row: RankedRow) -> dict[str, str]:
@@ -60,16 +71,29 @@ def _cells(columns: _Columns, row: RankedRow) -> tuple[str, ...]:
 
 
 def _head(ranking: Ranking, columns: _Columns) -> tuple[str, ...]:
-    return ("#", "group", "model", f"{ranking.sort} {ARROWS[ranking.direction]}", *columns.metrics, *columns.read_as)
+    return ("#", "group", "model", f"{columns.sort} {ARROWS[ranking.direction]}", *columns.metrics.values(), *columns.read_as)
 
 
-def _notes(ranking: Ranking, table: RankingTable, columns: _Columns) -> list[str]:
+def _grid(ranking: Ranking, table: RankingTable, columns: _Columns) -> Grid:
+    rows = tuple(_cells(columns, row) for row in table.rows)
+    return Grid(_head(ranking, columns), rows, keys=3, right=(0,), styles={3: "cyan"})
+
+
+def _notes(table: RankingTable, columns: _Columns) -> list[str]:
     found = [f"{row.model}: {row.reason}" for row in table.rows if row.reason is not None]
+    dashes: dict[str, dict[str, None]] = {}
+    for row in table.rows:
+        for name, value in report_values(row.report).items():
+            if name in columns.metrics and value.value is None:
+                dashes.setdefault(f"no {columns.metrics[name]}: {value.reason}", {})[row.model] = None
+    found += [f"{shorten(list(models), 3)}: {told}" for told, models in dashes.items()]
     if columns.alike:
         found.append("of every model: " + ", ".join(f"{name} {told}" for name, told in columns.alike.items()))
+    told = {name: [f"{row.model} {_read_as(row)[name]}" for row in table.rows] for name in _READ_AS}
+    found += [f"{name}: {', '.join(told[name])}" for name in _READ_AS if name not in (*columns.alike, *columns.read_as)]
     if len(table.rows) > 1:
         how = "on the same images or episodes" if table.paired else "not paired"
-        found.append(f"models that share a letter cannot be told apart at 95% by {ranking.sort} (all pairs together, {how})")
+        found.append(f"models that share a letter cannot be told apart at 95% by {columns.sort} (all pairs together, {how})")
     return found
 
 
@@ -81,15 +105,18 @@ def render_ranking(ranking: Ranking, paper: Paper = PLAIN) -> str:
         paper: what they are written on.
 
     Returns:
-        Text that ends with a newline; intervals are 95%. Where columns do not fit there is a block a model.
+        Text that ends with a newline; intervals are 95%. Where columns do not fit, how models were read goes below the table, and where that does
+        not help there is a block a model.
     """
     parts: list[str] = []
     for table in ranking.tables:
         columns = _columns(ranking, table)
-        rows = tuple(_cells(columns, row) for row in table.rows)
-        grid = Grid(_head(ranking, columns), rows, keys=3, right=(0,), styles={3: "cyan"})
+        grid = _grid(ranking, table, columns)
+        below = replace(columns, read_as=())
+        if not fits(grid, paper) and len(table.rows) <= _TOLD_BELOW and fits(narrow := _grid(ranking, table, below), paper):
+            columns, grid = below, narrow
         parts += [paragraph(table.caveat or table.place, paper, "bold"), "\n", lay_out(grid, paper)]
-        parts += [*(paragraph(f"— {note}", paper, "dim") for note in _notes(ranking, table, columns)), "\n"]
+        parts += [*(paragraph(f"— {note}", paper, "dim") for note in _notes(table, columns)), "\n"]
     parts += [paragraph(f"warning: {line}", paper, "yellow") for line in ranking.warnings]
     if ranking.failed:
         parts += [paragraph("could not be done", paper, "red"), *(paragraph(f"— {line}", paper) for line in ranking.failures)]
@@ -111,7 +138,7 @@ def render_ranking_markdown(ranking: Ranking) -> str:
         head = _head(ranking, columns)
         lines += [f"### {markdown_text(table.caveat or table.place)}", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
         lines += [f"| {' | '.join(map(markdown_text, _cells(columns, row)))} |" for row in table.rows]
-        lines += ["", *(f"- {markdown_text(note)}" for note in _notes(ranking, table, columns)), ""]
+        lines += ["", *(f"- {markdown_text(note)}" for note in _notes(table, columns)), ""]
     for title, texts in (("Warnings", ranking.warnings), ("Could not be done", ranking.failures)):
         if texts:
             lines += [f"**{title}**", "", *(f"- {markdown_text(text)}" for text in texts), ""]

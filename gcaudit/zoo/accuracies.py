@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -72,6 +73,21 @@ def read_accuracies(path: Path, requests: Sequence[CellRequest], truth_for: str 
 
 _KINDS = ("model", "source", "target")
 _SHOWN = 3
+_OTHER_NAMES = (
+    "acc",
+    "top1",
+    "top-1",
+    "acc1",
+    "acc@1",
+    "accuracy1",
+    "test_acc",
+    "test_accuracy",
+    "name",
+    "checkpoint",
+    "arch",
+    "network",
+)
+"""What people call the columns; which of them is meant is theirs to say."""
 
 
 @final
@@ -87,14 +103,20 @@ class _Line:
 def _read_lines(path: Path) -> tuple[list[str], list[_Line]]:
     try:
         text = read_text(path, _MOST_BYTES).removeprefix("\ufeff")
-        reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
+        first = next((line for line in text.splitlines() if line.strip()), "")
+        delimiter = next(
+            (sign for sign in ",;\t" if {"model", "accuracy"} <= {name.strip(' "') for name in first.split(sign)}), ","
+        )
+        reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True, delimiter=delimiter)
         rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
     except (OSError, ValueError, csv.Error) as error:
         raise RequestError(f"expected accuracies in {path}: {one_line(error)}; see --truth") from None
     rows = [(number, row) for number, row in rows if any(row)]
     columns = rows[0][1] if rows else []
     if not {"model", "accuracy"} <= set(columns) or len(set(columns)) < len(columns):
-        raise RequestError(f"{path}: expected columns model and accuracy, found {', '.join(columns) or 'nothing'}; see --truth")
+        unlike = [name for name in columns if name.casefold() in _OTHER_NAMES]
+        hint = f"rename {unlike[0]}" if unlike else "see --truth"
+        raise RequestError(f"{path}: expected columns model and accuracy, found {', '.join(columns) or 'nothing'}; {hint}")
     lines = []
     for number, row in rows[1:]:
         where = f"{path}, line {number}"
@@ -120,7 +142,8 @@ def _read_number(text: str, where: str) -> float:
         if math.isinf(number):
             raise RequestError(f"{where}: expected a finite number as accuracy, found {text!r}; leave the line out")
         found = "nothing"
-    raise RequestError(f"{where}: expected a number as accuracy, found {found}; write it as 0.93 or 93, or leave the line out")
+    form = text.rstrip(" %") if re.fullmatch(r"\d+(\.\d*)?\s*%", text) else "0.93 or 93, or leave the line out"
+    raise RequestError(f"{where}: expected a number as accuracy, found {found}; write it as {form}")
 
 
 def _known(requests: Sequence[CellRequest], kind: str) -> dict[str, tuple[str, ...]]:

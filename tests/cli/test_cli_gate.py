@@ -54,6 +54,8 @@ def test_each_format_can_be_printed_or_written(run, tmp_path, demo, name):
         (["gate", "none.json", "-r", "source.gc <= 1"], "expected a report at none.json"),
         (["gate", "r.json", "-r", "gc"], "expected a rule such as"),
         (["gate", "r.json"], "expected rules, found none"),
+        (["gate", "r.json", "--gate", "source.gc <= 1"], "did you mean --rule RULE or --rules FILE? see gcaudit gate --help"),
+        (["score", "demo", "-s", "demo", "--rules", "g.yaml"], "did you mean --gate FILE? see gcaudit score --help"),
         (["gate", "none.json"], "expected a report at none.json"),
         (["gate", "r.json", "-r", "source.gc <= 1", "-o", "r.json"], "--output to leave REPORT as it is, found r.json for both"),
         (["gate", "r.json", "-r", "source.gc <= 1", "-o", "./link.json"], "--output to leave REPORT as it is"),

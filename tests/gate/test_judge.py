@@ -348,7 +348,7 @@ def test_what_episodes_leave_undecided_more_images_do_not_decide(demo):
     stderr = 0.05 / 1.959964
     expected = 100 * (stderr**2 - 0.01**2) / ((0.03 / 1.959964) ** 2 - 0.01**2)
     assert images.needed == 10 * np.ceil(expected / 10)
-    assert only(gcaudit.gate(report, ["target.probe_accuracy >= 0.6"])).message.endswith("; no number of images would decide it")
+    assert only(gcaudit.gate(report, ["target.probe_accuracy >= 0.6"])).message.endswith("; raise --episodes")
     pool = only(gcaudit.gate(report, ["target.probe_accuracy >= 0.6 given the pool"]))
     assert (pool.needed, pool.unit) == (4000, "episodes")  # the interval is twice as long as the way to the limit
 

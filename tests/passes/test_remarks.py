@@ -44,7 +44,10 @@ def test_pictures_of_quite_another_size_are_told(sizes, kinds):
 def test_the_warning_counts_and_names():
     (warning,) = said([(8, 9), (32, 32), (8, 9), (8, 9), (8, 9)]).warnings()
     assert (warning.count, warning.first) == (4, ("image 0 of the tensor", "image 2 of the tensor", "image 3 of the tensor"))
-    assert "4 pictures are much smaller than the input of 32 x 32 (the middle one 8 x 9)" in warning.message
+    assert (
+        "4 pictures are much smaller (less than 1/2 of its side) than the input of 32 x 32 (the middle one 8 x 9)"
+        in warning.message
+    )
 
 
 def test_an_assumed_crop_is_told_where_pictures_were_resized():

@@ -97,7 +97,7 @@ def test_accuracies_hold_for_all_sources(read):
         ("model,target,accuracy\nvit,birds,0.9\n", ONE, "birds", "that name no target, found a column target in .*; leave one"),
         ("model,accuracy\nvit,inf\n", ONE, None, "line 2: expected a finite number as accuracy, found 'inf'"),
         ("model,accuracy\nvit,nan\n", ONE, None, "line 2: expected a number as accuracy, found nothing"),
-        ("model,accuracy\nvit,93%\n", ONE, None, "line 2: expected a number as accuracy, found '93%'; write it as 0.93 or 93"),
+        ("model,accuracy\nvit,93%\n", ONE, None, "line 2: expected a number as accuracy, found '93%'; write it as 93"),
         ("model,accuracy\n\n\nvit,\n", ONE, None, "line 4: expected a number as accuracy, found nothing"),
         ("model,accuracy\n,0.9\n", ONE, None, "line 2: expected the name of a model, found nothing"),
         ("model,accuracy\nvit,0.9,1\n", ONE, None, r"line 2: expected 2 cells \(model, accuracy\), found 3; quote"),

@@ -22,7 +22,7 @@ FLOORS = (
     {"zoo"},
     {"store"},
     {"audit"},
-    {"passes"},
+    {"passes", "regularizers"},
     {"gate", "encoders"},
     {"metrics", "data"},
     {"geometry", "report", "checkpoints"},
@@ -93,9 +93,9 @@ each_room = pytest.mark.parametrize("room", ROOMS)
 
 
 def test_the_house_has_these_rooms_and_nothing_beside_them():
-    assert {room for rooms in FLOORS for room in rooms} == {*ROOMS, "__init__", "__main__", "errors", "progress"}
+    assert {room for rooms in FLOORS for room in rooms} == {*ROOMS, "__init__", "__main__", "errors", "progress", "regularizers"}
     files = {path.name for path in PACKAGE.iterdir() if path.is_file()}
-    assert files == {"__init__.py", "__init__.pyi", "__main__.py", "errors.py", "progress.py", "py.typed"}
+    assert files == {"__init__.py", "__init__.pyi", "__main__.py", "errors.py", "progress.py", "py.typed", "regularizers.py"}
     assert len(FLOORS) <= 12
 
 

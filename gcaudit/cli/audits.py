@@ -15,6 +15,7 @@ from gcaudit.cli.app import command
 from gcaudit.cli.console import (
     check_writable,
     choose_format,
+    is_file_place,
     keep_apart,
     stdout_kept,
     stdout_paper,
@@ -112,13 +113,14 @@ def score(
         from gcaudit.report import evidence_path
 
         check_writable(evidence_path(output), "--save-evidence")
-    files = (("MODEL", model), ("--config", config), ("--baseline", baseline), *(("--gate", text) for text in gate_ or ()))
-    keep_apart(files, (("--output", output), ("--junit", junit)))
     from gcaudit.audit import AuditSpec, run_audit
 
     typed = options | {role: data for role, data in (("source", source), ("target", target)) if data is not None}
     given = _with_file(typed, config, project=project_options, quiet=quiet)
     spec = AuditSpec.from_options(model, **given)
+    read = [("MODEL", model), ("--source", spec.source.spec), ("--target", spec.target.spec)]
+    rules: list[tuple[str, Any]] = [("--config", config), ("--baseline", baseline), *(("--gate", text) for text in gate_ or ())]
+    keep_apart([*read, *rules], (("--output", output), ("--junit", junit)))
     asked = None
     if gate_ or allow_mismatch or no_warnings or any(given is not None for given in (baseline, max_regression, when_unsure, junit)):
         asked = _gate_request(
@@ -132,7 +134,7 @@ def score(
             project=project_rules,
             option="--gate",
         )
-        asked.foresee(spec.to_options())
+        asked.foresee(spec.to_options(), spec.roles)
     with stdout_kept():
         report = run_audit(spec, strict=strict) if quiet else run_audit(spec, progress_bar, strict=strict)
     write_report(report, name, output, quiet=quiet, keep_evidence=save_evidence)
@@ -230,7 +232,7 @@ def gate(
     )
     result = asked.judge(found)
     write_output(render_gate(result, name, stdout_paper(output)), output)
-    if output is not None or name != "table":
+    if name != "table" or (output is not None and is_file_place(output)):
         _show_verdicts(result)
     _finish_gate(result, junit)
 

@@ -73,6 +73,8 @@ def check_writable(output: Path, option: str = "--output") -> None:
 
 def _check_place(output: Path, option: str) -> None:
     folder = output.parent
+    with contextlib.suppress(FileNotFoundError):
+        output.stat()  # a circle of links is told here
     if output.is_dir():
         raise RequestError(f"expected {option} to be a file, found the folder {output}")
     if not folder.is_dir():
@@ -99,11 +101,12 @@ def keep_apart(read: Iterable[tuple[str, Any]], written: Iterable[tuple[str, Pat
             if Path(place).is_file():
                 seen.append((option, Path(place)))
     for option, path in written:
-        if path is None or not is_file_place(path):
-            continue
-        for other, known in seen:
-            if path.resolve() == known.resolve() or (path.exists() and known.exists() and path.samefile(known)):
-                raise RequestError(f"expected {option} to leave {other} as it is, found {path} for both; choose another file")
+        with telling_paths(f"{option} that can be written", RequestError):
+            if path is None or not is_file_place(path):
+                continue
+            for other, known in seen:
+                if os.path.realpath(path) == os.path.realpath(known) or (path.exists() and known.exists() and path.samefile(known)):
+                    raise RequestError(f"expected {option} to leave {other} as it is, found {path} for both; choose another file")
         seen.append((option, path))
 
 

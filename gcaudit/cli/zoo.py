@@ -151,10 +151,8 @@ def compare(
     from gcaudit.zoo import MAX_WAIT_MINUTES, CellResult, CompareRequest, plan_comparison, run_comparison
 
     store = store or DEFAULT_STORE
-    keep_apart(
-        (*(("MODEL", model) for model in models), ("--truth", truth)),
-        (("--output", output), (_BESIDE, beside), ("--store", store), *(("--scatter", path) for _, path in places)),
-    )
+    written = (("--output", output), (_BESIDE, beside), ("--store", store), *(("--scatter", path) for _, path in places))
+    keep_apart((*(("MODEL", model) for model in models), ("--truth", truth)), written)
     request = CompareRequest(
         models=tuple(models),
         sources=tuple(source or ()),
@@ -173,6 +171,11 @@ def compare(
         max_wait=MAX_WAIT_MINUTES if max_wait is None else max_wait,
     )
     plan = plan_comparison(request)
+    asked = [cell.spec for cell in plan.cells]
+    named = {("a model", str(spec.model.spec)) for spec in asked} | {
+        ("a data set", str(d.spec)) for spec in asked for d in (spec.source, spec.target)
+    }
+    keep_apart(sorted(named), written)
     plots = [(_plotted(metric, plan), path) for metric, path in places]
     for what, path in ((_BESIDE, beside), *(("--scatter", path) for _, path in plots), ("--store", store)):
         if path is not None:
@@ -214,7 +217,7 @@ _BESIDE = "the file of correlations beside --output"
 
 def _unseen(found: Comparison, name: str, output: Path | None) -> list[str]:
     """List what a table says beside its rows, where no table is seen."""
-    if output is None and name in ("table", "markdown"):
+    if name in ("table", "markdown") and (output is None or not is_file_place(output)):
         return []
     unseen = [*(table.caveat for table in found.ranking.tables if table.caveat is not None), *found.ranking.warnings]
     if name in _TABLES and found.truth is not None and (output is None or _beside(output, name) is None):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, final
@@ -52,6 +52,22 @@ class Tap:
         """Record what goes into or comes out of the layer while the context is open; a list that grows by one entry a call."""
         return captured(module, self.layer, "input" if self.side == "pre_logits" else self.side)
 
+    def vectors(self, found: Sequence[Any]) -> Tensor:
+        """Make one vector an image of what was recorded; maps are averaged over space.
+
+        Args:
+            found: by `captured`, in one run.
+
+        Returns:
+            (N, D).
+
+        Raises:
+            ArchitectureError: the layer was not called, or gives no tensors.
+        """
+        if not found:
+            raise ArchitectureError(f"expected a layer that is called, found that {self.layer!r} is not; choose another --layer")
+        return _to_vectors(found[self.call], self.channels_last)
+
     def describe(self) -> str:
         """Say in words what the embedding is."""
         if self.side == "pre_logits":
@@ -77,7 +93,7 @@ class Tap:
             return _to_vectors(embeddings, self.channels_last), network.forward_head(features) if logits else None
         with self.captured(module) as found:
             output = main_output(module(inputs))
-        return _to_vectors(found[self.call], self.channels_last), output if logits else None
+        return self.vectors(found), output if logits else None
 
 
 @contextmanager

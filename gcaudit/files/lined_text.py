@@ -143,8 +143,9 @@ class LinedText:
         header = f"tool.gcaudit.{table}".rstrip(".")
         inside = False
         for number, line in enumerate(text.splitlines(), start=1):
-            if line.lstrip().startswith("[") and "=" not in line:
-                name = line.partition("#")[0].strip().strip("[]").replace(" ", "")
+            bare = line.partition("#")[0].strip()
+            if bare.startswith("[") and bare.endswith("]") and "=" not in bare:
+                name = bare.strip("[]").replace(" ", "")
                 inside = name == header
                 if inside:
                     self.lines[()] = number
@@ -159,7 +160,8 @@ class LinedText:
         for key, value in found.items():
             number = self.lines.get((dashes(key),))
             for place, entry in enumerate(value if isinstance(value, list) and number is not None else ()):
-                at = next((n for n in range(number or 0, len(lines) + 1) if str(entry) in lines[n - 1]), None)
+                quoted = [f"{sign}{entry}{sign}" for sign in "\"'"]
+                at = next((n for n in range(number or 0, len(lines) + 1) if any(one in lines[n - 1] for one in quoted)), None)
                 if at is not None and isinstance(entry, str):
                     self.lines[dashes(key), place] = number = at
 

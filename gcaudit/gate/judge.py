@@ -120,27 +120,29 @@ def _judge_threshold(rule: Rule, value: MetricValue, called: str, when_unsure: U
     return _settled(rule, outcome, when_unsure, replace(verdict, unit=unit if outcome == "unsure" else None))
 
 
-def _judge_regression(
-    rule: Rule, called: str, judged: Contrast, adjusted: float, count: int, *, when_unsure: Unsure, needed: int | None
-) -> Verdict:
+def _judge_regression(rule: Rule, judged: Contrast, adjusted: float, count: int, given: Given, *, needed: int | None) -> Verdict:
     new, old, excess = judged.new, judged.old, judged.excess
     low, high = excess - judged.student * judged.error, excess + judged.student * judged.error
     outcome = _outcome(judged, adjusted)
     shown, before = _pair(new, old)
     change = f"{100 * (new / old - 1):+.3g}%" if old else f"{new - old:+.4g}"
     how: Literal["paired", "unpaired"] = "paired" if judged.paired else "unpaired"
+    kept = given.baseline is not None and None not in (given.report.evidence, given.baseline.evidence)
+    want = "" if judged.paired or kept else " (for want of --save-evidence)"
     verb = {"passed": "stays within", "failed": "is worse by more than", "unsure": "is too close to call against"}[outcome]
     several = f", p = {adjusted:.2g} by Holm over {count} regressions" if count > 1 else ""
     unit: Literal["images", "episodes"] = "episodes" if rule.pool else "images"
     message = (
-        f"{called} = {shown} against {before} ({change}) {verb} the allowed {100 * rule.limit:g}%: "
-        f"excess {_number(excess, 0.0)} [{_number(low, 0.0)}, {_number(high, 0.0)}], {how}{'' if judged.paired else ' (for want of --save-evidence)'}{several}"
+        f"{_called(rule, given.report)} = {shown} against {before} ({change}) {verb} the allowed {100 * rule.limit:g}%: "
+        f"excess {_number(excess, 0.0)} [{_number(low, 0.0)}, {_number(high, 0.0)}], {how}{want}{several}"
         + (", given the pool" if rule.pool else "")
         + _doubt(rule, outcome, needed, unit)
     )
     unsure = outcome == "unsure"
     verdict = replace(_blank(rule, outcome, message, new), ci95=judged.ci95, baseline=old, comparison=how, p_value=adjusted)
-    return _settled(rule, outcome, when_unsure, replace(verdict, needed=needed if unsure else None, unit=unit if unsure else None))
+    return _settled(
+        rule, outcome, given.when_unsure, replace(verdict, needed=needed if unsure else None, unit=unit if unsure else None)
+    )
 
 
 def _outcome(judged: Contrast, adjusted: float) -> Literal["passed", "failed", "unsure"]:
@@ -236,12 +238,7 @@ def judge(rules: Sequence[AnyRule], given: Given) -> GateResult:
             assert given.baseline is not None
             unsure = _outcome(judged[rule], adjusted[rule]) == "unsure"
             needed = _needed(rule, given.report, given.baseline, judged[rule], len(judged)) if unsure else None
-            called = _called(rule, given.report)
-            verdicts.append(
-                _judge_regression(
-                    rule, called, judged[rule], adjusted[rule], len(judged), when_unsure=given.when_unsure, needed=needed
-                )
-            )
+            verdicts.append(_judge_regression(rule, judged[rule], adjusted[rule], len(judged), given, needed=needed))
         elif isinstance(kept := contrasts.get(rule), Incomparable):
             verdicts.append(_missing(rule, kept.reason, kept.value))
         else:

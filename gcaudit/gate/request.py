@@ -13,6 +13,7 @@ from gcaudit.gate.judge import AnyRule, Given, judge
 from gcaudit.gate.rule_files import PROJECT, RuleFile, project_rules, read_rules
 from gcaudit.gate.rules import ANY, UNSURE, Rule, Unsure, WarningRule, parse_condition, parse_rule, parse_share
 from gcaudit.gate.verdict import GateResult
+from gcaudit.metrics import Role
 from gcaudit.report import Report
 
 HEADLINES = ("source.geometric_collapse", "target.probe_accuracy")
@@ -75,11 +76,12 @@ class GateRequest:
     allow_mismatch: bool
     notes: tuple[str, ...] = ()
 
-    def foresee(self, options: Mapping[str, Any]) -> None:
+    def foresee(self, options: Mapping[str, Any], roles: Sequence[Role]) -> None:
         """Refuse before an audit what could not be compared with the baseline after it.
 
         Args:
             options: of the audit, by their flat names.
+            roles: the data sets that it looks at.
 
         Raises:
             RequestError: the report will not be of the baseline's images or episodes.
@@ -89,6 +91,8 @@ class GateRequest:
         judged = [rule for rule in self.rules if isinstance(rule, Rule) and rule.regression and rule.level != "off"]
         headlines = self.max_regression is not None or not judged
         for role, block in self.baseline.blocks().items():
+            if role not in roles:
+                continue
             names = {rule.metric for rule in judged if rule.role == role}
             most = options.get(f"{role}_max_images")
             if (names or headlines) and most is not None and most < block.images:
@@ -113,7 +117,7 @@ class GateRequest:
         Raises:
             RequestError: no rules, a regression without baseline, or reports that may not be compared.
         """
-        rules, replaced = _last_levels(self.rules)
+        rules, notes = list(self.rules), list(self.notes)
         if self.max_regression is not None:
             if self.baseline is None:
                 raise RequestError("expected --baseline OLD.json to judge regressions, found none")
@@ -122,8 +126,8 @@ class GateRequest:
             rules += _default_rules(report, self.baseline, rules)
         found = judge(rules, Given(report, self.baseline, self.when_unsure, self.allow_mismatch))
         if self.baseline is not None and found.baseline is not None and report.to_json() == self.baseline.to_json():
-            replaced.append("the baseline is the report itself, so that nothing can be worse; name that of the last release")
-        return replace(found, warnings=(*self.notes, *replaced, *found.warnings))
+            notes.append("the baseline is the report itself, so that nothing can be worse; name that of the last release")
+        return replace(found, warnings=(*notes, *found.warnings))
 
 
 def _unlike(option: str, new: Any, old: Any) -> str:
@@ -166,7 +170,8 @@ def gate(
     if no_warnings:
         read.append(WarningRule(ANY, origin="no_warnings"))
     share = None if max_regression is None else parse_share(max_regression)
-    found = GateRequest(tuple(read), share, "max_regression", old, when_unsure, allow_mismatch).judge(new)
+    kept, notes = _last_levels(read)
+    found = GateRequest(tuple(kept), share, "max_regression", old, when_unsure, allow_mismatch, tuple(notes)).judge(new)
     for line in found.warnings:
         warnings.warn(line, GcauditWarning, stacklevel=2)
     return found
@@ -204,15 +209,19 @@ def gate_request(
     files = [_typed(text, option) for text in texts]
     own = project_rules(Path()) if project and all(file.origin != str(PROJECT) for file in files) else RuleFile()
     files = [own, *files]
-    rules = [rule for file in files for rule in file.rules]
-    forbidding = ["--no-warnings"] if no_warnings else [file.origin for file in files if file.no_warnings]
-    rules += [WarningRule(ANY, origin=origin) for origin in forbidding[:1]]
+    files += [RuleFile(no_warnings=True, origin="--no-warnings")] if no_warnings else []
+    given = [
+        rule for file in files for rule in (*file.rules, *([WarningRule(ANY, origin=file.origin)] if file.no_warnings else []))
+    ]
+    rules, replaced = _last_levels(given)
     typed = None if max_regression is None else parse_share(max_regression)
     shares = [(file.max_regression, file.origin) for file in files if file.max_regression is not None]
     shares += [(typed, "--max-regression")] if typed is not None else []
     doubts = [(file.when_unsure, file.origin) for file in files if file.when_unsure is not None]
     doubts += [(when_unsure, "--when-unsure")] if when_unsure is not None else []
-    notes = _replaced([(f"{100 * share:g}%", origin) for share, origin in shares], "the") + _replaced(doubts, "when-unsure")
+    notes = (
+        replaced + _replaced([(f"{100 * share:g}%", origin) for share, origin in shares], "the") + _replaced(doubts, "when-unsure")
+    )
     share, share_origin = shares[-1] if shares else (None, "")
     if baseline is None:
         wanted = [(rule.text, rule.origin) for rule in rules if isinstance(rule, Rule) and rule.regression and rule.level != "off"]

@@ -50,17 +50,21 @@ class RuleFile:
 def _rule(entry: Any, origin: str) -> Rule | WarningRule:
     if isinstance(entry, str):
         return parse_condition(entry, origin=origin)
-    if isinstance(entry, Mapping) and len(entry) == 1 and next(iter(entry)) in (*LEVELS, False, "warning"):
+    if isinstance(entry, Mapping) and len(entry) == 1 and _folded(next(iter(entry))) in (*LEVELS, False, "warning"):
         # YAML takes 'warn: source.gc <= 1' for a mapping, and a bare off for false
         ((word, text),) = entry.items()
         return parse_condition(f"{word or 'off'}: {_nested(text)}", origin=origin)
     if isinstance(entry, Mapping) and set(entry) <= {"rule", "level"} and "rule" in entry:
         # YAML reads a bare off as false
-        level = "off" if entry.get("level") is False else entry.get("level", "error")
+        level = "off" if entry.get("level") is False else _folded(entry.get("level", "error"))
         if level not in LEVELS:
             raise RequestError(f"expected a level of {', '.join(LEVELS)}, found {level!r}")
         return parse_condition(_nested(entry["rule"]), level, origin)
     raise RequestError(f"expected a rule as text, or 'rule' and 'level'; found {entry!r}")
+
+
+def _folded(word: Any) -> Any:
+    return word.casefold() if isinstance(word, str) else word
 
 
 def _nested(text: Any) -> str:
@@ -113,11 +117,9 @@ def _file(text: LinedText) -> RuleFile:
     listed = () if content is not text.content else ("rules",)
     if not isinstance(content, Mapping):
         text.fail((), f"expected the keys {', '.join(_KEYS)}, found {type(content).__name__}")
-    unknown = next((key for key in content if key not in _KEYS), None)
-    if unknown is not None:
-        text.fail(
-            (unknown,), f"expected the keys {', '.join(_KEYS)}, found {text.typed((unknown,))!r}; {suggest(str(unknown), _KEYS)}"
-        )
+    for key in content:
+        if key not in _KEYS:
+            text.fail((key,), f"expected the keys {', '.join(_KEYS)}, found {text.typed((key,))!r}; {suggest(str(key), _KEYS)}")
     entries = content.get("rules")
     if not isinstance(entries, list | None):
         text.fail(("rules",), f"expected 'rules' to be a list, found {type(entries).__name__}")

@@ -26,7 +26,7 @@ _RULE = re.compile(
 )
 _WARNING = re.compile(rf"{_LEVEL}warning\s*:\s*(?P<kind>[\w-]+)\s*", re.IGNORECASE)
 _ALMOST = re.compile(
-    r"(?:\w+\s*:)?\s*(?:(?P<role>\w+)\.)?(?P<metric>\w+)(?:@\d+)?\s*(?:regression)?\s*(?P<sign>=<|=>|==?|[<>]=?|!=|)\s*[\d.]*.*",
+    r"(?:\w+\s*:)?\s*(?:(?P<role>\w+)\.)?(?P<metric>\w+)(?:@\d+)?\s*(?:regression)?\s*(?P<sign>=<|=>|==?|[<>]=?|!=|)(?P<rest>.*)",
     re.IGNORECASE,
 )
 """What is nearly a rule, to say what it lacks."""
@@ -148,7 +148,7 @@ def parse_rule(text: str, level: Level = "error", origin: str = "") -> Rule:
     Raises:
         RequestError: it cannot be read, or names an unknown metric.
     """
-    match = _RULE.fullmatch(text)
+    match = _RULE.fullmatch(text.replace("≤", "<=").replace("≥", ">="))
     if match is None:
         raise RequestError(f"expected a rule such as {EXAMPLE}, found {text!r}{_lacking(text)}")
     role, metric, shot = _named(match, text)
@@ -206,8 +206,16 @@ def _lacking(text: str) -> str:
     if match["role"] is None:
         return _without_role(match["metric"])
     if match["sign"] in ("=", "==", "!=", "=<", "=>"):
-        return f"; did you mean {'<=' if match['sign'] == '=<' else '>='} in place of {match['sign']}?"
-    return "" if match["sign"] else "; it lacks a limit such as >= 0.6"
+        meant = {"=<": "<=", "=>": ">="}.get(match["sign"]) or ("<=" if _is_lower(match["metric"]) else ">=")
+        return f"; did you mean {meant} in place of {match['sign']}?"
+    return "" if match["sign"] or re.search(r"[\W\d]", match["rest"]) else "; it lacks a limit such as >= 0.6"
+
+
+def _is_lower(name: str) -> bool:
+    try:
+        return find_metric(name).direction == "lower"
+    except RequestError:
+        return False
 
 
 def _without_role(name: str) -> str:

@@ -91,6 +91,12 @@ def _draw(entries: Sequence[Prediction], truth: Truth) -> Any:
     return figure
 
 
+def _shortened(text: str) -> str:
+    """Cut a reason behind a word, or within one that is too long by itself."""
+    found = whole_words(plain(text), 160, placeholder=" ...")
+    return found if found.strip() != "..." else plain(text, 156)
+
+
 def _panel_size(models: int, panels: int) -> tuple[float, float]:
     """Return inches, more of them for more labels."""
     size = 5.4 if models <= 12 else 6.6 if models <= 25 else 8.2
@@ -100,8 +106,7 @@ def _panel_size(models: int, panels: int) -> tuple[float, float]:
 def _draw_panel(axes: Any, entry: Prediction, truth: Truth, width: float) -> Any:
     """Draw all but the labels; returns the note below, which they may add to."""
     notes = [
-        f"without {shorten([_cut(m) for m in models], 3)}: {whole_words(plain(why), 160, placeholder=' ...')}"
-        for why, models in models_by_reason(entry).items()
+        f"without {shorten([_cut(m) for m in models], 3)}: {_shortened(why)}" for why, models in models_by_reason(entry).items()
     ]
     notes = notes[:_MOST_REASONS] + ([f"and {len(notes) - _MOST_REASONS} more reasons"] if len(notes) > _MOST_REASONS else [])
     notes = ([f"models of {entry.condition}"] if entry.condition else []) + notes

@@ -45,16 +45,19 @@ class _Columns:
 def _columns(ranking: Ranking, table: RankingTable) -> _Columns:
     values = [report_values(row.report) for row in table.rows]
     known = dict.fromkeys(name for row in values for name in row)
-    shown = [name for metric in _METRICS for name in known if name.partition("@")[0] == metric and name != ranking.sort]
+    sort = _called(ranking.sort, values)
+    named = {name: _called(name, values) for metric in _METRICS for name in known if name.partition("@")[0] == metric}
+    shown = {name: called for name, called in named.items() if sort not in (name, called)}
     same = alike([_read_as(row) for row in table.rows]) if len(table.rows) > 1 else {}
     read_as = tuple(name for name in _READ_AS if name not in same)
-    return _Columns(_called(ranking.sort, values), {name: _called(name, values) for name in shown}, read_as, same)
+    return _Columns(sort, shown, read_as, same)
 
 
 def _called(name: str, values: Sequence[Mapping[str, MetricValue]]) -> str:
     """Name a value; of a curve with the point that a bare name stands for."""
-    shots = {row[name].n_shot for row in values if name in row and len(row[name].curve or ()) > 1}
-    return f"{name}@{shots.pop()}" if len(shots) == 1 else name
+    found = [row[name] for row in values if name in row]
+    shots = {value.n_shot for value in found}
+    return f"{name}@{shots.pop()}" if len(shots) == 1 and any(len(value.curve or ()) > 1 for value in found) else name
 
 
 def _read_as(row: RankedRow) -> dict[str, str]:

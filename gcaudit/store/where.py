@@ -14,10 +14,13 @@ from gcaudit.errors import RequestError, shorten, suggest
 from gcaudit.store.cells import Cell
 from gcaudit.store.columns import LEADS, cell_columns
 
-_VALUE = r"\"[^\"]*\"|'[^']*'|[^\s<>=,\"']+(?:,[^\s<>=,\"']+)*"
-_TERM = re.compile(rf"\s*(?P<name>[\w.@-]+)\s*(?P<sign><=|>=|!=|==|=|<|>)\s*(?P<value>{_VALUE}|)\s*")
+_VALUE = r"\"[^\"]*\"|'[^']*'|[^\s,\"'<>=][^\s,]*(?:,[^\s<>=,\"']+)*"
+_TERM = re.compile(rf"\s*(?P<name>[\w.@-]+)\s*(?P<sign><=|>=|!=|==|=|<|>)\s*(?P<value>{_VALUE}|)(?=\s|$)")
+_AND = re.compile(r"\s+and\s+", re.IGNORECASE)
 _ORDER: Mapping[str, Callable[[Any, Any], bool]] = {"<": lt, "<=": le, ">": gt, ">=": ge}
 _NAMES = ("model", "spec", "source", "target", "source.data", "target.data")
+_TYPED_AS = {"model": "spec", "source": "source.data", "target": "target.data"}
+"""What names were typed as, which they are also called by."""
 _LISTS = ("n_shot",)
 """Columns of several values, any of which may be meant."""
 _EXAMPLE = "'target=dtd10 and seed=0'"
@@ -50,11 +53,17 @@ class Condition:
         if self.sign in _ORDER:
             number = _number(found)
             return number is not None and _ORDER[self.sign](number, float(self.value))
-        return self._equals(found) == (self.sign == "=")
+        same = self._equals(found) or (
+            self.name in _TYPED_AS
+            and self._equals(row.get(_TYPED_AS[self.name]), there=found is not None and _TYPED_AS[self.name] in row)
+        )
+        return same == (self.sign == "=")
 
-    def _equals(self, found: Any) -> bool:
-        if self.name in _LISTS and "," not in self.value and self.value.casefold() not in ("none", "null", ""):
-            return any(fnmatchcase(part, self.value) for part in str(found).split(","))
+    def _equals(self, found: Any, *, there: bool = True) -> bool:
+        if not there:
+            return False
+        if self.name in _LISTS and found is not None and "," in str(found) and "," not in self.value:
+            return any(self._equals(part) for part in str(found).split(","))
         wanted, number = _number(self.value), _number(found)
         if wanted is not None and number is not None:
             return wanted == number
@@ -92,25 +101,31 @@ def parse_where(text: str) -> tuple[Condition, ...]:
         RequestError: it cannot be read.
     """
     found = []
-    for part in re.split(r"\s+and\s+", text.strip(), flags=re.IGNORECASE):
-        match = _TERM.fullmatch(part)
-        if match is None:
-            raise RequestError(f"expected --where of conditions such as {_EXAMPLE}, found {part!r}{_lacking(part)}")
+    rest = text.strip()
+    while True:
+        match = _TERM.match(rest)
+        joined = None if match is None else _AND.match(rest, match.end())
+        if match is None or (joined is None and rest[match.end() :].strip()):
+            raise RequestError(f"expected --where of conditions such as {_EXAMPLE}, found {rest!r}{_lacking(rest)}")
         value, sign = match["value"], match["sign"].replace("==", "=")
         if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
             value = value[1:-1]
+        if re.fullmatch(r"[-+.\deE]+%", value) and _number(value[:-1]) is not None:
+            value = repr(float(value[:-1]) / 100)
         if sign in _ORDER and _number(value) is None:
-            raise RequestError(f"expected a number after {sign} in --where, found {part!r}")
+            raise RequestError(f"expected a number after {sign} in --where, found {match[0]!r}")
         found.append(Condition(match["name"], sign, value))
-    return tuple(found)
+        if joined is None:
+            return tuple(found)
+        rest = rest[joined.end() :]
 
 
 def _lacking(part: str) -> str:
     """Say why a part is no condition, where that can be told."""
     if re.search(r"\s(or|\|\|?|&&?)\s|,\s*[\w.@-]+\s*[<>=!]", part, re.IGNORECASE):
         return "; conditions are joined by 'and' alone: of several values write a pattern such as seed=[01], or list twice"
-    if re.search(r"[<>=!]\s*[^\s'\"]+\s", part):
-        return "; a value with spaces is put in quotes, such as model='my model'"
+    if re.search(r"[<>=]", part):
+        return "; a value with spaces or signs is put in quotes, such as model='my model'"
     return ""
 
 
@@ -148,9 +163,11 @@ def choose_cells(cells: Sequence[Cell], where: Sequence[str]) -> list[Cell]:
 def _check_kind(condition: Condition, rows: Sequence[Mapping[str, Any]]) -> None:
     """Refuse a text where every cell has a number, which none would fulfil."""
     values = [row[condition.name] for row in rows if row.get(condition.name) is not None]
+    if condition.name in _LISTS:
+        values = [float(part) for value in values for part in str(value).split(",") if _number(part) is not None]
     numbers = bool(values) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     pattern = any(sign in condition.value for sign in "*?[") or condition.value.casefold() in ("none", "null", "")
-    if numbers and _number(condition.value) is None and not pattern:
+    if numbers and not pattern and any(_number(part) is None for part in condition.value.split(",")):
         raise RequestError(
             f"expected a number for {condition.name} in --where, found {condition.value!r}; there are {shorten([f'{value:g}' for value in dict.fromkeys(values)])}"
         )

@@ -82,11 +82,16 @@ def test_names_of_a_file_of_models_are_those_of_the_store(run, zoo, tmp_path):
 def test_no_file_is_written_over_another(run, zoo, tmp_path):
     (tmp_path / "zoo.yaml").write_text("models: [demo]\nsources: [demo]\n")
     (tmp_path / "t.csv").write_text("model,accuracy\ndemo,0.5\n")
+    (tmp_path / "data.parquet").write_bytes(b"PAR1")
+    (tmp_path / "loop").symlink_to("loop")
     truth = ("--truth", "t.csv", "--scatter", "source.cdnv=a.svg")
     for arguments, named in (
         (("zoo.yaml", "-o", "zoo.yaml", "-f", "json"), "--output to leave MODEL as it is"),
         (("zoo.yaml", *truth, "-o", "a.svg", "-f", "json"), "--scatter to leave --output as it is"),
         (("zoo.yaml", *truth, "--scatter", "source.gc=a.svg"), "--scatter to leave --scatter as it is"),
+        (("zoo.yaml", "-o", "data.parquet", "-t", "data.parquet"), "--output to leave a data set as it is"),
+        (("demo", "-s", "data.parquet", "-o", "data.parquet"), "--output to leave a data set as it is"),
+        (("zoo.yaml", "-o", "loop", "-f", "json"), "--output that can be written"),
         (("zoo.yaml", "--store", "zoo.yaml"), "--store to leave MODEL as it is"),
         (("zoo.yaml", "-o", "gcaudit.db", "-f", "json"), "--store to leave --output as it is"),
         (("zoo.yaml", "--truth", "r.predictions.csv", "-o", "r.csv"), "correlations beside --output to leave --truth as it is"),

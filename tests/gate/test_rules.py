@@ -34,6 +34,7 @@ rules = ["target.probe_accuracy >= 0.6", {rule = "source.gc <= 100", level = "wa
         ("source.cdnv regression <= 5%", "source.cdnv regression <= 5%"),
         ("off:target.probe_accuracy regression <= 0.02", "target.probe_accuracy regression <= 2%"),
         ("warn: Source.GC <= 0.0", "source.gc <= 0.0"),
+        ("target.probe_accuracy ≥ 0.6", "target.probe_accuracy >= 0.6"),
     ],
 )
 def test_rules_are_read(text, shown):
@@ -48,13 +49,15 @@ def test_rules_are_read(text, shown):
     [
         ("probe_accuracy >= 0.6", r"expected a rule such as .*; did you mean target\.probe_accuracy\?"),
         ("source.gc", r"expected a rule such as .*; it lacks a limit such as >= 0\.6"),
-        ("source.gc = 3", "did you mean >= in place of ="),
+        ("source.gc = 3", "did you mean <= in place of ="),
         ("source.cdnv@5 <= 1", "@N_SHOT with probe_accuracy only"),
         ("source.gc >= nan", "expected a rule such as"),
         ("source.cdvn <= 3", "did you mean cdnv"),
         ("cdnv <= 3", r"did you mean target\.cdnv or source\.cdnv\?"),
         ("source.gc =< 3", "did you mean <= in place of =<"),
         ("warnings: shared", "did you mean warning: with no s"),
+        ("target.probe_accuracy == 0.6", "did you mean >= in place of =="),
+        ("target.probe_accuracy@x >= 1", r"found 'target\.probe_accuracy@x >= 1'$"),
         ("target.probe_accuracy >= 0", r"always says the same; write one between 0 and 1"),
         ("target.probe_accuracy <= 100%", r"always says the same; write one between 0 and 1"),
         ("source.cdnv <= 1e-9999", "can be told from 0"),
@@ -142,6 +145,8 @@ def test_a_bare_list_is_a_file_of_rules(tmp_path):
         ("g.yaml", "max-regression: 2%\nmax_regression: 3%", "line 2: expected each key once, found 'max-regression' again"),
         ("g.yaml", "no-warnings: perhaps", "no-warnings of true or false, found 'perhaps'"),
         ("g.yaml", "rules: [{warning: shraed}]", "did you mean shared"),
+        ("g.yaml", "~: 1\nrules: []", "line 1: .*found 'None'"),
+        ("p.toml", "\n[tool.gcaudit.gate] # x = y\nrules = [\n'source.cdnv <= 1', # not source.cdn\n'source.cdn']", "line 5: "),
         ("p.toml", "tool = 3", r"expected a table \[tool.gcaudit.gate\]"),
         ("p.toml", "x = ", "expected TOML"),
         ("p.toml", "x = 1", r"expected a table \[tool.gcaudit.gate\]"),
@@ -165,6 +170,30 @@ def test_files_can_forbid_warnings(tmp_path, monkeypatch):
     assert [(rule.kind, rule.level) for rule in rules] == [
         *(("shared", "error"), ("split", "warn"), ("column", "off"), ("links", "warn"), ("any", "error"))
     ]
+
+
+def test_a_rule_that_is_turned_off_asks_for_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text("[tool.gcaudit.gate]\nno-warnings = true\nrules = ['source.cdnv regression <= 5%']\n")
+    with pytest.raises(RequestError, match="expected --baseline"):
+        gate_request(["source.gc <= 1"])
+    asked = gate_request(["OFF: source.cdnv regression <= 5%", "Warn: warning: any"])
+    assert [(rule.text, rule.level) for rule in asked.rules] == [("source.cdnv regression <= 5%", "off"), ("warning: any", "warn")]
+    assert asked.notes == (
+        "source.cdnv regression <= 5%: level off of --rule stands in for level error of pyproject.toml",
+        "warning: any: level warn of --rule stands in for level error of pyproject.toml",
+    )
+    (tmp_path / "g.yaml").write_text("- Warn: source.cdnv <= 1\n- {rule: source.gc <= 1, level: OFF}\n")
+    assert [rule.level for rule in gate_request(["g.yaml"], project=False).rules] == ["warn", "off"]
+
+
+def test_what_the_audit_will_not_look_at_is_not_foreseen(tmp_path, demo):
+    (tmp_path / "old.json").write_text(demo.to_json())
+    asked = gate_request(["target.probe_accuracy regression <= 2%"], baseline=tmp_path / "old.json", project=False)
+    with pytest.raises(RequestError, match=r"expected --n-way as in the baseline \(5\), found 4"):
+        asked.foresee({"n_way": 4}, ("source", "target"))
+    asked.foresee({"n_way": 4}, ("source",))
+    asked.foresee({"n_way": 5, "source_max_images": 10}, ("source", "target"))
 
 
 def test_missing_files_of_rules_are_told(tmp_path):

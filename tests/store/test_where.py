@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 from reports import make
 
@@ -42,6 +44,11 @@ CELLS = [
         ("n_shot=1 and target=dtd10", ["a0", "a1"]),
         ("n_shot!=5", []),
         ("n_shot=1,5 and seed=1", ["a1"]),
+        ("n_shot=5.0 and seed=1", ["a1"]),
+        ("n_shot=N*", []),
+        ("target.probe_accuracy=60%", ["a0", "a1", "b0", "c0"]),
+        ("target.probe_accuracy>50% and model='a and b'", []),
+        ("model=lr=0.1", []),
     ],
 )
 def test_cells_are_chosen_by_their_columns(where, keys):
@@ -53,6 +60,16 @@ def test_a_path_is_called_by_any_of_its_parts(where):
     there, other = cell("a", "/data/dtd10/train.parquet", 0), cell("b", "/data/other/test.parquet", 0)
     assert choose_cells([there, other], [where]) == [there]
     assert choose_cells([there, other], [where.replace("=", "!=", 1)]) == [other]
+
+
+def test_a_name_is_also_what_it_was_typed_as():
+    cells = [dataclasses.replace(CELLS[0], model="best"), CELLS[1]]
+    assert cells[0].report.model.spec == CELLS[0].report.model.spec
+    spec = cells[0].report.model.spec
+    assert choose_cells(cells, [f"model='{spec}'"]) == cells
+    assert choose_cells(cells, ["model=best"]) == cells[:1]
+    assert choose_cells(cells, ["model!=best"]) == cells[1:]
+    assert choose_cells(cells, [f"model!='{spec}'"]) == []
 
 
 def test_conditions_that_are_given_apart_hold_together():
@@ -73,7 +90,8 @@ def test_conditions_that_are_given_apart_hold_together():
         ("seed=0 or seed=1", "conditions are joined by 'and' alone"),
         ("seed=0, target=dtd10", "conditions are joined by 'and' alone"),
         ("seed=0 && target=dtd10", "conditions are joined by 'and' alone"),
-        ("target=my data", "a value with spaces is put in quotes"),
+        ("target=my data", "a value with spaces or signs is put in quotes"),
+        ("n_shot=abc", "expected a number for n_shot in --where, found 'abc'; there are 1, 5"),
         ("seed=zero", "expected a number for seed in --where, found 'zero'; there are 0, 1"),
         ("target>dtd", "expected a number after > in --where, found 'target>dtd'"),
     ],

@@ -3,6 +3,8 @@
     gcaudit.score(model, source=..., target=...) -> Report
     gcaudit.measure(embeddings, labels) -> {metric: Estimate}
     gcaudit.energies(embed, images) -> energies of the images
+    gcaudit.flatness(network, batches) -> slope and sharpness of the loss
+    gcaudit.regularizers.GeometricComplexity(weight) -> a penalty for training
     gcaudit.compare(models, sources, targets) -> Comparison
     gcaudit.gate(report, rules, baseline) -> GateResult
 

@@ -3,6 +3,7 @@ from .audit.spec import AuditSpec as AuditSpec
 from .errors import GcauditError as GcauditError, GcauditWarning as GcauditWarning
 from .gate.request import gate as gate
 from .gate.verdict import GateResult as GateResult, Verdict as Verdict
+from .geometry.curvature import Flatness as Flatness, flatness as flatness
 from .geometry.estimate import Estimate as Estimate
 from .geometry.jacobian import energies as energies
 from .metrics.measuring import measure as measure

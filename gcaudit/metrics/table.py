@@ -33,7 +33,8 @@ class Metric:
             `weights` (a linear head of the data's classes).
         roles: the data sets it is measured on by default.
         module: of this room, in which the function of this name stands; it is loaded when it is first measured.
-        group: `core` is measured unless others are asked for; `field` are the scores of other papers, which take longer.
+        group: `core` is measured unless others are asked for; `field` are the scores of other papers, which take longer; `theory` are the paper's
+            inequalities.
         episodes: it draws episodes, and its function takes their settings beside the evidence.
         unit: of its value: `share` is a number from 0 to 1, `pixel` what an image in [0, 1] is measured in (that of the network's own input with
             `--input-space normalized`), and nothing stands for what has no unit.
@@ -48,7 +49,7 @@ class Metric:
     needs: Literal["embeddings", "energies", "predictions", "logits", "weights"]
     roles: tuple[Role, ...]
     module: str
-    group: Literal["core", "field"] = "core"
+    group: Literal["core", "field", "theory"] = "core"
     episodes: bool = False
     sized: bool = False
     unit: str = ""
@@ -167,6 +168,31 @@ METRICS: tuple[Metric, ...] = (
         unit="nats",
     ),
     Metric("n_leep", "N-LEEP", "higher", _SIZED, "embeddings", _TARGET, "nleep", "field", sized=True, unit="nats"),
+    Metric(
+        "cdnv_over_collapse",
+        "CDNV over geometric collapse",
+        "none",
+        _SAME_K,
+        "energies",
+        _BOTH,
+        "bounds",
+        "theory",
+        unit=_PIXEL,
+    ),
+    Metric(
+        "gc_deviation", "GC, deviation at most (Hoeffding)", "none", _FAMILY, "energies", _BOTH, "bounds", "theory", unit=_SQUARED
+    ),
+    Metric(
+        "ncm_error_bound",
+        "nearest-mean error, at most",
+        "none",
+        _SAME_K,
+        "energies",
+        _BOTH,
+        "bounds",
+        "theory",
+        episodes=True,
+    ),
 )
 """Every metric, in the order of the report."""
 _OTHER_NAMES = {
@@ -197,7 +223,9 @@ _FORMER = {"cdnv_debiased": "cdnv"}
 _BY_NAME = {metric.name: metric for metric in METRICS}
 _BY_LETTERS = {_letters(name): metric for name, metric in _BY_NAME.items()}
 _BY_LETTERS |= {_letters(other): _BY_NAME[name] for other, name in _OTHER_NAMES.items()}
-_GROUPS = {"all": METRICS} | {group: tuple(metric for metric in METRICS if metric.group == group) for group in ("core", "field")}
+_GROUPS = {"all": METRICS} | {
+    group: tuple(metric for metric in METRICS if metric.group == group) for group in ("core", "field", "theory")
+}
 
 
 def find_metric(name: str) -> Metric:

@@ -69,7 +69,11 @@ def _given_pool(value: MetricValue) -> str | None:
     return format_value(value.model_copy(update={"ci95": value.pool_ci95}))
 
 
-_BESIDE = {"plug-in estimate": _plug_in, "given these images": _given_pool}
+def _tightness(value: MetricValue) -> str | None:
+    return None if value.tightness is None else f"{value.tightness:.3g}"
+
+
+_BESIDE = {"plug-in estimate": _plug_in, "given these images": _given_pool, "tightness, 1 for an equality": _tightness}
 
 
 def _points(value: MetricValue | None) -> dict[int | None, MetricValue]:

@@ -73,6 +73,8 @@ class MetricValue(_Model):
     pool_stderr: float | None = Field(None, description="of a mean over episodes, given the pool of images")
     pool_ci95: tuple[float, float] | None = Field(None, description="of a mean over episodes, given the pool of images")
     interval: Text | None = Field(None, description="what the interval is for")
+    terms: dict[Text, float] | None = Field(None, description="what a bound is made of")
+    tightness: float | None = Field(None, description="of a bound: the left side of the inequality over the right one")
     curve: tuple[MetricValue, ...] | None = Field(None, description="the probe at each n_shot")
 
     @model_serializer(mode="wrap")

@@ -120,7 +120,7 @@ def score(
     spec = AuditSpec.from_options(model, **given)
     read = [("MODEL", model), ("--source", spec.source.spec), ("--target", spec.target.spec)]
     rules: list[tuple[str, Any]] = [("--config", config), ("--baseline", baseline), *(("--gate", text) for text in gate_ or ())]
-    keep_apart([*read, *rules], (("--output", output), ("--junit", junit)))
+    keep_apart([*read, *rules, *_evidence_of(baseline)], (("--output", output), ("--junit", junit)))
     asked = None
     if gate_ or allow_mismatch or no_warnings or any(given is not None for given in (baseline, max_regression, when_unsure, junit)):
         asked = _gate_request(
@@ -166,6 +166,13 @@ def _gate_request(texts: list[str], junit: Path | None, **asked: Any) -> GateReq
     if junit is not None:
         check_writable(junit, "--junit")
     return gate_request(texts, **asked)
+
+
+def _evidence_of(report: Path | None) -> list[tuple[str, Path]]:
+    """Name what lies beside a report, as what is read with it."""
+    from gcaudit.report import evidence_path
+
+    return [] if report is None else [("the evidence beside a report", evidence_path(report))]
 
 
 def _show_verdicts(result: GateResult) -> None:
@@ -215,7 +222,7 @@ def gate(
     name = choose_format(format_, output, GATE_FORMATS)
     typed = (("--rule", text) for text in rule or ())
     files = (("REPORT", report), ("--baseline", baseline), *typed, *(("--rules", path) for path in rules or ()))
-    keep_apart(files, (("--output", output), ("--junit", junit)))
+    keep_apart([*files, *_evidence_of(report), *_evidence_of(baseline)], (("--output", output), ("--junit", junit)))
     from gcaudit.render import render_gate
     from gcaudit.report import Report
 
@@ -256,7 +263,8 @@ def power(
 ) -> None:
     """Say how many images or episodes a gate needs to see a change of 1%, 2% or 5%."""
     name = choose_format(format_, output)
-    keep_apart((("REPORT", report), ("--baseline", baseline)), (("--output", output),))
+    files = (("REPORT", report), ("--baseline", baseline), *_evidence_of(report), *_evidence_of(baseline))
+    keep_apart(files, (("--output", output),))
     from gcaudit.gate import power_rows
     from gcaudit.render import render_power
     from gcaudit.report import Report

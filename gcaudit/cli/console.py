@@ -96,10 +96,13 @@ def keep_apart(read: Iterable[tuple[str, Any]], written: Iterable[tuple[str, Pat
         RequestError: a file is named twice.
     """
     seen: list[tuple[str, Path]] = []
+    folders: list[tuple[str, Path]] = []
     for option, place in read:
         with contextlib.suppress(OSError, ValueError, TypeError):
             if Path(place).is_file():
                 seen.append((option, Path(place)))
+            elif Path(place).is_dir():
+                folders.append((option, Path(place)))
     for option, path in written:
         with telling_paths(f"{option} that can be written", RequestError):
             if path is None or not is_file_place(path):
@@ -107,7 +110,17 @@ def keep_apart(read: Iterable[tuple[str, Any]], written: Iterable[tuple[str, Pat
             for other, known in seen:
                 if os.path.realpath(path) == os.path.realpath(known) or (path.exists() and known.exists() and path.samefile(known)):
                     raise RequestError(f"expected {option} to leave {other} as it is, found {path} for both; choose another file")
+            for other, folder in folders if path.exists() and _is_read_of_folders(path) else ():
+                if Path(os.path.realpath(folder)) in Path(os.path.realpath(path)).parents:
+                    raise RequestError(
+                        f"expected {option} to leave {other} as it is, found {path}, a file of it; choose another file"
+                    )
         seen.append((option, path))
+
+
+def _is_read_of_folders(path: Path) -> bool:
+    """Tell what a model or a data set in a folder is made of from reports that lie there."""
+    return path.suffix.lower() not in (".json", ".md", ".txt", ".csv", ".xml") or path.name.endswith(_READ_OF_FOLDERS)
 
 
 def write_output(content: str | bytes, output: Path | None) -> None:
@@ -168,6 +181,7 @@ def _umask() -> int:
     return mask
 
 
+_READ_OF_FOLDERS = ("config.json", "index.json", "args.json", "metadata.csv", "classes.txt")
 _PLAIN = str.maketrans({"─": "-", "—": "-", "↓": "v", "↑": "^", "é": "e"})
 
 

@@ -116,6 +116,7 @@ class LinedText:
             found: Any = tomllib.loads(text)
         except (ValueError, RecursionError) as error:
             raise RequestError(f"{self.path}: expected TOML: {one_line(error)}") from None
+        self._check_place(found)
         for name in ("tool", "gcaudit"):
             found = found.get(name) if isinstance(found, dict) else None
         if not isinstance(found, dict):
@@ -137,6 +138,14 @@ class LinedText:
         if len(self._typed) < len(found):
             self.fail((), "expected each key once, found one with - and with _; remove one")
         return {dashes(key): value for key, value in found.items()}
+
+    def _check_place(self, content: dict[str, Any]) -> None:
+        """Refuse a table that is meant for gcaudit and would be passed over."""
+        tools = [(f"{name}.", content[name]) for name in ("tool", "tools") if isinstance(content.get(name), dict)]
+        for before, table in [("", content), *tools]:
+            for key in table:
+                if re.sub(r"[\W_]", "", key).casefold() == "gcaudit" and f"{before}{key}" != "tool.gcaudit":
+                    self.fail((), f"expected tables of [tool.gcaudit], found [{before}{key}]; rename it")
 
     def _find_lines(self, text: str, table: str) -> None:
         """Find the line of a table under `[tool.gcaudit]`, and of each key in it; without a name, of what stands under it itself."""

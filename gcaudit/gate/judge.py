@@ -231,7 +231,7 @@ def judge(rules: Sequence[AnyRule], given: Given) -> GateResult:
     verdicts: list[Verdict] = []
     for rule in rules:
         if rule.level == "off":
-            verdicts.append(_blank(rule, "off", f"{rule.name} is not judged"))
+            verdicts.append(_blank(rule, "off", f"{rule.text} is not judged"))
         elif isinstance(rule, WarningRule):
             verdicts += _judge_warnings(rule, given.report, named)
         elif rule in judged:

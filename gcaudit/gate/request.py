@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
-from gcaudit.errors import GcauditWarning, RequestError, telling_paths
+from gcaudit.errors import GcauditWarning, RequestError, shorten, telling_paths
 from gcaudit.gate.judge import AnyRule, Given, judge
 from gcaudit.gate.rule_files import PROJECT, RuleFile, project_rules, read_rules
 from gcaudit.gate.rules import ANY, UNSURE, Rule, Unsure, WarningRule, parse_condition, parse_rule, parse_share
@@ -232,7 +232,7 @@ def gate_request(
             raise RequestError(f"expected --baseline OLD.json for {text} of {origin}, found none; pass --baseline{leave}")
     if not rules and baseline is None:
         raise RequestError(
-            "expected rules, found none; pass --rule 'target.probe_accuracy >= 0.6' or --baseline OLD.json --max-regression 2%, "
+            f"expected rules, found none{f' in {shorten(list(texts))}' if texts else ''}; pass --rule 'target.probe_accuracy >= 0.6' or --baseline OLD.json --max-regression 2%, "
             f"or write [tool.gcaudit.gate] into {PROJECT}"
         )
     old = None if baseline is None else Report.read(baseline)

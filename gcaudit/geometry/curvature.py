@@ -12,6 +12,7 @@ Barrett, "Why neural networks find simple solutions", NeurIPS 2022 (the slope); 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import final
@@ -128,8 +129,8 @@ def _finite(value: float, count: int) -> Estimate:
 
 
 def _sharpness(drawn: Tensor, count: int) -> Estimate:
-    if not bool(drawn.isfinite().all()):
-        return missing("the value is beyond the range of floating point", count)
     value, error = float(drawn.mean()), float(drawn.std() / len(drawn) ** 0.5)
+    if not (math.isfinite(value) and math.isfinite(error)):
+        return missing("the value is beyond the range of floating point", count)
     half = student_quantile(len(drawn) - 1) * error
     return Estimate(value, error, (value - half, value + half), count, details={"vectors": len(drawn)})

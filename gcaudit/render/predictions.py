@@ -47,8 +47,9 @@ def _notes(entries: Sequence[Prediction]) -> list[str]:
     missing: dict[str, list[str]] = {}
     absent: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for entry in entries:
-        if entry.agreement.weighted_tau.reason:
-            missing.setdefault(entry.agreement.weighted_tau.reason, []).append(entry.metric)
+        tau = entry.agreement.weighted_tau
+        if tau.reason:
+            missing.setdefault(tau.reason if tau.value is None else f"weighted tau has {tau.reason}", []).append(entry.metric)
         for reason, models in models_by_reason(entry).items():
             absent.setdefault((reason, models), []).append(entry.metric)
     found = [f"{shorten(names, 3)}: {reason}" for reason, names in missing.items()]

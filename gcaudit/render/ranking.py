@@ -83,18 +83,19 @@ def _grid(ranking: Ranking, table: RankingTable, columns: _Columns) -> Grid:
 
 
 def _notes(table: RankingTable, columns: _Columns) -> list[str]:
-    found = [f"{row.model}: {row.reason}" for row in table.rows if row.reason is not None]
     dashes: dict[str, dict[str, None]] = {}
     for row in table.rows:
+        if row.reason is not None:
+            dashes.setdefault(row.reason, {})[row.model] = None
         for name, value in report_values(row.report).items():
             if name in columns.metrics and value.value is None:
                 dashes.setdefault(f"no {columns.metrics[name]}: {value.reason}", {})[row.model] = None
-    found += [f"{shorten(list(models), 3)}: {told}" for told, models in dashes.items()]
+    found = [f"{shorten(list(models), 3)}: {told}" for told, models in dashes.items()]
     if columns.alike:
         found.append("of every model: " + ", ".join(f"{name} {told}" for name, told in columns.alike.items()))
     told = {name: [f"{row.model} {_read_as(row)[name]}" for row in table.rows] for name in _READ_AS}
     found += [f"{name}: {', '.join(told[name])}" for name in _READ_AS if name not in (*columns.alike, *columns.read_as)]
-    if len(table.rows) > 1:
+    if sum(row.value is not None for row in table.rows) > 1:
         how = "on the same images or episodes" if table.paired else "not paired"
         found.append(f"models that share a letter cannot be told apart at 95% by {columns.sort} (all pairs together, {how})")
     return found

@@ -214,7 +214,7 @@ def test_short_classes_are_a_warning():
         ({"n_way": 7}, DataError, "at least 7 target classes"),
         ({"n_shot": (25,)}, DataError, "at least 26 images a class"),
         ({"n_shots": 3}, RequestError, "found 'n_shots'; did you mean n_shot"),
-        ({"colour": 3}, RequestError, "see AuditSpec"),
+        ({"colour": 3}, RequestError, "found 'colour'; known: arch, arch_args, ema"),
         ({"device": "quantum"}, RequestError, "--device auto"),
     ],
 )

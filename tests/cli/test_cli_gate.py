@@ -62,6 +62,11 @@ def test_each_format_can_be_printed_or_written(run, tmp_path, demo, name):
         (["gate", "r.json", "--rules", "g.yaml", "-f", "json", "-o", "g.yaml"], "--output to leave --rules as it is"),
         (["gate", "r.json", "-r", "source.gc <= 1", "-o", "x.xml", "--junit", "x.xml"], "--junit to leave --output as it is"),
         (["gate", "r.json", "--baseline", "other.json", "--junit", "other.json"], "--junit to leave --baseline as it is"),
+        (
+            ["gate", "r.json", "-r", "source.gc <= 1", "--junit", "r.evidence.npz"],
+            "--junit to leave the evidence beside a report as it is",
+        ),
+        (["score", "model", "-s", "demo", "-o", "model/config.json"], "found model/config.json, a file of it"),
         (["power", "r.json", "-o", "r.json"], "--output to leave REPORT as it is"),
         (["score", "r.json", "-s", "demo", "-o", "r.json"], "--output to leave MODEL as it is"),
         (["score", "demo", "-s", "demo", "-o", "other.json", "--baseline", "other.json"], "--output to leave --baseline as it is"),
@@ -89,6 +94,10 @@ def test_wrong_requests_exit_2(run, tmp_path, monkeypatch, demo, arguments, mess
     Path("other.json").write_text(changed(demo, "source", fingerprint="x").to_json())
     Path("g.yaml").write_text("rules: [source.cdnv <= 1]\n")
     Path("link.json").symlink_to("r.json")
+    if "r.evidence.npz" in arguments:
+        Path("r.evidence.npz").write_bytes(b"PK")
+    Path("model").mkdir()
+    Path("model/config.json").write_text("{}")
     before = Path("r.json").read_bytes()
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")

@@ -147,6 +147,10 @@ def test_a_bare_list_is_a_file_of_rules(tmp_path):
         ("g.yaml", "rules: [{warning: shraed}]", "did you mean shared"),
         ("g.yaml", "~: 1\nrules: []", "line 1: .*found 'None'"),
         ("p.toml", "\n[tool.gcaudit.gate] # x = y\nrules = [\n'source.cdnv <= 1', # not source.cdn\n'source.cdn']", "line 5: "),
+        *(
+            ("p.toml", f"[{name}]\nrules = []", "expected tables of .*; rename it")
+            for name in ("tools.gcaudit.gate", "tool.gc-audit.gate", "gcaudit.gate")
+        ),
         ("p.toml", "tool = 3", r"expected a table \[tool.gcaudit.gate\]"),
         ("p.toml", "x = ", "expected TOML"),
         ("p.toml", "x = 1", r"expected a table \[tool.gcaudit.gate\]"),

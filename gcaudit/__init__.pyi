@@ -1,3 +1,4 @@
+from . import regularizers as regularizers
 from .audit.run import run_audit as run_audit, score as score
 from .audit.spec import AuditSpec as AuditSpec
 from .errors import GcauditError as GcauditError, GcauditWarning as GcauditWarning

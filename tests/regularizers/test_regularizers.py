@@ -305,6 +305,11 @@ def test_what_cannot_be_penalised_is_told():
         GeometricComplexity(1.0)(model, images)
 
 
+def test_it_is_there_under_its_public_name():
+    assert gcaudit.regularizers.GeometricComplexity is GeometricComplexity
+    assert "regularizers" in dir(gcaudit)
+
+
 def test_images_that_have_a_graph_of_their_own_keep_it():
     model = network()
     brightness = torch.ones((), dtype=torch.float64, requires_grad=True)

@@ -118,9 +118,9 @@ def ncm_error_bound(evidence: Evidence, settings: ProbeSettings) -> Estimate:
         error(n) <= 8 (K - 1) (1 + 1/n) CDNV <= 8 (K - 1) (1 + 1/n) kappa * geometric collapse.
 
     It assumes that images are drawn independently and that kappa is a Poincare constant of all classes; nothing on the form of the classes. Galanti, Gyorgy
-    and Hutter's proposition 5, which the paper builds on, has 16 (1/n + 1/s) in place of 8 (1 + 1/n), with s = 1 in general, where the present constant
-    is half of theirs, and s = D for spherical classes, which no data were seen to have and which is not taken. As no kappa is known, the estimate of
-    the least that is possible stands for it (`poincare_lower_bound`): the value is a lower estimate of the right side.
+    and Hutter's proposition 5, which the paper builds on, is of the same form; the constant here is that of the lines above, whatever theirs is, and
+    what spherical classes would gain is not taken. As no kappa is known, the estimate of the least that is possible stands for it
+    (`poincare_lower_bound`): the value is a lower estimate of the right side.
 
     Args:
         evidence: with energies; classes of more than n images each.

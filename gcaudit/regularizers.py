@@ -182,14 +182,12 @@ class GeometricComplexity:
         whole = model if self.layer == LOGITS else network if _is_compiled(model) else model
         again = model if self.layer == LOGITS and _is_compiled(model) else network
         with ExitStack() as stack:
-            before = _random_state(images.device)
+            outputs = None
             if self.frozen_statistics:
                 outputs = model(images)
                 stack.enter_context(_frozen(network))
-                before = _random_state(images.device)
-                embeddings = self._embed(again, images, network)[1]
-            else:
-                outputs, embeddings = self._embed(whole, images, network)
+            before = _random_state(images.device)
+            own, embeddings = self._embed(again if self.frozen_statistics else whole, images, network)
             rows, scale = len(images), self._scale(images)
             total = images.new_zeros((), dtype=torch.promote_types(images.dtype, torch.float32))
             for _ in range(int(self.vectors)):
@@ -197,7 +195,7 @@ class GeometricComplexity:
                 with _unnoticed(network, before, images.device):
                     moved = self._embed(again, images + self.step * direction, network)[1]
                 total = total + ((moved - embeddings).to(total.dtype) / self.step).square().sum()
-        return outputs, total / (rows * int(self.vectors))
+        return outputs if self.frozen_statistics else own, total / (rows * int(self.vectors))
 
     def _embed(self, model: nn.Module, inputs: Tensor, network: nn.Module) -> tuple[Any, Tensor]:
         """Run a network, and take what it embeds images to."""

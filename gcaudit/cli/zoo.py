@@ -220,7 +220,7 @@ def _unseen(found: Comparison, name: str, output: Path | None) -> list[str]:
     if name in ("table", "markdown") and (output is None or not is_file_place(output)):
         return []
     unseen = [*(table.caveat for table in found.ranking.tables if table.caveat is not None), *found.ranking.warnings]
-    if name in _TABLES and found.truth is not None and (output is None or _beside(output, name) is None):
+    if name in _TABLES and found.truth is not None and _beside(output, name) is None:
         unseen.append(f"correlations are no part of this {name}; add -o FILE.{name} to have them beside it")
     return unseen
 

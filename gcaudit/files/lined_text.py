@@ -124,7 +124,7 @@ class LinedText:
         unknown = next((name for name in found if name not in PROJECT_TABLES), None)
         if unknown is not None:
             self._find_lines(text, "")
-            known = "[tool.gcaudit.score] and [tool.gcaudit.gate]"
+            known = " and ".join(f"[tool.gcaudit.{name}]" for name in PROJECT_TABLES)
             self.fail(
                 (dashes(unknown),),
                 f"expected {known} alone under [tool.gcaudit], found {unknown!r}; {suggest(unknown, PROJECT_TABLES)}",

@@ -18,12 +18,10 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor, nn
 
-from gcaudit.encoders import Tap, classifier_tap, head_modules, main_output, named_tap, pre_logits_tap
+from gcaudit.encoders import LOGITS, Tap, classifier_tap, head_modules, main_output, named_tap, pre_logits_tap
 from gcaudit.errors import RequestError
 
 _NORMS = (nn.modules.batchnorm._BatchNorm,)
-LOGITS = "logits"
-"""Stands for the network's own output."""
 
 
 @final

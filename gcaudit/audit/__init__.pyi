@@ -6,6 +6,7 @@ from .blocks import (
     model_block as model_block,
     used_settings as used_settings,
 )
+from .held_out import takes_held_out as takes_held_out, with_held_out as with_held_out
 from .option import Kind as Kind, Option as Option
 from .option_values import read_value as read_value
 from .options import (

@@ -9,6 +9,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from gcaudit.geometry import ClassSummary
 from gcaudit.metrics import Role
 from gcaudit.report import DataBlock, ReportEvidence, ReportWarning
 
@@ -28,6 +29,7 @@ class Block:
         warnings: what the report should say.
         used: how the pass was run: device, batch size, versions.
         seconds: wall time of the pass.
+        summary: of the classes, to be set beside the other data set's; None where nothing asks for it.
     """
 
     role: Role
@@ -39,3 +41,4 @@ class Block:
     warnings: tuple[ReportWarning, ...]
     used: Mapping[str, Any]
     seconds: float
+    summary: ClassSummary | None = None

@@ -15,7 +15,7 @@ from gcaudit.audit.shared import repeated_warnings, shared_warnings
 from gcaudit.audit.spec import AuditSpec
 from gcaudit.data import ImageSet
 from gcaudit.encoders import Encoder
-from gcaudit.geometry import Estimate
+from gcaudit.geometry import Estimate, summarise_classes
 from gcaudit.metrics import Role, measure_evidence
 from gcaudit.passes import Observation, Runner
 from gcaudit.report import (
@@ -130,6 +130,7 @@ def make_block(spec: AuditSpec, role: Role, images: ImageSet, observation: Obser
         warnings=tuple(warning.about(role) for warning in (*observation.warnings, *repeated, *head)),
         used=used,
         seconds=observation.seconds,
+        summary=summarise_classes(evidence) if spec.across else None,
     )
 
 
@@ -219,7 +220,7 @@ def assemble_report(
         model=model,
         settings=_asked(spec) | dict(source.used),
         source=source.data,
-        target=None if target is None else target.data,
+        target=None if target is None else _with_across(spec, source, target),
         warnings=tuple(dict.fromkeys(lines)),
         timing=Timing(images_per_second=images / sum(block.seconds for block in blocks), seconds=seconds),
     )
@@ -227,6 +228,14 @@ def assemble_report(
     draws = {key: values for block in blocks for key, values in block.evidence.draws.items()}
     episodes = {key: values for block in blocks for key, values in block.evidence.episodes.items()}
     return report.with_evidence(ReportEvidence(influences, draws, episodes))
+
+
+def _with_across(spec: AuditSpec, source: Block, target: Block) -> DataBlock:
+    """Add what sets the target's classes beside the source's."""
+    if source.summary is None or target.summary is None:
+        return target.data
+    found = {metric.name: metric_value(metric.measure_across(source.summary, target.summary)) for metric in spec.across}
+    return target.data.model_copy(update={"metrics": {**target.data.metrics, **found}})
 
 
 _ELSEWHERE = ("mean", "std", "input_size", "crop_pct", "interpolation", "input_space", "source_split", "target_split")

@@ -102,21 +102,32 @@ OPTIONS: tuple[Option, ...] = (
     Option("source_split", ("source.split",), "text", DATA, "split of the source", unset="train of known names, else all"),
     Option("source_classes", ("source.classes",), "classes", DATA, "such as 0-9,12 or names", unset="all"),
     Option("source_max_images", ("source.max_images",), "whole", DATA, "class-balanced draw", unset="all"),
+    Option(
+        "source_test",
+        ("held_out.spec",),
+        "text",
+        DATA,
+        "further images of the source's classes, for the error that --metrics theory bounds",
+        metavar="DATA",
+        unset="none",
+    ),
+    Option("source_test_split", ("held_out.split",), "text", DATA, "its split", unset="test of known names, else all"),
+    Option("source_test_max_images", ("held_out.max_images",), "whole", DATA, "class-balanced draw", unset="all"),
     Option("target_split", ("target.split",), "text", DATA, "split of the target", unset="test of known names, else all"),
     Option("target_classes", ("target.classes",), "classes", DATA, "such as 0-9,12 or names", unset="all"),
     Option("target_max_images", ("target.max_images",), "whole", DATA, "class-balanced draw", unset="all"),
     Option(
         "max_images",
-        ("source.max_images", "target.max_images"),
+        ("source.max_images", "target.max_images", "held_out.max_images"),
         "whole",
         DATA,
-        "the same for both data sets",
+        "the same for all data sets",
         shorthand=True,
         unset="all",
     ),
     Option(
         "data_root",
-        ("source.root", "target.root"),
+        ("source.root", "target.root", "held_out.root"),
         "text",
         DATA,
         "where known data sets lie",
@@ -124,7 +135,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "follow_links",
-        ("source.follow_links", "target.follow_links"),
+        ("source.follow_links", "target.follow_links", "held_out.follow_links"),
         "flag",
         DATA,
         "also read pictures that are links out of their folder",
@@ -172,7 +183,9 @@ OPTIONS: tuple[Option, ...] = (
     Option("batch_size", ("run.batch_size",), "whole", RUN, "images a batch, or 'auto'", word="auto", metavar="N|auto"),
     Option("compile", ("run.compile",), "flag", RUN, "compile the network with torch.compile", False),
     Option("workers", ("passes.workers",), "whole", RUN, "decoding processes", unset="by the number of cores"),
-    Option("seed", ("run.seed", "probe.seed", "source.seed", "target.seed"), "whole", RUN, "of every random draw", 0),
+    Option(
+        "seed", ("run.seed", "probe.seed", "source.seed", "target.seed", "held_out.seed"), "whole", RUN, "of every random draw", 0
+    ),
 )
 """Every option, in the order of the help and of a report's settings."""
 _SHORTHANDS = {

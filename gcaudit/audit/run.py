@@ -9,6 +9,7 @@ from typing import Any
 
 from gcaudit.audit.block import Block
 from gcaudit.audit.blocks import assemble_report, make_block, model_block, used_settings
+from gcaudit.audit.held_out import open_held_out, takes_held_out, with_held_out
 from gcaudit.audit.spec import AuditSpec
 from gcaudit.data import ImageSet, open_data
 from gcaudit.encoders import Layer, ModelRequest, list_layers, load_encoder
@@ -88,6 +89,8 @@ def run_audit(spec: AuditSpec, progress: ProgressBar = no_bar, *, strict: bool =
     check_request(spec)
     source = open_data(spec.source)
     target = open_data(spec.target) if "target" in spec.roles else None
+    if takes_held_out(spec, "source"):
+        open_held_out(spec, source)  # what is wrong with it is told before the pass
     said = [warning.about("source") for warning in source.warnings]
     if target is not None:
         said += [*(warning.about("target") for warning in target.warnings), *check_target(spec, target)]
@@ -133,6 +136,8 @@ def observe_block(spec: AuditSpec, role: Role, images: ImageSet, runner: Runner,
     """
     with progress(f"{role} {images.spec}", len(images.labels)) as advance:
         observation = observe(runner, images, spec.pass_settings(role), advance)
+    if takes_held_out(spec, role):
+        observation = with_held_out(spec, images, observation, runner, progress)
     return make_block(spec, role, images, observation, used_settings(runner, observation))
 
 

@@ -32,7 +32,7 @@ def shared_warnings(source: Block, target: Block, where: Callable[[int], str] | 
             "source and target share {n} classes ({names}): few-shot accuracy on classes the model was trained on is not transfer"
         )
         found.append(warn("shared", line, names))
-    equal = np.isin(_as_values(target.digests), _as_values(source.digests))
+    equal = equal_images(target.digests, source.digests)
     alike = near_rows(target.perceptual, source.perceptual)
     rows = {
         "source and target share {n} images": np.flatnonzero(equal),
@@ -80,6 +80,20 @@ def _shared_names(source: Block, target: Block) -> Sequence[str]:
 
 def _plain_name(name: str) -> str:
     return name.casefold().replace("_", " ").replace("-", " ").strip()
+
+
+def equal_images(ours: NDArray[np.uint8], theirs: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Tell which images are also in another data set, byte for byte.
+
+    Args:
+        ours: (N, 16) digests.
+        theirs: (M, 16) digests of the other's.
+
+    Returns:
+        (N,) bool.
+    """
+    found: NDArray[np.bool_] = np.isin(_as_values(ours), _as_values(theirs))
+    return found
 
 
 def _as_values(table: NDArray[np.uint8]) -> NDArray[np.void]:

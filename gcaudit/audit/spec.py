@@ -11,10 +11,11 @@ from gcaudit.audit.options import OPTIONS, place_options
 from gcaudit.data import DataRequest
 from gcaudit.encoders import ModelRequest
 from gcaudit.errors import RequestError
-from gcaudit.metrics import Metric, ProbeSettings, Role, find_metrics
+from gcaudit.metrics import METRICS, Metric, ProbeSettings, Role, find_metrics
 from gcaudit.passes import PassSettings, RunSettings
 
 _ABSENT = DataRequest(None, "target")
+_NO_HELD_OUT = DataRequest(None, "source-test")
 
 
 @final
@@ -31,6 +32,7 @@ class AuditSpec:
         probe: how episodes are drawn.
         metrics: names and groups; None takes the core.
         target_gc: take the Jacobian on the target too.
+        held_out: which images of the source's classes no class mean is to be of; its `spec` is None where there are none.
     """
 
     model: ModelRequest
@@ -41,6 +43,7 @@ class AuditSpec:
     probe: ProbeSettings = field(default_factory=ProbeSettings)
     metrics: tuple[str, ...] | None = None
     target_gc: bool = False
+    held_out: DataRequest = _NO_HELD_OUT
 
     def __post_init__(self) -> None:
         """Check what can be told before any file is looked at, and what no room can check by itself.
@@ -51,16 +54,21 @@ class AuditSpec:
         requests = [self.data_request(role) for role in self.roles]
         if [request.role for request in requests] != list(self.roles):
             raise RequestError("expected a source and a target in their roles, found others")
+        requests.append(self.held_out)
         if len({self.run.seed, self.probe.seed, *(request.seed for request in requests)}) > 1:
             raise RequestError("expected one seed of all draws, found several; see AuditSpec.from_options")
         for option, images in (
             ("gc-images", self.passes.gc_images),
             ("source-max-images", self.source.max_images),
             ("target-max-images", self.target.max_images),
+            ("source-test-max-images", self.held_out.max_images),
         ):
             if images is not None and images < 1:
                 raise RequestError(f"expected --{option} of at least 1, found {images}")
-        find_metrics(self.metrics)
+        takes = [metric.name for metric in METRICS if metric.held_out]
+        chosen = {metric.name for metric in find_metrics(self.metrics)}
+        if self.held_out.spec is not None and not chosen & set(takes):
+            raise RequestError(f"expected no --source-test without {' or '.join(takes)}; pass --metrics core,theory")
 
     @staticmethod
     def from_options(model: Any, source: Any, target: Any = None, **options: Any) -> AuditSpec:
@@ -85,6 +93,7 @@ class AuditSpec:
             model=_model_request(model, parts),
             source=on_source,
             target=DataRequest(target, "target", **parts.get("target", {}), unlike=unlike),
+            held_out=DataRequest(**{"spec": None, "role": "source-test"} | parts.get("held_out", {})),
             run=RunSettings(**parts.get("run", {})),
             passes=PassSettings(**parts.get("passes", {})),
             probe=ProbeSettings(**parts.get("probe", {})),
@@ -121,23 +130,37 @@ class AuditSpec:
         Args:
             role: of the data set.
         """
-        without = () if role == "source" or self.target_gc else ("energies",)
-        return tuple(m for m in find_metrics(self.metrics) if role in m.roles and m.needs not in without)
+        without = role == "target" and not self.target_gc
+        found = (m for m in find_metrics(self.metrics) if role in m.roles and not m.across)
+        return tuple(m for m in found if not (without and m.of_jacobian))
+
+    @property
+    def across(self) -> tuple[Metric, ...]:
+        """What sets the target's classes beside the source's."""
+        return tuple(m for m in find_metrics(self.metrics) if m.across and "target" in self.roles)
 
     def pass_settings(self, role: Role) -> PassSettings:
-        """Return how a data set is looked at: energies and logits only where a metric needs them.
+        """Return how a data set is looked at: what takes time or space, only where a metric needs it.
 
         Args:
             role: of the data set.
         """
-        needs = {metric.needs for metric in self.chosen_metrics(role)}
-        gc_images = self.passes.gc_images if "energies" in needs else 0
-        return replace(self.passes, gc_images=gc_images, logits="logits" in needs)
+        across = () if role == "target" and not self.target_gc else self.across
+        needs = {metric.needs for metric in (*self.chosen_metrics(role), *across)}
+        return replace(
+            self.passes,
+            gc_images=self.passes.gc_images if needs & {"energies", "logit_energies"} else 0,
+            logits="logits" in needs,
+            logit_gc="logit_energies" in needs,
+            flatness="flatness" in needs,
+            lipschitz="lipschitz" in needs,
+        )
 
     @property
     def measured(self) -> list[str]:
         """All that is measured, as `ROLE.METRIC`."""
-        return [f"{role}.{metric.name}" for role in self.roles for metric in self.chosen_metrics(role)]
+        apart = [f"{role}.{metric.name}" for role in self.roles for metric in self.chosen_metrics(role)]
+        return [*apart, *(f"target.{metric.name}" for metric in self.across)]
 
 
 def model_request(model: Any, **options: Any) -> ModelRequest:

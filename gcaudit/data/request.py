@@ -14,7 +14,7 @@ class DataRequest:
     Attributes:
         spec: a known name, a path, `hf:ID[:CONFIG]`, `disk:PATH`, `torchvision:NAME`; or a pair of tensors (images, labels), a Dataset
             or a DataLoader.
-        role: `source` or `target`.
+        role: `source`, `target`, or `source-test`: further images of the source's classes.
         split: None takes the default of a known name, and all of a bare file or folder.
         classes: numbers, ranges and names, such as `0-9,12` or `cat,dog`; None takes all.
         max_images: draw so many, class-balanced.
@@ -26,7 +26,7 @@ class DataRequest:
     """
 
     spec: Any
-    role: Literal["source", "target"]
+    role: Literal["source", "target", "source-test"]
     split: str | None = None
     classes: str | None = None
     max_images: int | None = None

@@ -17,7 +17,7 @@ from timm.models import get_notrace_functions, get_notrace_modules
 from torch import Tensor, fx, nn
 from torchvision.models.feature_extraction import NodePathTracer
 
-from gcaudit.encoders.taps import Tap, layer_tap, main_output
+from gcaudit.encoders.taps import LOGITS, Tap, layer_tap, main_output
 from gcaudit.errors import ArchitectureError
 
 _NUMBERED = re.compile(r"(.+)_(\d+)")
@@ -40,6 +40,8 @@ def named_tap(module: nn.Module, name: str, inputs: Tensor) -> Tap:
     layers = [layer for layer, _ in module.named_modules() if layer]
     if name in layers:
         return layer_tap(module, Tap(name, "output"), inputs)
+    if name == LOGITS:
+        return layer_tap(module, Tap("", "output", node=LOGITS), inputs)
     graph, nodes = _traced(module)
     tap = _tap_of(graph, nodes, name)
     numbered = _NUMBERED.fullmatch(name)
@@ -112,6 +114,32 @@ def _tap_of(graph: fx.Graph, nodes: Mapping[str, fx.Node], name: str) -> Tap | N
             return Tap(layer, "before", call=calls[layer], node=name) if wanted.op in ("call_function", "call_method") else None
         calls[layer] += 1
     return None
+
+
+def trace(module: nn.Module) -> fx.Graph:
+    """Return the graph of a network; it has no nodes where its control flow depends on the image."""
+    return _traced(module)[0]
+
+
+def node_of(graph: fx.Graph, tap: Tap) -> fx.Node | None:
+    """Find what a tap takes in a graph.
+
+    Args:
+        graph: of `trace`.
+        tap: any.
+
+    Returns:
+        The node; None where the graph does not call the layer, or where something stands between it and the embedding.
+    """
+    if not tap.layer:
+        return next(
+            (node.all_input_nodes[0] for node in graph.nodes if node.op == "output" and len(node.all_input_nodes) == 1), None
+        )
+    calls = [node for node in graph.nodes if node.op == "call_module" and node.target == tap.layer]
+    if not calls or not (tap.meets_layer or tap.side == "output"):
+        return None
+    node: fx.Node = calls[tap.call]
+    return node if tap.side == "output" else node.all_input_nodes[0]
 
 
 def _traced(module: nn.Module) -> tuple[fx.Graph, dict[str, fx.Node]]:

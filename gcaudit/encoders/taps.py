@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from gcaudit.errors import ArchitectureError
 
+LOGITS = "logits"
+"""Stands for the network's own output, where no layer has this name."""
 _CHANNELS_FIRST = (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 
 
@@ -72,6 +74,8 @@ class Tap:
         """Say in words what the embedding is."""
         if self.side == "pre_logits":
             return f"forward_head(..., pre_logits=True), {'input of' if self.meets_layer else 'before what leads to'} {self.layer}"
+        if not self.layer:
+            return "the network's output"
         side = "input" if self.side == "input" else "output"
         return f"{side} of {self.name}" + (f", {self.pooling}" if self.pooling else "")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, final
 
 from gcaudit.errors import RequestError, suggest
-from gcaudit.metrics import Metric, Role, find_metric
+from gcaudit.metrics import METRICS, Metric, Role, find_metric
 from gcaudit.report import WARNINGS
 
 Level = Literal["error", "warn", "off"]
@@ -190,8 +190,9 @@ def parse_name(text: str, wanted: str) -> Rule:
 def _named(match: re.Match[str], text: str) -> tuple[Role, Metric, int | None]:
     """Find what a name is of."""
     metric = find_metric(match["metric"])
-    if match["shot"] is not None and not metric.episodes:
-        raise RequestError(f"expected @N_SHOT with probe_accuracy only, found {text!r}")
+    if match["shot"] is not None and not metric.has_shots:
+        known = " or ".join(metric.name for metric in METRICS if metric.has_shots)
+        raise RequestError(f"expected @N_SHOT with {known} only, found {text!r}")
     role: Role = "source" if match["role"].lower() == "source" else "target"
     return role, metric, None if match["shot"] is None else int(match["shot"])
 

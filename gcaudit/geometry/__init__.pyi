@@ -11,6 +11,7 @@ from .conditions import (
     unsure_reason as unsure_reason,
 )
 from .counter import balanced_order as balanced_order, derive_seed as derive_seed, random_order_keys as random_order_keys
+from .curvature import Flatness as Flatness, sampled_flatness as sampled_flatness
 from .delta import (
     ClassStatistics as ClassStatistics,
     class_complexities as class_complexities,
@@ -19,8 +20,9 @@ from .delta import (
 )
 from .episodes import EpisodeInfluence as EpisodeInfluence
 from .estimate import NORMAL_95 as NORMAL_95, Estimate as Estimate, missing as missing, normal_estimate as normal_estimate
-from .evidence import Evidence as Evidence
+from .evidence import Evidence as Evidence, HeldOut as HeldOut, LogitEnergies as LogitEnergies
 from .halves import LEAST_SHARE as LEAST_SHARE, image_variance as image_variance
+from .hull import hull_weights as hull_weights
 from .influence import centred_influence as centred_influence
 from .interval import positive_estimate as positive_estimate, student_95 as student_95
 from .jacobian import (
@@ -52,4 +54,5 @@ from .subset import (
     single_image_reason as single_image_reason,
     subset_accuracy as subset_accuracy,
 )
+from .summary import ClassSummary as ClassSummary, summarise_classes as summarise_classes
 from .tails import describe_tail as describe_tail, tail_reason as tail_reason

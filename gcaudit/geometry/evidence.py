@@ -9,10 +9,41 @@ from typing import final
 import torch
 from torch import Tensor
 
+from gcaudit.geometry.curvature import Flatness
 from gcaudit.geometry.moments import ClassMoments
 from gcaudit.geometry.pairs import ClassPairs, measure_pairs
 from gcaudit.geometry.rows import Rows
 from gcaudit.geometry.spectrum import Spectrum, decompose
+
+
+@final
+@dataclass(frozen=True)
+class LogitEnergies:
+    """Energies of the head's outputs, of the images that have one of the embedding.
+
+    Attributes:
+        values: (M,) float64, in the order of `Evidence.energy_rows`.
+        estimator: how they were taken; `exact` where there are no more classes than vectors.
+        vectors: VJPs behind each.
+    """
+
+    values: Tensor
+    estimator: str
+    vectors: int
+
+
+@final
+@dataclass(frozen=True)
+class HeldOut:
+    """Images of the same classes that no class mean is of.
+
+    Attributes:
+        embeddings: (M, D) float32 or float64 rows on the CPU.
+        labels: (M,) int64 in 0..K-1; a class may have none.
+    """
+
+    embeddings: Rows
+    labels: Tensor
 
 
 @final
@@ -38,6 +69,12 @@ class Evidence:
         logits_reason: why there are no logits.
         head_weight: (K, D) float64 weights of a linear head, row c for class c of `labels`; None with `head_reason`.
         head_reason: why there are no weights.
+        logit_energies: of the head's outputs, or None when they were not measured.
+        flatness: of the loss of the model's head on images of this data set; None with `flatness_reason`.
+        flatness_reason: why there is none.
+        lipschitz: a constant that the embedding's change over that of the pixels never exceeds; None with `lipschitz_reason`.
+        lipschitz_reason: why there is none.
+        held_out: images of the same classes that are in nothing of the above, or None.
     """
 
     embeddings: Rows
@@ -55,6 +92,12 @@ class Evidence:
     logits_reason: str = "the outputs of the model's head were not kept"
     head_weight: Tensor | None = None
     head_reason: str = "the weights of the model's head were not given"
+    logit_energies: LogitEnergies | None = None
+    flatness: Flatness | None = None
+    flatness_reason: str = "the loss of the model's head was not looked at"
+    lipschitz: float | None = None
+    lipschitz_reason: str = "the network's layers were not looked at"
+    held_out: HeldOut | None = None
 
     @property
     def classes(self) -> int:

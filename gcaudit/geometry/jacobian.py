@@ -136,8 +136,8 @@ def unit_vectors(dim: int, images: int, copies: int = 1, device: torch.device | 
         yield units.repeat(images, 1)
 
 
-def _pixel_gradients(embeddings: Tensor, inputs: Tensor, vectors: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Yield J(x)^T v for each v, keeping the graph until the last."""
+def _pixel_gradients(embeddings: Tensor, inputs: Tensor, vectors: Iterable[Tensor], keep_graph: bool = False) -> Iterator[Tensor]:
+    """Yield J(x)^T v for each v, keeping the graph until the last, or for good."""
     if not embeddings.requires_grad:
         raise RequestError(_DETACHED)
     waiting = iter(vectors)
@@ -145,7 +145,7 @@ def _pixel_gradients(embeddings: Tensor, inputs: Tensor, vectors: Iterable[Tenso
     while vector is not None:
         following = next(waiting, None)
         direction = vector.to(embeddings).expand_as(embeddings)
-        keep = following is not None
+        keep = keep_graph or following is not None
         (gradient,) = torch.autograd.grad(embeddings, inputs, direction, retain_graph=keep, allow_unused=True)
         if gradient is None:
             raise RequestError(_DETACHED)
@@ -167,13 +167,14 @@ def _squared_norms(gradient: Tensor) -> Tensor:
     return rows.flatten(1).to(torch.float64).sum(1) * largest.flatten().to(torch.float64).square()
 
 
-def squared_vjps(embeddings: Tensor, inputs: Tensor, vectors: Iterable[Tensor]) -> Tensor:
+def squared_vjps(embeddings: Tensor, inputs: Tensor, vectors: Iterable[Tensor], keep_graph: bool = False) -> Tensor:
     """Sum ||J(x)^T v||^2 over vectors, image by image, on the graph that made the embeddings.
 
     Args:
         embeddings: (N, D), differentiable with respect to `inputs`; no image may depend on another.
         inputs: (N, ...) with requires_grad.
         vectors: tensors of shape (N, D) or (D,).
+        keep_graph: for a further use of the graph.
 
     Returns:
         (N,) float64, in squared embedding units per squared pixel unit.
@@ -182,7 +183,7 @@ def squared_vjps(embeddings: Tensor, inputs: Tensor, vectors: Iterable[Tensor]) 
         RequestError: the embedding does not depend on the pixels.
     """
     total = torch.zeros(len(inputs), dtype=torch.float64, device=inputs.device)
-    for gradient in _pixel_gradients(embeddings, inputs, vectors):
+    for gradient in _pixel_gradients(embeddings, inputs, vectors, keep_graph):
         total += _squared_norms(gradient)
     return total
 
@@ -232,7 +233,15 @@ def copies_per_image(estimator: Estimator, dim: int, images: int, rows: int) -> 
 
 
 def batch_energies(
-    embeddings: Tensor, inputs: Tensor, index: Tensor, *, estimator: Estimator, vectors: int, seed: int, copies: int = 1
+    embeddings: Tensor,
+    inputs: Tensor,
+    index: Tensor,
+    *,
+    estimator: Estimator,
+    vectors: int,
+    seed: int,
+    copies: int = 1,
+    keep_graph: bool = False,
 ) -> Tensor:
     """Measure the energies of a batch whose forward pass has been done.
 
@@ -244,6 +253,7 @@ def batch_energies(
         vectors: m; ignored by `exact`.
         seed: the seed of the run.
         copies: rows of each image, see `copies_per_image`; 1 unless exact.
+        keep_graph: for a further use of the graph.
 
     Returns:
         (N,) float64 energies.
@@ -252,12 +262,12 @@ def batch_energies(
     estimator, count = vectors_per_image(estimator, vectors, dim)
     if estimator == "exact":
         units = unit_vectors(dim, len(index), copies, embeddings.device)
-        return squared_vjps(embeddings, inputs, units).view(len(index), copies).sum(1)
+        return squared_vjps(embeddings, inputs, units, keep_graph).view(len(index), copies).sum(1)
     index = index.to(embeddings.device)
     if estimator == "entries":
         return _squared_entries(embeddings, inputs, index, count, seed) / count
     draw = sketch_vectors if estimator == "sketch" else output_vectors
-    return squared_vjps(embeddings, inputs, draw(index, dim, count, seed)) / count
+    return squared_vjps(embeddings, inputs, draw(index, dim, count, seed), keep_graph) / count
 
 
 def never_alone(images: Tensor, index: Tensor, copies: int) -> tuple[Tensor, Tensor]:

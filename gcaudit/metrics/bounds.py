@@ -77,15 +77,16 @@ def gc_deviation(evidence: Evidence) -> Estimate:
 
     which is the paper's L^2 sqrt(ln(2/delta)/(2m)) for m images in equal classes, with G for L^2: an energy, the squared Frobenius norm, has to stay below G,
     where a Lipschitz constant bounds the spectral norm alone and says G <= min(D, pixels) L^2. G is a supremum over all images that there might be.
-    What is taken is the largest energy seen, which is at most G: the value is a lower estimate of the bound, not a bound. A `sketch` adds the noise of
+    What is taken is the largest energy seen, which is at most G: the value is a lower estimate of the bound, not a bound. The bound that is certain has
+    D L^2 for G, L from `lipschitz_bound`; it is so large that it says nothing. A `sketch` adds the noise of
     its random vectors to every energy; `--gc exact` does not.
 
     Args:
         evidence: with energies.
 
     Returns:
-        The right side at delta = 0.05, in the unit of GC. `terms` are the range, delta and the half width of the empirical 95% interval; `tightness` is the
-        half width over the value.
+        The right side at delta = 0.05, in the unit of GC. `terms` are the range, delta, the half width of the empirical 95% interval and, where layers
+        allow, the right side `by_lipschitz`; `tightness` is the half width over the value.
     """
     reason = energies_reason(evidence)
     if reason:
@@ -97,12 +98,47 @@ def gc_deviation(evidence: Evidence) -> Estimate:
     if not math.isfinite(value):
         return missing("the value is beyond the range of 64-bit floating point", energy_count(evidence))
     terms = {"range": largest, "delta": DELTA}
+    certain = math.inf if evidence.lipschitz is None else _most_energy(evidence) * (value / largest if largest > 0 else math.inf)
+    if math.isfinite(certain):
+        terms["by_lipschitz"] = certain
     interval = gc(evidence).ci95
     details = dict(energy_details(evidence))
     if interval is not None and value > 0:
         terms["half_width"] = (interval[1] - interval[0]) / 2
         details["tightness"] = terms["half_width"] / value
     return Estimate(value, n=energy_count(evidence), details={**details, "terms": terms})
+
+
+def _most_energy(evidence: Evidence) -> float:
+    """Return D L^2, which no energy exceeds."""
+    assert evidence.lipschitz is not None
+    return float(evidence.embeddings.shape[1]) * evidence.lipschitz * evidence.lipschitz
+
+
+def lipschitz_bound(evidence: Evidence) -> Estimate:
+    """Bound the embedding's Lipschitz constant over all images, layer by layer.
+
+        |f(x) - f(y)| <= L |x - y|,      so |J(x)| <= L (spectral norm)  and  g(x) <= D L^2
+
+    Spectral norms of layers are multiplied along a chain and added where branches are added (see `gcaudit.encoders.lipschitz` for convolutions). Attention
+    and gates that multiply two maps have no such constant, and make it null with the layer's name. The bound is certain, and by orders of magnitude
+    too large: it takes the worst input of every layer at once.
+
+    Args:
+        evidence: with the constant.
+
+    Returns:
+        L, in embedding units per pixel unit; no estimate, so without interval. `terms` has `energy_at_most`, D L^2. `tightness` is sqrt(largest energy / D), which L
+        is at least, over L; with a `sketch` the largest energy is a noisy one.
+    """
+    if evidence.lipschitz is None:
+        return missing(evidence.lipschitz_reason, evidence.images)
+    details: dict[str, object] = {}
+    if math.isfinite(most := _most_energy(evidence)):
+        details["terms"] = {"energy_at_most": most}
+        if evidence.energies is not None and most > 0:
+            details["tightness"] = math.sqrt(float(evidence.energies.max()) / most)
+    return Estimate(evidence.lipschitz, n=evidence.images, details=details)
 
 
 def ncm_error_bound(evidence: Evidence, settings: ProbeSettings) -> Estimate:
@@ -123,7 +159,7 @@ def ncm_error_bound(evidence: Evidence, settings: ProbeSettings) -> Estimate:
     (`poincare_lower_bound`): the value is a lower estimate of the right side.
 
     Args:
-        evidence: with energies; classes of more than n images each.
+        evidence: with energies; classes of more than n images each, or of n images and others held out (`--source-test`).
         settings: whose `n_shot` are the numbers n.
 
     Returns:
@@ -144,12 +180,14 @@ def ncm_error_bound(evidence: Evidence, settings: ProbeSettings) -> Estimate:
         value = factor * kappa.value * collapse.value
         terms = {"by_cdnv": factor * variation.value, "kappa": kappa.value}
         details = {"n_way": evidence.classes, "n_shot": shot, "terms": terms}
-        if bool((evidence.moments.counts <= shot).any()):
+        spare = 0 if evidence.held_out is None else 1
+        if bool((evidence.moments.counts < shot + 1 - spare).any()):
             curve.append(
-                Estimate(value, n=evidence.images, reason=f"a class has no image beside {shot} for the means", details=details)
+                Estimate(value, n=evidence.images, reason=f"a class has too few images for means of {shot}", details=details)
             )
             continue
         errors = few_shot_errors(evidence, shot, settings.seed)
+        terms |= {} if evidence.held_out is None else {"held_out_images": float(len(evidence.held_out.labels))}
         terms |= {"error": float(errors.mean()), "error_stderr": float(errors.std() / len(errors) ** 0.5)}
         details["tightness"] = terms["error"] / value
         curve.append(Estimate(value, n=evidence.images, details=details))
@@ -160,7 +198,7 @@ def few_shot_errors(evidence: Evidence, shot: int, seed: int = 0, rounds: int = 
     """Draw the error of the nearest-mean rule, on images that the means are not of.
 
     Args:
-        evidence: classes of more than `shot` images each.
+        evidence: classes of more than `shot` images each, or of so many and others held out.
         shot: images a class behind each mean.
         seed: of the draws.
         rounds: how many.
@@ -178,12 +216,18 @@ def few_shot_errors(evidence: Evidence, shot: int, seed: int = 0, rounds: int = 
         starts = torch.searchsorted(labels[order].contiguous(), torch.arange(classes))
         place = torch.arange(len(order)) - starts[labels[order]]
         support, rest = order[place < shot], order[place >= shot]
-        queries = rest[torch.argsort(keys[rest])][:_QUERIES] if len(rest) > _QUERIES else rest
+        rows, truth, queries = evidence.embeddings, labels, rest[torch.argsort(keys[rest])][:_QUERIES]
+        if (held := evidence.held_out) is not None:
+            rows, truth = held.embeddings, held.labels
+            queries = torch.argsort(random_order_keys(derive_seed(seed, "held-out", str(number)), torch.arange(len(truth))))[
+                :_QUERIES
+            ]
         means = evidence.embeddings[support].double().view(classes, shot, -1).mean(1)  # they are in the order of their classes
-        distances = torch.cdist(evidence.embeddings[queries].double(), means)
-        own = distances.gather(1, labels[queries, None])
-        nearer = distances.scatter(1, labels[queries, None], math.inf).min(1).values <= own[:, 0]
-        wrong = torch.zeros(classes, dtype=torch.float64).index_add_(0, labels[queries], nearer.double())
-        seen = torch.bincount(labels[queries], minlength=classes)
+        answers = truth[queries]
+        distances = torch.cdist(rows[queries].double(), means)
+        own = distances.gather(1, answers[:, None])
+        nearer = distances.scatter(1, answers[:, None], math.inf).min(1).values <= own[:, 0]
+        wrong = torch.zeros(classes, dtype=torch.float64).index_add_(0, answers, nearer.double())
+        seen = torch.bincount(answers, minlength=classes)
         found.append((wrong[seen > 0] / seen[seen > 0]).mean())
     return torch.stack(found)

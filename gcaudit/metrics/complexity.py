@@ -10,6 +10,7 @@ Reference: Munn, Dherin, Gonzalvo, NeurIPS 2024, section 2.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -97,6 +98,24 @@ def gc(evidence: Evidence) -> Estimate:
     )
 
 
+def logits_gc(evidence: Evidence) -> Estimate:
+    """Measure the geometric complexity of the head's outputs, class-balanced, in the pass that measures the embedding's.
+
+    GC of x -> logits(x), as of the embedding. The head multiplies: with a linear head W it is at most the squared spectral norm of W times GC. It is what
+    Dherin et al. (NeurIPS 2022) measure and penalise, and it does not compare models with other classes.
+
+    Args:
+        evidence: with energies of the logits.
+
+    Returns:
+        The estimate, in squared logit units per squared pixel unit; its details are those of `gc`.
+    """
+    found = evidence.logit_energies
+    if found is None:
+        return missing(evidence.logits_reason if evidence.energies is not None else "the Jacobian was not measured on these images")
+    return gc(replace(evidence, energies=found.values, estimator=found.estimator, vectors=found.vectors))
+
+
 def relative_gc(evidence: Evidence) -> Estimate:
     """Measure GC divided by the total variance of the embedding.
 
@@ -131,7 +150,8 @@ def poincare_lower_bound(evidence: Evidence) -> Estimate:
 
     Returns:
         The estimate, in squared pixel units; invariant under scale, rotation and shift of the embedding. `plug_in` is the largest ratio of the
-        images at hand, with v_c divided by n_c; `attained_by` names its class.
+        images at hand, with v_c divided by n_c; `attained_by` names its class. `terms` has `bias`, what noise adds to the largest ratio on average and
+        was taken off it: as a share of the value, 0.1 say, it tells how far the plug-in estimate is off.
     """
     reason = energies_reason(evidence)
     if reason:
@@ -156,5 +176,6 @@ def poincare_lower_bound(evidence: Evidence) -> Estimate:
     squares = torch.zeros(evidence.classes, dtype=torch.float64).index_add_(0, evidence.labels, influence.square())
     value, chances = positive_maximum(ratios, squares.sqrt() * counts / (counts - 1))
     chances = torch.where(chances > _NEVER, chances, 0.0)
+    details["terms"] = {"bias": float(ratios[worst]) - value}
     own = influence * (value * chances.sqrt() / plain.clamp(min=_TINY))[evidence.labels]
     return positive_estimate(value, own, evidence.labels, energy_count(evidence), **details)

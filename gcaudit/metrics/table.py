@@ -8,15 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Literal, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
 from gcaudit.errors import RequestError, suggest
+from gcaudit.geometry import missing
 
 if TYPE_CHECKING:
-    from gcaudit.geometry import Estimate, Evidence
+    from gcaudit.geometry import ClassSummary, Estimate, Evidence
     from gcaudit.metrics.ridge import ProbeSettings
 
 Role = Literal["source", "target"]
+Needs = Literal["embeddings", "energies", "predictions", "logits", "weights", "logit_energies", "flatness", "lipschitz"]
 
 
 @final
@@ -30,14 +32,18 @@ class Metric:
         direction: which way is better for transfer; `none` where neither is.
         comparable: what must agree before two values may be compared.
         needs: `embeddings`, `energies` (the Jacobian), `predictions` (the head's classes are the data's), `logits` (any head) or
-            `weights` (a linear head of the data's classes).
+            `weights` (a linear head of the data's classes), `logit_energies` (the Jacobian of any head's outputs), `flatness` (derivatives of the
+            loss over the parameters) or `lipschitz` (layers whose slopes are bounded).
         roles: the data sets it is measured on by default.
         module: of this room, in which the function of this name stands; it is loaded when it is first measured.
         group: `core` is measured unless others are asked for; `field` are the scores of other papers, which take longer; `theory` are the paper's
             inequalities.
         episodes: it draws episodes, and its function takes their settings beside the evidence.
+        shots: of these settings it takes `n_shot` alone.
         unit: of its value: `share` is a number from 0 to 1, `pixel` what an image in [0, 1] is measured in (that of the network's own input with
             `--input-space normalized`), and nothing stands for what has no unit.
+        across: it sets the target's classes beside the source's, and its function takes the summaries of both.
+        held_out: it takes images that no class mean is of, where there are any.
         sized: its value depends on the number of images and dimensions by definition, so that no distribution has one; its interval is for
             other images in the same number.
     """
@@ -46,13 +52,26 @@ class Metric:
     title: str
     direction: Literal["lower", "higher", "none"]
     comparable: str
-    needs: Literal["embeddings", "energies", "predictions", "logits", "weights"]
+    needs: Needs
     roles: tuple[Role, ...]
     module: str
     group: Literal["core", "field", "theory"] = "core"
     episodes: bool = False
+    shots: bool = False
+    across: bool = False
+    held_out: bool = False
     sized: bool = False
     unit: str = ""
+
+    @property
+    def of_jacobian(self) -> bool:
+        """Whether it is measured of energies, which need a backward pass."""
+        return self.needs in ("energies", "logit_energies")
+
+    @property
+    def has_shots(self) -> bool:
+        """Whether it has a value for each `n_shot`."""
+        return self.episodes or self.shots
 
     def measure(self, evidence: Evidence, probe: ProbeSettings) -> Estimate:
         """Measure it.
@@ -64,9 +83,27 @@ class Metric:
         Returns:
             The estimate.
         """
-        function = getattr(import_module(f"gcaudit.metrics.{self.module}"), self.name)
-        found: Estimate = function(evidence, probe) if self.episodes else function(evidence)
+        if self.across:
+            return missing("it sets a target beside a source; score both", evidence.images)
+        function = self._function()
+        found: Estimate = function(evidence, probe) if self.has_shots else function(evidence)
         return replace(found, details={**found.details, "interval": _REPEATABILITY}) if self.sized else found
+
+    def measure_across(self, source: ClassSummary, target: ClassSummary) -> Estimate:
+        """Measure what sets the target's classes beside the source's.
+
+        Args:
+            source: of the source's classes.
+            target: of the target's.
+
+        Returns:
+            The estimate.
+        """
+        found: Estimate = self._function()(source, target)
+        return found
+
+    def _function(self) -> Any:
+        return getattr(import_module(f"gcaudit.metrics.{self.module}"), self.name)
 
 
 _REPEATABILITY = "repeatability: other images in this number, at this number of dimensions"
@@ -191,7 +228,67 @@ METRICS: tuple[Metric, ...] = (
         _BOTH,
         "bounds",
         "theory",
-        episodes=True,
+        shots=True,
+        held_out=True,
+    ),
+    Metric(
+        "lipschitz_bound",
+        "Lipschitz constant, at most (by layers)",
+        "none",
+        _FAMILY,
+        "lipschitz",
+        _SOURCE,
+        "bounds",
+        "theory",
+        unit="embedding/pixel",
+    ),
+    Metric(
+        "gc_over_least_distance",
+        "GC over least squared distance of means, all classes",
+        "lower",
+        _SCALE_FREE,
+        "energies",
+        _TARGET,
+        "new_classes",
+        "theory",
+        across=True,
+        unit=_PER_PIXEL,
+    ),
+    Metric(
+        "granularity",
+        "target's class means, out of the source's hull",
+        "lower",
+        _ANY,
+        "embeddings",
+        _TARGET,
+        "granularity",
+        "theory",
+        across=True,
+    ),
+    Metric(
+        "logits_gc", "GC of the logits", "lower", _FAMILY, "logit_energies", _BOTH, "complexity", "theory", unit="logit^2/pixel^2"
+    ),
+    Metric(
+        "loss_slope",
+        "slope of the head's loss",
+        "lower",
+        _FAMILY,
+        "flatness",
+        _SOURCE,
+        "flatness",
+        "theory",
+        unit="nat^2/parameter^2",
+    ),
+    Metric(
+        "loss_sharpness",
+        "sharpness of the head's loss",
+        "lower",
+        _FAMILY,
+        "flatness",
+        _SOURCE,
+        "flatness",
+        "theory",
+        unit="nat/parameter^2",
     ),
 )
 """Every metric, in the order of the report."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
@@ -26,6 +26,7 @@ from gcaudit.errors import AuditError, DataError, RequestError, one_line, shorte
 from gcaudit.geometry import (
     ClassMoments,
     Evidence,
+    LogitEnergies,
     Rows,
     balanced_order,
     derive_seed,
@@ -35,6 +36,8 @@ from gcaudit.geometry import (
 )
 from gcaudit.passes.collector import OutputCollector, check_finite
 from gcaudit.passes.embeddings import EmbeddingStore
+from gcaudit.passes.heads import NO_HEAD, head_reason, head_weight, renumbered
+from gcaudit.passes.landscape import look_at_flatness, look_at_layers
 from gcaudit.passes.remarks import Remarks
 from gcaudit.passes.runner import Outputs, Runner
 from gcaudit.report import ReportWarning, warn
@@ -57,6 +60,9 @@ class PassSettings:
         gc_rtol: no further image gets one when the standard error of GC is below this share of GC; 0 never stops early.
         skip_bad_images: count images that cannot be decoded instead of stopping.
         logits: keep the outputs of the model's head.
+        logit_gc: take the Jacobian of these outputs too, where that of the embedding is taken.
+        flatness: look at slope and sharpness of the head's loss.
+        lipschitz: bound the embedding's Lipschitz constant by its layers.
     """
 
     workers: int | None = None
@@ -64,6 +70,9 @@ class PassSettings:
     gc_rtol: float = 0.02
     skip_bad_images: bool = False
     logits: bool = False
+    logit_gc: bool = False
+    flatness: bool = False
+    lipschitz: bool = False
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -156,10 +165,11 @@ class _Pass:
         self.segments = energy_segments(images, settings, runner.settings.seed)
         self.moments = ClassMoments(len(images.class_names), runner.encoder.dim, device)
         self.labels, self.index = images.labels.to(device), images.index.to(device)
-        self.energies = torch.zeros(size, dtype=torch.float64, device=device)
+        self.energies = torch.zeros(2, size, dtype=torch.float64, device=device)  # of embeddings, and of logits
         self.measured = torch.zeros(size, dtype=torch.bool)
         self.seen = torch.zeros(size, dtype=torch.bool)
-        predictions, self.reason = _predictions(runner, images)
+        self.reason = head_reason(runner.encoder, images)
+        predictions = None if self.reason else torch.zeros(size, dtype=torch.int64)
         self.collector = OutputCollector(runner, images, predictions, settings.logits)
         self.digests = torch.zeros(size, DIGEST_BYTES, dtype=torch.uint8)
         self.perceptual = EmbeddingStore(size, PERCEPTUAL_BYTES, torch.uint8, _HASH_MEMORY_BYTES)
@@ -189,7 +199,13 @@ class _Pass:
         while start < count:
             rows = slice(start, start + self.runner.images_per_batch(self.open))
             try:
-                found = self.runner.run(pixels[rows], self.index[places[rows]], want=self.open, logits=self.collector.wants_head)
+                found = self.runner.run(
+                    pixels[rows],
+                    self.index[places[rows]],
+                    want=self.open,
+                    logits=self.collector.wants_head,
+                    logit_energies=self.settings.logit_gc,
+                )
             except RuntimeError as error:
                 self._shrink(error)
                 continue
@@ -218,7 +234,9 @@ class _Pass:
         embeddings = found.embeddings.to(self.runner.kind)
         self.moments.update(embeddings, self.labels[places])
         if found.energies is not None:
-            self.energies.index_copy_(0, places, found.energies)
+            self.energies[0].index_copy_(0, places, found.energies)
+            if found.logit_energies is not None:
+                self.energies[1].index_copy_(0, places, found.logit_energies)
             self.measured[positions] = True
         self.collector.put(positions, embeddings, found)
         self.seen[positions] = True
@@ -230,14 +248,14 @@ class _Pass:
             self.open = False
             return
         rows, energies = self.measured_energies()
-        error = relative_error(energies, self.images.labels[rows], len(self.images.class_names))
+        error = relative_error(energies[0], self.images.labels[rows], len(self.images.class_names))
         self.open = error > self.settings.gc_rtol
 
     def measured_energies(self) -> tuple[Tensor, Tensor]:
-        """Return the places that have an energy, and the energies."""
+        """Return the places that have an energy, and the energies of embeddings and logits, (2, M)."""
         rows = self.measured.nonzero().flatten()
-        energies = self.energies.cpu()[rows]
-        check_finite(self.images, energies[:, None], "Jacobian", rows)
+        energies = self.energies.cpu()[:, rows]
+        check_finite(self.images, energies.T, "Jacobian", rows)
         return rows, energies
 
 
@@ -276,36 +294,6 @@ def _on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[tuple
     yield from ready()
 
 
-_NO_HEAD = "the model has no head, or the checkpoint has no weights for it"
-
-
-def _head_weight(runner: Runner, images: ImageSet) -> tuple[Tensor | None, str]:
-    weight = runner.encoder.head_weight()
-    if weight is None:
-        return (
-            None,
-            _NO_HEAD if runner.encoder.head_outputs is None else "the model's head is not one linear layer on the embedding",
-        )
-    if len(weight) != images.total_classes:
-        return None, f"the model's head has {len(weight)} classes, the data have {images.total_classes}"
-    return weight[list(images.class_numbers)], ""
-
-
-def _predictions(runner: Runner, images: ImageSet) -> tuple[Tensor | None, str]:
-    outputs = runner.encoder.head_outputs
-    if outputs is None:
-        return None, _NO_HEAD
-    if outputs != images.total_classes:
-        return None, f"the model's head has {outputs} classes, the data have {images.total_classes}"
-    return torch.zeros(len(images.labels), dtype=torch.int64), ""
-
-
-def _renumber(predictions: Tensor, images: ImageSet) -> Tensor:
-    place = torch.full((images.total_classes,), -1, dtype=torch.int64)
-    place[list(images.class_numbers)] = torch.arange(len(images.class_numbers))
-    return place[predictions]
-
-
 def observe(runner: Runner, images: ImageSet, settings: PassSettings, progress: Progress | None = None) -> Observation:
     """Run images through an encoder, once.
 
@@ -324,6 +312,9 @@ def observe(runner: Runner, images: ImageSet, settings: PassSettings, progress: 
     """
     began = time.perf_counter()
     size, device = len(images.labels), runner.device
+    if settings.logit_gc and runner.settings.compile:
+        # the second VJP through one compiled graph was seen to be wrong without a word (torch 2.15)
+        raise RequestError("expected no --compile with the GC of logits, found both; leave --compile out")
     workers = _auto_workers(size) if settings.workers is None else settings.workers
     state = _Pass(runner, images, settings)
     transform = picture_transform(runner.encoder.preprocessing)
@@ -334,7 +325,7 @@ def observe(runner: Runner, images: ImageSet, settings: PassSettings, progress: 
         for batch, pixels, places in _on_device(decoded, device):
             state.run_batch(batch, pixels, places, progress or (lambda _count: None))
         state.collector.drain()
-    evidence = _evidence(state)
+        evidence = _look_around(state, _evidence(state))
     seconds = time.perf_counter() - began
     wants = state.settings.gc_images != 0
     return Observation(
@@ -361,7 +352,7 @@ def _evidence(state: _Pass) -> Evidence:
         )
     estimator, vectors = vectors_per_image(settings.estimator, settings.vectors, state.runner.encoder.dim)
     rows, energies = state.measured_energies()
-    weight, head_reason = _head_weight(state.runner, images)
+    weight, no_weight = head_weight(state.runner.encoder, images)
     row_of = torch.cumsum(seen, 0) - 1
     predictions = state.collector.predictions
     return Evidence(
@@ -370,17 +361,36 @@ def _evidence(state: _Pass) -> Evidence:
         class_names=images.class_names,
         moments=state.moments.cpu(),
         fingerprint=fingerprint(images, state.digests[seen], seen),
-        energies=energies if len(rows) else None,
+        energies=energies[0] if len(rows) else None,
         energy_rows=row_of[rows] if len(rows) else None,
         estimator=estimator,
         vectors=vectors,
-        predictions=None if predictions is None else _renumber(predictions[seen], images),
+        predictions=None if predictions is None else renumbered(predictions[seen], images),
         predictions_reason=state.reason,
         logits=None if state.collector.logits is None else state.collector.logits.rows(seen),
-        logits_reason=_NO_HEAD if state.runner.encoder.head_outputs is None else "the outputs of the model's head were not kept",
+        logits_reason=NO_HEAD if state.runner.encoder.head_outputs is None else "the outputs of the model's head were not kept",
         head_weight=weight,
-        head_reason=head_reason,
+        head_reason=no_weight,
+        logit_energies=_logit_energies(state, energies[1]),
     )
+
+
+def _logit_energies(state: _Pass, energies: Tensor) -> LogitEnergies | None:
+    outputs, settings = state.runner.encoder.head_outputs, state.runner.settings
+    if outputs is None or not len(energies) or not state.settings.logit_gc:
+        return None
+    return LogitEnergies(energies, *vectors_per_image(settings.estimator, settings.vectors, outputs))
+
+
+def _look_around(state: _Pass, evidence: Evidence) -> Evidence:
+    """Add what theory asks of the network itself."""
+    if state.settings.flatness:
+        found = (None, state.reason) if state.reason else look_at_flatness(state.runner, state.images)
+        evidence = replace(evidence, flatness=found[0], flatness_reason=found[1])
+    if state.settings.lipschitz:
+        bound, reason = look_at_layers(state.runner)
+        evidence = replace(evidence, lipschitz=bound, lipschitz_reason=reason)
+    return evidence
 
 
 def _warnings(state: _Pass) -> tuple[ReportWarning, ...]:

@@ -90,12 +90,14 @@ class Outputs:
         energies: (N,) float64, or None when they were not asked for.
         predictions: (N,) int64 of the head, or None.
         logits: (N, classes) of the head, or None.
+        logit_energies: (N,) float64 of the head's outputs, or None when they were not asked for.
     """
 
     embeddings: Tensor
     energies: Tensor | None
     predictions: Tensor | None
     logits: Tensor | None = None
+    logit_energies: Tensor | None = None
 
 
 def resolve_device(name: str) -> torch.device:
@@ -163,6 +165,11 @@ class Runner:
             self._encode = _compiled(self._plain)
         self._sizes = {want: self._batch_size(want) for want in (False, True)}
         self._graph_measured = False
+
+    @property
+    def network(self) -> nn.Module:
+        """What is run: the encoder's module, or a copy of it with other weights that computes the same embedding."""
+        return self._module
 
     @cached_property
     def _takes_two(self) -> bool:
@@ -259,7 +266,7 @@ class Runner:
             torch.cuda.empty_cache()
         return True
 
-    def run(self, pixels: Tensor, index: Tensor, *, want: bool, logits: bool) -> Outputs:
+    def run(self, pixels: Tensor, index: Tensor, *, want: bool, logits: bool, logit_energies: bool = False) -> Outputs:
         """Run a batch; while the batch size is being sought, take its time.
 
         Args:
@@ -267,19 +274,21 @@ class Runner:
             index: (N,) int64 index of each image in its data set.
             want: whether energies are wanted.
             logits: whether the head's outputs are wanted.
+            logit_energies: whether, with energies, those of the head's outputs are wanted too.
 
         Returns:
             What it gave, on the device.
         """
+        wants = (want, logits or logit_energies, logit_energies)
         size = self._sizes[want]
         if size.settled:
-            return self._run(pixels, index, want, logits)
+            return self._run(pixels, index, *wants)
         self._wait()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         began = time.perf_counter()
         with self._graph_watch(len(pixels)) if want and not self._graph_measured else nullcontext():
-            outputs = self._run(pixels, index, want, logits)
+            outputs = self._run(pixels, index, *wants)
         self._wait()
         full = len(pixels) == size.size
         size.record(len(pixels), time.perf_counter() - began)
@@ -323,7 +332,7 @@ class Runner:
         inputs = leaf if self.settings.input_space == "normalized" else self._normalize(leaf)
         return self.encoder.tap(self._module, inputs, logits=logits)
 
-    def _run(self, pixels: Tensor, index: Tensor, want: bool, logits: bool) -> Outputs:
+    def _run(self, pixels: Tensor, index: Tensor, want: bool, logits: bool, logit_energies: bool) -> Outputs:
         x = self._inputs(pixels)
         copies = copies_per_image(self._estimator, self.encoder.dim, len(x), self._sizes[True].size) if want else 1
         count = len(x)
@@ -335,20 +344,25 @@ class Runner:
         with torch.enable_grad() if want else torch.inference_mode():
             leaf = self._leaf(x).requires_grad_(want)
             z, scores = self._encode(leaf, logits and self.encoder.head_outputs is not None)
-            energies = None
-            if want:
-                energies = batch_energies(
-                    z,
-                    leaf,
-                    index,
-                    estimator=self._estimator,
-                    vectors=self._vectors,
-                    seed=self.settings.seed,
-                    copies=copies,
-                )
+            found: list[Tensor | None] = [None, None]
+            both = (scores if logit_energies else None, z) if want else ()
+            for place, made in enumerate(both):  # the embedding's last, after which the graph is free
+                if made is not None:
+                    estimator, vectors = vectors_per_image(self._estimator, self._vectors, made.shape[1])
+                    energies = batch_energies(
+                        made,
+                        leaf,
+                        index,
+                        estimator=estimator,
+                        vectors=vectors,
+                        seed=self.settings.seed,
+                        copies=copies,
+                        keep_graph=made is not z,
+                    )
+                    found[place] = energies[:count]
         scores = None if scores is None else scores.detach()[::copies][:count]
-        energies = None if energies is None else energies[:count]
-        return Outputs(z.detach()[::copies][:count], energies, None if scores is None else scores.argmax(1), scores)
+        predictions = None if scores is None else scores.argmax(1)
+        return Outputs(z.detach()[::copies][:count], found[1], predictions, scores, found[0])
 
 
 def _folded(encoder: Encoder, module: nn.Module) -> tuple[nn.Module, int]:

@@ -11,6 +11,7 @@ from gcaudit.metrics import METRICS, Metric
 if TYPE_CHECKING:
     from gcaudit.report import DataBlock, MetricValue, Report
 
+_LARGE = 1e8
 ARROWS = {"lower": "↓", "higher": "↑", "none": ""}
 
 
@@ -50,7 +51,7 @@ def format_value(value: MetricValue) -> str:
     if value.value is None:
         return "—"
     digits = _decimals(value)
-    if digits > 8:
+    if digits > 8 or abs(value.value) >= _LARGE:
         return f"{value.value:.4g}" + (f" [{value.ci95[0]:.4g}, {value.ci95[1]:.4g}]" if value.ci95 else "")
     text = f"{value.value:.{digits}f}"
     return text if value.ci95 is None else f"{text} [{value.ci95[0]:.{digits}f}, {value.ci95[1]:.{digits}f}]"

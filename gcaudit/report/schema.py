@@ -74,6 +74,12 @@ class MetricValue(_Model):
     pool_ci95: tuple[float, float] | None = Field(None, description="of a mean over episodes, given the pool of images")
     interval: Text | None = Field(None, description="what the interval is for")
     terms: dict[Text, float] | None = Field(None, description="what a bound is made of")
+    residual_per_class: dict[Text, float] | None = Field(
+        None, description="share of a target class's mean that no mixture of source classes reaches"
+    )
+    mixture_per_class: dict[Text, dict[Text, float]] | None = Field(
+        None, description="largest weights of the nearest mixture of source classes"
+    )
     tightness: float | None = Field(None, description="of a bound: the left side of the inequality over the right one")
     curve: tuple[MetricValue, ...] | None = Field(None, description="the probe at each n_shot")
 

@@ -8,14 +8,17 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from gcaudit.audit import Block
 from gcaudit.files import read_arrays
+from gcaudit.geometry import ClassSummary
 from gcaudit.report import DataBlock, ReportEvidence, ReportWarning
 
 _MOST_ARRAY_BYTES = 2**30
 _KEPT = ("influence", "episodes")
+_SUMMARY = ("means", "counts", "variances", "complexities")
 
 
 def pack_block(block: Block) -> tuple[str, bytes]:
@@ -35,6 +38,10 @@ def pack_block(block: Block) -> tuple[str, bytes]:
     }
     arrays = {f"influence/{name}": values.astype(np.float32) for name, values in block.evidence.influences.items()}
     arrays |= {f"episodes/{name}": values.astype(np.float32) for name, values in block.evidence.episodes.items()}
+    if block.summary is not None:
+        content["summary"] = {"names": block.summary.names, "reason": block.summary.reason}
+        parts = {name: getattr(block.summary, name) for name in _SUMMARY}
+        arrays |= {f"summary/{name}": values.numpy() for name, values in parts.items() if values is not None}
     buffer = io.BytesIO()
     np.savez(buffer, digests=block.digests, perceptual=block.perceptual, **arrays)  # type: ignore[arg-type]
     return json.dumps(content), buffer.getvalue()
@@ -75,4 +82,13 @@ def unpack_block(row: Mapping[str, Any], influences: Collection[str] | None) -> 
         warnings=tuple(ReportWarning.model_validate(entry) for entry in content["warnings"]),
         used=content["used"],
         seconds=row["seconds"],
+        summary=_summary(content.get("summary"), arrays),
     )
+
+
+def _summary(said: Mapping[str, Any] | None, arrays: Mapping[str, NDArray[Any]]) -> ClassSummary | None:
+    if said is None:
+        return None
+    parts: dict[str, Any] = {name: arrays.get(f"summary/{name}") for name in _SUMMARY}
+    tensors = {name: None if values is None else torch.from_numpy(values.copy()) for name, values in parts.items()}
+    return ClassSummary(tuple(said["names"]), reason=said["reason"], **tensors)  # type: ignore[arg-type]

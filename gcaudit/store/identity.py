@@ -20,7 +20,7 @@ from gcaudit.metrics import Role
 from gcaudit.report import SCHEMA, ModelBlock, ReportWarning
 from gcaudit.store.cells import content_hash
 
-OBSERVATION = "gcaudit.observation/2"
+OBSERVATION = "gcaudit.observation/3"
 """Version of what a pass keeps."""
 
 
@@ -153,9 +153,14 @@ def observation_key(identity: ModelIdentity, spec: AuditSpec, role: Role, data: 
     preprocessing["leaves_input_size"] = "crop_pct" in model.preprocessing.assumed
     run, passes, asked = spec.run, spec.pass_settings(role), spec.model
     settings: dict[str, Any] = {"precision": run.precision, "skip_bad_images": passes.skip_bad_images}
+    settings |= {name: True for name in ("logit_gc", "flatness", "lipschitz") if getattr(passes, name)}
     energies = passes.gc_images != 0
+    if energies or passes.flatness:
+        settings |= {"seed": run.seed}
+    if energies or passes.lipschitz:
+        settings |= {"input_space": run.input_space}
     if energies:
-        settings |= {"gc": run.estimator, "vectors": run.vectors, "input_space": run.input_space, "seed": run.seed}
+        settings |= {"gc": run.estimator, "vectors": run.vectors}
         settings |= {"gc_images": passes.gc_images, "gc_rtol": passes.gc_rtol}
     # the user's own code is named by its content, wherever it lies
     arch = model.arch.rpartition(":")[2] if identity.code else model.arch
@@ -165,20 +170,23 @@ def observation_key(identity: ModelIdentity, spec: AuditSpec, role: Role, data: 
     return content_hash([SCHEMA, OBSERVATION, weights, model.layer, model.embedding, preprocessing, data, energies, settings])
 
 
-def block_key(observation: str, spec: AuditSpec, role: Role) -> str:
+def block_key(observation: str, spec: AuditSpec, role: Role, held_out: str | None = None) -> str:
     """Name what is measured of a pass.
 
     Args:
         observation: from `observation_key`.
         spec: what is asked.
         role: of the data set.
+        held_out: from `content_key`, of images of the source's classes; None for none.
 
     Returns:
         64 hexadecimal digits.
     """
     metrics = spec.chosen_metrics(role)
     probe = None
-    if any(metric.episodes for metric in metrics):
+    if any(metric.has_shots for metric in metrics):
         asked = spec.probe
         probe = [asked.n_way, asked.n_shot, asked.n_query, asked.episodes, asked.ridge, asked.seed]
-    return content_hash([observation, role, [metric.name for metric in metrics], probe])
+    names = [metric.name for metric in metrics]
+    further = [*(["summary"] if spec.across else []), *([held_out] if held_out else [])]
+    return content_hash([observation, role, names, probe, *further])

@@ -16,13 +16,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gcaudit.errors import AuditError, one_line
-from gcaudit.geometry import ClassMoments, Evidence, Rows
+from gcaudit.geometry import ClassMoments, Evidence, Flatness, LogitEnergies, Rows
 from gcaudit.passes import Observation
 from gcaudit.report import ReportWarning
 from gcaudit.store.identity import OBSERVATION
 
 _OPTIONAL = ("energies", "energy_rows", "predictions", "logits", "head_weight")
-_WORDS = ("fingerprint", "estimator", "vectors", "predictions_reason", "logits_reason", "head_reason")
+_REASONS = ("predictions_reason", "logits_reason", "head_reason", "flatness_reason", "lipschitz_reason")
+_WORDS = ("fingerprint", "estimator", "vectors", "lipschitz", *_REASONS)
 
 
 def _whole(rows: Rows) -> Tensor:
@@ -64,6 +65,10 @@ def save_observation(path: Path, observation: Observation, used: Mapping[str, An
     tensors |= {name: _whole(values) for name, values in optional.items() if values is not None}
     words = {name: getattr(evidence, name) for name in _WORDS} | {"class_names": evidence.class_names}
     words |= {name: getattr(observation, name) for name in ("seconds", "device", "batch_size", "left_alone")}
+    words["flatness"] = None if evidence.flatness is None else evidence.flatness.to_json()
+    if (logits := evidence.logit_energies) is not None:
+        tensors["logit_energies"] = logits.values
+        words["logit_energies"] = (logits.estimator, logits.vectors)
     words["warnings"] = [warning.model_dump() for warning in observation.warnings]
     handle, temporary = -1, Path()
     try:
@@ -103,7 +108,10 @@ def load_observation(path: Path) -> tuple[Observation, dict[str, Any]] | None:
         moments = ClassMoments(*tensors["moments.means"].shape)
         moments.counts, moments.means, moments.squares = (tensors[f"moments.{name}"] for name in ("counts", "means", "squares"))
         rest: dict[str, Any] = {name: tensors.get(name) for name in _OPTIONAL} | {name: words[name] for name in _WORDS}
+        logits = words.get("logit_energies")
         evidence = Evidence(
+            logit_energies=None if logits is None else LogitEnergies(tensors["logit_energies"], *logits),
+            flatness=None if words["flatness"] is None else Flatness.from_json(words["flatness"]),
             embeddings=tensors["embeddings"],
             labels=tensors["labels"],
             class_names=tuple(words["class_names"]),

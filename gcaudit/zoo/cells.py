@@ -10,9 +10,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
-from gcaudit.audit import AuditSpec, Block, assemble_report, check_target, refuse_warnings
+from gcaudit.audit import AuditSpec, Block, assemble_report, check_target, refuse_warnings, takes_held_out
 from gcaudit.data import DataRequest, ImageSet, content_key, open_data
-from gcaudit.errors import DataError, GcauditError, RequestError, printable
+from gcaudit.errors import AuditError, DataError, GcauditError, RequestError, printable
 from gcaudit.metrics import Role
 from gcaudit.report import Report, ReportWarning
 from gcaudit.store import (
@@ -244,7 +244,8 @@ class Scheduler:
                 for role in plan.request.spec.roles:
                     images, content, fingerprint = data.find(spec.data_request(role))
                     seen = observation_key(plan.identity, spec, role, content)
-                    keys[role] = block_key(seen, spec, role)
+                    held_out = data.find(spec.held_out)[1] if takes_held_out(spec, role) else None
+                    keys[role] = block_key(seen, spec, role, held_out)
                     self._observations[keys[role]] = seen
                     self._fingerprints[keys[role]] = fingerprint
                     plan.warnings += tuple(warning.about(role) for warning in images.warnings)
@@ -331,7 +332,11 @@ class Scheduler:
         plan.fresh = any(key in self._fresh for key in keys.values())
         key = cell_key(keys["source"], keys.get("target"))
         stored = None if plan.fresh else self._store.get_warnings(key)
-        report = self._assemble(plan, plan.identity, keys) if stored is None else None
+        try:
+            report = self._assemble(plan, plan.identity, keys) if stored is None else None
+        except AuditError as error:
+            plan.reason = str(error)
+            return self._settle(plan)
         plan.said = self._said(plan, keys, stored or ()) if report is None else report.warnings
         if self._strict and plan.said:
             plan.refuse(plan.said)
@@ -355,6 +360,10 @@ class Scheduler:
     def _assemble(self, plan: _Plan, identity: ModelIdentity, keys: Mapping[Role, str]) -> Report:
         spec = plan.request.spec
         blocks = [block for key in keys.values() if (block := self._store.get_block(key)) is not None]
+        if len(blocks) < len(keys):  # a report of the others would be taken for one of all
+            raise AuditError(
+                f"{self._store.path}: expected what was measured of {plan.request.title}, found it damaged; run it again"
+            )
         preprocessing = identity.model.preprocessing.model_copy(update={"input_space": spec.run.input_space})
         names = {"spec": printable(str(spec.model.spec)), "preprocessing": preprocessing}
         return assemble_report(
@@ -371,6 +380,9 @@ class Scheduler:
             return CellResult(plan.request, None, plan.reason or "it was not reached", fresh=False)
         report = self._store.get_report(cell_key(plan.keys["source"], plan.keys.get("target")), self._influences)
         if report is None and plan.done and plan.identity is not None:  # pruned a moment ago
-            report = self._assemble(plan, plan.identity, plan.keys)
+            try:
+                report = self._assemble(plan, plan.identity, plan.keys)
+            except AuditError as error:
+                return CellResult(plan.request, None, str(error), fresh=plan.fresh)
         report = report and report.model_copy(update={"warnings": plan.said})  # cells of equal content share what is stored
         return CellResult(plan.request, report, None if report else "it was not reached", fresh=plan.fresh)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, final
 
-from gcaudit.audit import AuditSpec, Block, make_block, used_settings
+from gcaudit.audit import AuditSpec, Block, make_block, takes_held_out, used_settings, with_held_out
 from gcaudit.data import ImageSet, open_data
 from gcaudit.encoders import Encoder, load_encoder
 from gcaudit.errors import GcauditError, one_line
@@ -157,7 +157,13 @@ class Worker:
         evidence = found[0].evidence
         if task.fingerprint not in (None, evidence.fingerprint) and evidence.images == len(images.labels):
             return Failure(f"{images.spec}: the data have changed since the comparison began; run it again")
-        return make_block(task.spec, task.role, images, *found)
+        if not takes_held_out(task.spec, task.role):
+            return make_block(task.spec, task.role, images, *found)
+        encoder = self._encoder(task.spec)
+        if isinstance(encoder, Failure):
+            return encoder
+        whole_source = with_held_out(task.spec, images, found[0], self._ready(task.spec, encoder), self._progress)
+        return make_block(task.spec, task.role, images, whole_source, found[1])
 
     def _open(self, spec: AuditSpec, role: Role) -> ImageSet:
         request = spec.data_request(role)

@@ -50,7 +50,7 @@ def test_rules_are_read(text, shown):
         ("probe_accuracy >= 0.6", r"expected a rule such as .*; did you mean target\.probe_accuracy\?"),
         ("source.gc", r"expected a rule such as .*; it lacks a limit such as >= 0\.6"),
         ("source.gc = 3", "did you mean <= in place of ="),
-        ("source.cdnv@5 <= 1", "@N_SHOT with probe_accuracy only"),
+        ("source.cdnv@5 <= 1", "@N_SHOT with probe_accuracy or ncm_error_bound only"),
         ("source.gc >= nan", "expected a rule such as"),
         ("source.cdvn <= 3", "did you mean cdnv"),
         ("cdnv <= 3", r"did you mean target\.cdnv or source\.cdnv\?"),

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import gcaudit
-from gcaudit.geometry.curvature import flatness
+from gcaudit.geometry.curvature import flatness, sampled_flatness
 
 
 def network(*, norm=False):
@@ -104,3 +104,50 @@ def test_what_cannot_be_measured_is_told():
         huge[2].weight.mul_(1e300)
     found = flatness(huge, batches(), vectors=2)
     assert found.slope.value is None or found.slope.value >= 0
+
+
+def test_of_the_distribution_it_has_no_bias_and_covers():
+    """Batches drawn from a finite population: means over many draws are the population's, and the errors are those seen."""
+    model = network()
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(400, 4, dtype=torch.float64, generator=generator)
+    y = torch.randint(3, (400,), generator=generator)
+    _, slope, hessian = truth(model, [(x, y)])
+    found = []
+    for draw in range(150):
+        places = torch.randint(400, (8, 4), generator=generator)
+        found.append(sampled_flatness(model, [(x[p], y[p]) for p in places], seed=draw))
+    for name, true in (("slope", float(slope)), ("sharpness", float(hessian.trace()) / len(hessian))):
+        estimates = [getattr(one, name) for one in found]
+        values = torch.tensor([one.value for one in estimates])
+        assert abs(float(values.mean()) - true) <= 4 * float(values.std()) / len(values) ** 0.5
+        assert float(torch.tensor([one.stderr for one in estimates]).mean()) == pytest.approx(float(values.std()), rel=0.35)
+        assert sum(one.ci95[0] <= true <= one.ci95[1] for one in estimates) >= 0.85 * len(estimates)
+    assert all(one.slope.details["plug_in"] > one.slope.value for one in found)
+
+
+def test_unequal_batches_are_weighed_by_their_images():
+    model, data = network(), [(x, y) for n in (5, 3, 7, 2) for x, y in batches((n,))]
+    found = sampled_flatness(model, data, vectors=300)
+    sums = []
+    for x, y in data:
+        model.zero_grad()
+        cross_entropy(model(x), y, reduction="sum").backward()
+        sums.append(torch.cat([w.grad.flatten() for w in model.parameters()]))
+    crossed = sum(float(a @ b) for i, a in enumerate(sums) for j, b in enumerate(sums) if i != j)
+    weights = sum(len(a) * len(b) for i, (a, _) in enumerate(data) for j, (b, _) in enumerate(data) if i != j)
+    assert found.slope.value == pytest.approx(crossed / weights, rel=1e-10)
+    left = [
+        sum(float(a @ b) for i, a in enumerate(sums) for j, b in enumerate(sums) if i != j and out not in (i, j))
+        / sum(len(a) * len(b) for i, (a, _) in enumerate(data) for j, (b, _) in enumerate(data) if i != j and out not in (i, j))
+        for out in range(4)
+    ]
+    assert found.slope.stderr == pytest.approx(float((3 * torch.tensor(left).double().var(correction=0)) ** 0.5), rel=1e-6)
+    _, slope, hessian = truth(model, data)
+    assert found.slope.details["plug_in"] == pytest.approx(float(slope), rel=1e-10)
+    assert found.sharpness.value == pytest.approx(float(hessian.trace()) / len(hessian), rel=0.1)
+
+
+def test_too_few_batches_are_refused():
+    with pytest.raises(ValueError, match="at least 3 batches and a parameter, found 2 and 4"):
+        sampled_flatness(network(), batches((4, 4)))

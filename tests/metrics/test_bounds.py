@@ -1,13 +1,15 @@
 """The right sides against their formulas, and the inequalities themselves on random cases."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from cases import clouds
 
-from gcaudit.metrics.bounds import cdnv_over_collapse, few_shot_errors, gc_deviation, ncm_error_bound
+from gcaudit.geometry.evidence import HeldOut
+from gcaudit.metrics.bounds import cdnv_over_collapse, few_shot_errors, gc_deviation, lipschitz_bound, ncm_error_bound
 from gcaudit.metrics.collapse import cdnv, geometric_collapse
 from gcaudit.metrics.complexity import gc, poincare_lower_bound
 from gcaudit.metrics.measuring import evidence_of
@@ -156,6 +158,49 @@ def test_what_cannot_be_bounded_is_told():
     assert "the Jacobian was not measured" in ncm_error_bound(alone, ProbeSettings()).reason
     short = ncm_error_bound(evidence_of(z, y, energies=g), ProbeSettings(n_shot=(1, 5)))
     assert short.details["curve"][0].reason is None
-    assert short.details["curve"][1].reason == "a class has no image beside 5 for the means"
+    assert short.details["curve"][1].reason == "a class has too few images for means of 5"
     assert "tightness" not in short.details["curve"][1].details
-    assert [metric.name for metric in find_metrics(["theory"])] == ["cdnv_over_collapse", "gc_deviation", "ncm_error_bound"]
+    assert {metric.module for metric in find_metrics(["theory"])} == {
+        "bounds",
+        "new_classes",
+        "granularity",
+        "complexity",
+        "flatness",
+    }
+
+
+def test_a_lipschitz_constant_bounds_energies():
+    z, y, g = case(per_class=(30, 40, 50))
+    evidence = replace(evidence_of(z, y, energies=g), lipschitz=3.0)
+    found = lipschitz_bound(evidence)
+    assert (found.value, found.ci95) == (3.0, None)
+    assert found.details["terms"]["energy_at_most"] == z.shape[1] * 9
+    assert found.details["tightness"] == pytest.approx(math.sqrt(g.max() / z.shape[1]) / 3, rel=1e-12)
+    deviation = gc_deviation(evidence)
+    share = deviation.value / deviation.details["terms"]["range"]
+    assert deviation.details["terms"]["by_lipschitz"] == pytest.approx(z.shape[1] * 9 * share, rel=1e-12)
+    assert "by_lipschitz" not in gc_deviation(evidence_of(z, y, energies=g)).details["terms"]
+    assert "terms" not in lipschitz_bound(replace(evidence, lipschitz=1e200)).details
+    assert lipschitz_bound(evidence_of(z, y)).reason == "the network's layers were not looked at"
+
+
+def test_the_error_is_taken_on_held_out_images():
+    """Means of n images of the source, and every error on the images held out; a class without any is left out of the mean."""
+    z, y, g = case(seed=4, per_class=(12, 12, 12))
+    other, labels = clouds(seed=5, per_class=(9, 9, 9))
+    kept = labels < 2
+    held_out = HeldOut(torch.from_numpy(other[kept]), torch.from_numpy(labels[kept]))
+    evidence = replace(evidence_of(z, y, energies=g), held_out=held_out)
+    whole = few_shot_errors(evidence, 12, rounds=3)
+    means = np.stack([z[y == c].mean(0) for c in range(3)])
+    distances = ((other[kept][:, None] - means) ** 2).sum(-1)
+    own = distances[np.arange(kept.sum()), labels[kept]]
+    others = np.where(np.arange(3) == labels[kept][:, None], np.inf, distances).min(1)
+    slow = np.mean([(others <= own)[labels[kept] == c].mean() for c in range(2)])
+    assert whole.tolist() == pytest.approx([slow] * 3, rel=1e-12)
+    found = ncm_error_bound(evidence, ProbeSettings(n_shot=(1, 12, 13)))
+    curve = found.details["curve"]
+    assert [point.reason is None for point in curve] == [True, True, False]
+    assert curve[1].details["terms"]["error"] == pytest.approx(slow)
+    assert curve[1].details["terms"]["held_out_images"] == 18
+    assert ncm_error_bound(evidence_of(z, y, energies=g), ProbeSettings(n_shot=(12,))).reason is not None

@@ -22,7 +22,8 @@ from gcaudit.report.schema import MetricValue
         ({"value": 0.0, "stderr": 0.0, "ci95": (0.0, 0.1), "n": 1}, "0.000 [0.000, 0.100]"),
         ({"value": 3e-12, "stderr": 1e-13, "ci95": (2.8e-12, 3.2e-12), "n": 1}, "3e-12 [2.8e-12, 3.2e-12]"),
         ({"value": None, "stderr": None, "ci95": None, "n": 1, "reason": "r"}, "—"),
-        ({"value": 123456789.0, "stderr": 1e7, "ci95": (1e8, 1.4e8), "n": 1}, "123456789 [100000000, 140000000]"),
+        ({"value": 123456789.0, "stderr": 1e7, "ci95": (1e8, 1.4e8), "n": 1}, "1.235e+08 [1e+08, 1.4e+08]"),
+        ({"value": 12345678.0, "stderr": 1e6, "ci95": (1e7, 1.4e7), "n": 1}, "12345678 [10000000, 14000000]"),
     ],
 )
 def test_values_are_written_to_the_digits_they_support(value, text):

@@ -17,6 +17,7 @@ from typing import Any, Literal, final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gcaudit.encoders import LOGITS, Tap, classifier_tap, head_modules, main_output, named_tap, pre_logits_tap
 from gcaudit.errors import RequestError
@@ -39,7 +40,8 @@ class GeometricComplexity:
     mode, at the cost of one more forward pass.
 
     It works under autocast (where the penalty has the precision of its layers), with `DistributedDataParallel`, and with `torch.compile`: compiled
-    code cannot be differentiated twice and cannot be looked into, so a compiled network runs uncompiled but for the finite step at the logits.
+    code cannot be differentiated twice and cannot be looked into, so a compiled network runs uncompiled but for the finite step at the logits. With `exact`,
+    attention runs in torch's plain kernel, the only one that has a second derivative: it keeps the whole attention matrix.
 
     Attributes:
         steps: how often it was called; `state_dict` keeps it, so that schedules go on after a restart.
@@ -146,10 +148,11 @@ class GeometricComplexity:
         network = _network(model)
         if self.frozen_statistics:
             outputs = model(images)
-            with _frozen(network):
+            with _frozen(network), sdpa_kernel(SDPBackend.MATH):
                 embeddings = self._embed(network, inputs, network)[1]
         else:
-            outputs, embeddings = self._embed(network if _is_compiled(model) else model, inputs, network)
+            with sdpa_kernel(SDPBackend.MATH):
+                outputs, embeddings = self._embed(network if _is_compiled(model) else model, inputs, network)
         if not embeddings.requires_grad:
             raise RequestError("expected an embedding that depends on the images, found one without a gradient; leave no_grad out")
         rows, scale = len(images), self._scale(images)

@@ -73,6 +73,34 @@ def test_all_dimensions_are_the_penalty_itself(layer, part):
     assert_alike(gradients(found, model), gradients(0.5 * truth, model), **EXACT)
 
 
+class Attention(nn.Module):
+    """Pixels as tokens, one head of attention, and a classifier."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.take, self.fc = nn.Linear(3, 12), nn.Linear(4, 2)
+
+    def embed(self, x):
+        queries, keys, values = self.take(x.flatten(2).mT)[:, None].chunk(3, -1)
+        return nn.functional.scaled_dot_product_attention(queries, keys, values)[:, 0].mean(1)
+
+    def forward(self, x):
+        return self.fc(self.embed(x))
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_attention_has_a_second_derivative(frozen):
+    model, images = Attention().double(), pictures()
+    _, found = GeometricComplexity(1.0, vectors="all", frozen_statistics=frozen)(model, images)
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        truth = torch.stack([
+            torch.autograd.functional.jacobian(model.embed, image[None], create_graph=True).square().sum() for image in images
+        ]).mean()  # fmt: skip
+    torch.testing.assert_close(found, truth, **EXACT)
+    assert_alike(gradients(found, model), gradients(truth, model), **EXACT)
+
+
 def test_one_random_vector_is_unbiased_in_value_and_gradient():
     model, images = network(), pictures()
     truth = true_complexity(model, images, -1, together=False)

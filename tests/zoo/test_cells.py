@@ -454,3 +454,16 @@ def test_a_picture_that_cannot_be_read_fails_its_cell_alone(store, model, tmp_pa
     assert found[1].report is not None
     (left_out,) = fill(store, cell(model, source=str(data), target=None, skip_bad_images=True))
     assert [warning.kind for warning in left_out.report.warnings if warning.kind == "left-out"] == ["left-out"]
+
+
+def test_a_damaged_block_never_makes_a_report_of_the_other(model, tmp_path, monkeypatch):
+    """A cell of which one block cannot be read fails, with what to do; the next run measures it again."""
+    store = Store(tmp_path / "results.sqlite")
+    read = Store.get_block
+    monkeypatch.setattr(Store, "get_block", lambda self, key, *rest: (found := read(self, key, *rest)) and (found if found.role == "target" else None))
+    (failed,) = Scheduler(store, LocalEngine()).run([cell(model)])
+    assert failed.report is None
+    assert failed.reason.endswith(f"expected what was measured of {model.name}: demo -> demo, found it damaged; run it again")
+    monkeypatch.undo()
+    (mended,) = Scheduler(store, LocalEngine()).run([cell(model)])
+    assert mended.report.target is not None

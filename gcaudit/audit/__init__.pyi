@@ -11,6 +11,7 @@ from .option import Kind as Kind, Option as Option
 from .option_values import read_value as read_value
 from .options import (
     DATA as DATA,
+    DATASET_OPTIONS as DATASET_OPTIONS,
     OPTIONS as OPTIONS,
     RUN as RUN,
     check_options as check_options,
@@ -22,6 +23,7 @@ from .run import (
     check_target as check_target,
     inspect_layers as inspect_layers,
     inspect_model as inspect_model,
+    look_at_data as look_at_data,
     refuse_warnings as refuse_warnings,
     run_audit as run_audit,
 )

@@ -29,6 +29,7 @@ class Block:
         warnings: what the report should say.
         used: how the pass was run: device, batch size, versions.
         seconds: wall time of the pass.
+        decode_seconds: of it, how long the pass waited for images.
         summary: of the classes, to be set beside the other data set's; None where nothing asks for it.
     """
 
@@ -41,4 +42,5 @@ class Block:
     warnings: tuple[ReportWarning, ...]
     used: Mapping[str, Any]
     seconds: float
+    decode_seconds: float = 0.0
     summary: ClassSummary | None = None

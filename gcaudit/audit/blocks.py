@@ -130,6 +130,7 @@ def make_block(spec: AuditSpec, role: Role, images: ImageSet, observation: Obser
         warnings=tuple(warning.about(role) for warning in (*observation.warnings, *repeated, *head)),
         used=used,
         seconds=observation.seconds,
+        decode_seconds=observation.decode_seconds,
         summary=summarise_classes(evidence) if spec.across else None,
     )
 
@@ -212,7 +213,9 @@ def assemble_report(
     if target is not None:
         whole = target_images is not None and len(target_images.labels) == len(target.digests)  # none was left out
         lines += shared_warnings(source, target, target_images.where if target_images is not None and whole else None)
-    images = sum(block.data.images for block in blocks)
+    images, passes, waited = (
+        sum(values) for values in zip(*((b.data.images, b.seconds, b.decode_seconds) for b in blocks), strict=True)
+    )
     report = Report(
         schema=SCHEMA,
         gcaudit=version("gcaudit"),
@@ -222,7 +225,7 @@ def assemble_report(
         source=source.data,
         target=None if target is None else _with_across(spec, source, target),
         warnings=tuple(dict.fromkeys(lines)),
-        timing=Timing(images_per_second=images / sum(block.seconds for block in blocks), seconds=seconds),
+        timing=Timing(images_per_second=images / passes, seconds=seconds, decode_seconds=waited, decode_share=waited / passes),
     )
     influences = {key: values for block in blocks for key, values in block.evidence.influences.items()}
     draws = {key: values for block in blocks for key, values in block.evidence.draws.items()}

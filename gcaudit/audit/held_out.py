@@ -89,6 +89,7 @@ def with_held_out(
         evidence=replace(observation.evidence, held_out=held_out),
         warnings=(*observation.warnings, *(warning.about("source-test") for warning in said)),
         seconds=observation.seconds + found.seconds,
+        decode_seconds=observation.decode_seconds + found.decode_seconds,
     )
 
 

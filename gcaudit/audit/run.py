@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 import warnings
 from collections.abc import Sequence
@@ -10,8 +11,9 @@ from typing import Any
 from gcaudit.audit.block import Block
 from gcaudit.audit.blocks import assemble_report, make_block, model_block, used_settings
 from gcaudit.audit.held_out import open_held_out, takes_held_out, with_held_out
+from gcaudit.audit.options import OPTIONS
 from gcaudit.audit.spec import AuditSpec
-from gcaudit.data import ImageSet, open_data
+from gcaudit.data import ImageSet, Overview, open_data, overview
 from gcaudit.encoders import Layer, ModelRequest, list_layers, load_encoder
 from gcaudit.errors import DataError, GcauditWarning, RequestError, shorten
 from gcaudit.metrics import Role
@@ -155,6 +157,28 @@ def inspect_model(request: ModelRequest) -> tuple[ModelBlock, tuple[ReportWarnin
     """
     encoder = load_encoder(request)
     return model_block(encoder), encoder.warnings
+
+
+def look_at_data(data: Any, **options: Any) -> Overview:
+    """Say what a data set is, without a model.
+
+    Args:
+        data: as the source of an audit.
+        options: those of the source.
+
+    Returns:
+        Classes, counts, sizes of pictures, the first rows, and what to type.
+
+    Raises:
+        GcauditError: it is missing or unreadable, or an option is unknown.
+    """
+    spec = AuditSpec.from_options("demo", data, **options)
+    typed = [
+        f" {option.flag}" + ("" if option.kind == "flag" else f" {shlex.quote(str(options[option.name]))}")
+        for option in OPTIONS
+        if option.name in options and option.name != "source_split"
+    ]
+    return overview(open_data(spec.source), "".join(typed))
 
 
 def inspect_layers(request: ModelRequest) -> tuple[list[Layer], tuple[ReportWarning, ...]]:

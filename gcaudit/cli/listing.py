@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from gcaudit.audit import DATASET_OPTIONS, OPTIONS
 from gcaudit.cli.app import command
-from gcaudit.cli.console import choose_format, stdout_paper, write_stdout
-from gcaudit.cli.options import OUT, option
+from gcaudit.cli.console import choose_format, stdout_kept, stdout_paper, write_stderr, write_stdout
+from gcaudit.cli.options import OUT, option, takes
 from gcaudit.errors import RequestError
 from gcaudit.render import LIST_FORMATS
 
@@ -33,13 +34,31 @@ def metrics(
 
 
 @command()
-def datasets(format_: ListFormat = "table") -> None:
-    """List the data sets known by name: their splits, where they are looked for, and how to get them."""
+@takes(tuple(option for option in OPTIONS if option.name in DATASET_OPTIONS))
+def datasets(
+    data: Annotated[str | None, typer.Argument(metavar="[DATA]", help="look at this one", show_default=False)] = None,
+    *,
+    options: dict[str, Any],
+    format_: ListFormat = "table",
+) -> None:
+    """List the data sets known by name, or look at one without a model: classes, counts, sizes, first rows, and what to type."""
     choose_format(format_, None, LIST_FORMATS)
-    from gcaudit.data import KNOWN
-    from gcaudit.render import datasets_json, render_datasets
+    if data is None:
+        if options:
+            raise RequestError(f"expected a data set with --{next(iter(options)).replace('_', '-')}, found none; name one")
+        from gcaudit.data import KNOWN
+        from gcaudit.render import datasets_json, render_datasets
 
-    write_stdout(datasets_json(KNOWN) if format_ == "json" else render_datasets(KNOWN, stdout_paper()))
+        write_stdout(datasets_json(KNOWN) if format_ == "json" else render_datasets(KNOWN, stdout_paper()))
+        return
+    from gcaudit.audit import look_at_data
+    from gcaudit.render import overview_json, render_overview
+
+    with stdout_kept():
+        found = look_at_data(data, **options)
+    write_stdout(overview_json(found) if format_ == "json" else render_overview(found, stdout_paper()))
+    for line in found.warnings:
+        write_stderr(f"gcaudit: warning: {line}")
 
 
 @command()

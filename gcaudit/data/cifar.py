@@ -13,8 +13,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from gcaudit.data.columns import number_labels
 from gcaudit.data.idx import GZIP
+from gcaudit.data.labels import number_labels
 from gcaudit.data.readers import ArrayReader, RawData
 from gcaudit.errors import DataError, foreign_file, one_line, printable, shorten
 from gcaudit.files import BROKEN_ARCHIVE, Array, BoundedFile, OpenFile, PickleError, PickleReader
@@ -124,5 +124,8 @@ def read_cifar(place: Path, files: Sequence[str], label_key: str, meta: tuple[st
         found = None
     sound = isinstance(found, list) and all(isinstance(name, str) for name in found)
     known = tuple(found) if isinstance(found, list) and sound else tuple(names)
-    numbers, class_names = number_labels(labels, known, str(place))
-    return RawData(ArrayReader(np.ascontiguousarray(np.concatenate(pixels)), str(place)), numbers, class_names)
+    numbered = number_labels(labels, known, str(place))
+    if bool((numbered.numbers < 0).any()):
+        raise DataError(f"{place}: expected labels >= 0, found {min(labels)}; fetch the archive again")
+    reader = ArrayReader(np.ascontiguousarray(np.concatenate(pixels)), str(place))
+    return RawData(reader, numbered.numbers, numbered.names, numbered.warnings)

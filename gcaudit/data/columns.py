@@ -2,44 +2,115 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gcaudit.data.readers import LARGEST_PICTURE
 from gcaudit.errors import DataError, one_line, printable, shorten
 from gcaudit.files import read_bytes
 from gcaudit.report import ReportWarning, warn
 
-LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "class", "class_label")
-IMAGE_COLUMNS = ("image", "img", "images", "picture", "pixels", "jpg", "png")
+LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "class", "class_label", "cls", "category")
+IMAGE_COLUMNS = (
+    "image",
+    "img",
+    "images",
+    "picture",
+    "pixels",
+    "jpg",
+    "jpeg",
+    "png",
+    "webp",
+    "file_name",
+    "filename",
+    "image_path",
+    "path",
+    "file",
+)
+_SUFFIX = re.compile(r"\.(jpe?g|png|ppm|bmp|pgm|tiff?|webp|gif|jfif|jpe|avif)$", re.IGNORECASE)
+_DATA_URL = re.compile(r"^data:image/[\w.+-]+;base64,")
+_SIGNS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM", b"II*\x00", b"MM\x00*")
+_LEAST_BASE64 = 64
+_MOST_LEVEL = 255
 SPLIT_COLUMNS = ("split", "subset", "fold", "partition")
-MOST_CLASSES = 1_000_000
 
 
-def pick_column(names: Sequence[str], wanted: Sequence[str], what: str, where: str) -> str:
-    """Find a column by its customary names.
+@final
+@dataclass(frozen=True)
+class Keys:
+    """Columns that the user has named.
+
+    Attributes:
+        image: that holds images, or None.
+        label: that holds labels, or None.
+    """
+
+    image: str | None = None
+    label: str | None = None
+
+
+NO_KEYS = Keys()
+
+
+def find_image(names: Sequence[str], keys: Keys, where: str, candidates: Sequence[str] = ()) -> str:
+    """Find the column of images: the one that was named, else by its customary names, else the only one that holds pictures.
 
     Args:
         names: the table's columns.
-        wanted: customary names, most likely first.
-        what: for messages.
+        keys: what the user has named.
         where: for messages.
+        candidates: columns that hold pictures, as far as their types tell.
 
     Returns:
         The column's name.
 
     Raises:
-        DataError: there is none.
+        DataError: there is none, or it could be several.
     """
-    for name in wanted:
-        if name in names:
+    return _find(names, keys.image, (IMAGE_COLUMNS, "images", "--image-key"), candidates, where)
+
+
+def find_label(names: Sequence[str], keys: Keys, where: str, candidates: Sequence[str] = ()) -> str:
+    """Find the column of labels: the one that was named, else by its customary names, else the only one that may hold them.
+
+    Args:
+        names: the table's columns.
+        keys: what the user has named.
+        where: for messages.
+        candidates: columns that may hold classes, as far as their types tell.
+
+    Returns:
+        The column's name.
+
+    Raises:
+        DataError: there is none, or it could be several.
+    """
+    return _find(names, keys.label, (LABEL_COLUMNS, "labels", "--label-key"), candidates, where)
+
+
+def _find(
+    names: Sequence[str], key: str | None, what: tuple[Sequence[str], str, str], candidates: Sequence[str], where: str
+) -> str:
+    customary, noun, option = what
+    if key is not None:
+        if key in names:
+            return key
+        raise DataError(f"{where}: expected the column {key!r} of {option}, found {shorten(list(names), 8)}")
+    for name in customary:
+        if name in (candidates or names):
             return name
-    raise DataError(f"{where}: expected a column of {what} named {shorten(list(wanted), 4)}, found {shorten(list(names), 8)}")
+    if len(candidates) == 1:
+        return candidates[0]
+    told = shorten(list(candidates or names), 8) or "no columns"
+    raise DataError(
+        f"{where}: expected a column of {noun} named {shorten(list(customary), 4)}, found {told}; name it with {option}"
+    )
 
 
 def column_warnings(taken: Mapping[str, Sequence[str]]) -> list[ReportWarning]:
@@ -58,6 +129,25 @@ def column_warnings(taken: Mapping[str, Sequence[str]]) -> list[ReportWarning]:
     ]
 
 
+def guess_warnings(image: str, label: str, keys: Keys) -> list[ReportWarning]:
+    """Tell of columns that were taken because no other fits.
+
+    Args:
+        image: taken for images.
+        label: taken for labels.
+        keys: columns that were named.
+
+    Returns:
+        A warning for each whose name does not say what it holds.
+    """
+    taken = (("images", image, keys.image, IMAGE_COLUMNS), ("labels", label, keys.label, LABEL_COLUMNS))
+    return [
+        warn("column", f"the column {name!r} was taken for {what}, the only one that may hold them")
+        for what, name, key, customary in taken
+        if key is None and name not in customary
+    ]
+
+
 def split_column_warnings(values: Collection[str]) -> list[ReportWarning]:
     """Tell of a column that names splits, which is not followed.
 
@@ -73,79 +163,47 @@ def split_column_warnings(values: Collection[str]) -> list[ReportWarning]:
     )
 
 
-def number_labels(values: Sequence[Any], names: Sequence[str] | None, where: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Turn a column of labels into numbers and names.
+def looks_like_picture(text: str) -> bool:
+    """Tell text that is a picture's path, or a picture in base64.
 
     Args:
-        values: integers, or strings.
-        names: class names of integer labels, if known.
-        where: for messages.
-
-    Returns:
-        (N,) int64 labels and class names.
-
-    Raises:
-        DataError: labels that are missing, negative, of other types, or beyond the names.
+        text: of a cell.
     """
-    if any(value is None for value in values):
-        raise DataError(f"{where}: expected a label for every image, found {sum(value is None for value in values)} without")
-    kinds = {type(value) for value in values}
-    if kinds and all(issubclass(kind, str) for kind in kinds):
-        known = tuple(sorted(set(values)))
-        _check_names(known, values, where)
-        number = {name: place for place, name in enumerate(known)}
-        return np.array([number[value] for value in values], dtype=np.int64), known
-    if not all(issubclass(kind, int | np.integer) and kind is not bool for kind in kinds):
-        found = ", ".join(sorted(kind.__name__ for kind in kinds))
-        raise DataError(f"{where}: expected labels that are all integers or all strings, found {found}")
-    low, high = min(values, default=0), max(values, default=-1)
-    if low < 0:
-        bad = sum(value < 0 for value in values)
-        raise DataError(
-            f"{where}: expected labels >= 0, found {low} (an unlabelled split?) and {bad} of {len(values)} below 0; "
-            "leave these rows out, or name another split"
-        )
-    if names is not None and high >= len(names):
-        raise DataError(f"{where}: expected labels below the {len(names)} class names, found {high}")
-    if high >= MOST_CLASSES:
-        raise DataError(f"{where}: expected labels below {MOST_CLASSES}, found {high} (ids in place of classes?)")
-    labels = np.array(values, dtype=np.int64)
-    return labels, tuple(names) if names is not None else tuple(str(n) for n in range(int(high) + 1))
+    return _SUFFIX.search(text.strip()) is not None or _base64(text) is not None
 
 
-def _check_names(known: tuple[str, ...], values: Sequence[str], where: str) -> None:
-    """Refuse names that stand for no class, and those that a hand has mistyped."""
-    blank = [name for name in known if not name.strip()]
-    if blank:
-        raise DataError(
-            f"{where}: expected a label for every image, found {sum(value in blank for value in values)} that are empty text"
-        )
-    alike: dict[str, str] = {}
-    for name in known:
-        other = alike.setdefault(name.strip(), name)
-        if other != name:
-            raise DataError(f"{where}: expected class names that differ in more than blanks, found {other!r} and {name!r}")
-    numbers = [name for name in known if re.fullmatch(r"-?\d+", name)]
-    if len(numbers) == len(known) and any(name.startswith("-") for name in known):
-        raise DataError(
-            f"{where}: expected labels >= 0, found {known[0]!r} (an unlabelled split?); leave these rows out, or name another split"
-        )
+def _base64(text: str) -> bytes | None:
+    """Decode a picture that is text; None where it is none."""
+    plain = _DATA_URL.sub("", text[:200].strip(), count=1) + text[200:].strip() if text.startswith("data:") else text.strip()
+    if len(plain) < _LEAST_BASE64:
+        return None
+    try:
+        found = base64.b64decode(plain[:64], validate=True)
+        return base64.b64decode("".join(plain.split()), validate=True) if found.startswith(_SIGNS) else None
+    except ValueError:
+        return None
 
 
-def encoded(cell: Any, where: str, folder: Path | None = None) -> Any:
+def encoded(cell: Any, where: str, folder: Path | None = None, *, links: bool = False) -> Any:
     """Take the image out of a table's cell.
 
     Args:
-        cell: bytes, or a dict with `bytes` and `path`.
+        cell: bytes, a dict with `bytes` and `path`, a path, base64, or rows of numbers from 0 to 255.
         where: for messages.
         folder: of the table; a path in a cell is looked for in it, and nowhere else.
+        links: a path may lead out of the folder.
 
     Returns:
-        Encoded bytes, or what the cell holds.
+        Encoded bytes, a uint8 array, or what the cell holds.
 
     Raises:
-        DataError: the cell holds neither bytes nor a path in the folder.
+        DataError: the cell holds nothing of these, or its path is none in the folder.
     """
+    if isinstance(cell, str):
+        found = _base64(cell)
+        return _at(cell, where, folder, links) if found is None else found
+    if isinstance(cell, list):
+        return _array(cell, where)
     if not isinstance(cell, dict):
         return cell
     if cell.get("bytes") is not None:
@@ -153,13 +211,43 @@ def encoded(cell: Any, where: str, folder: Path | None = None) -> Any:
     path = cell.get("path")
     if not isinstance(path, str) or not path:
         raise DataError(f"{where}: expected image bytes, found none and no path")
+    return _at(path, where, folder, links)
+
+
+def _at(path: str, where: str, folder: Path | None, links: bool) -> bytes:
     told = printable(path[:200])
     if folder is None:
         raise DataError(f"{where}: expected image bytes, found none but the path {told}; keep the images in the table")
-    place = (folder / path).resolve()
-    if not place.is_relative_to(folder.resolve()):
-        raise DataError(f"{where}: expected a path in the folder of the table, found {told}, which leads out of it")
     try:
+        place = (folder / path).resolve()
+        if not links and not place.is_relative_to(folder.resolve()):
+            raise DataError(
+                f"{where}: expected a path in the folder of the table, found {told}, which leads out of it; copy the pictures there, or pass --follow-links"
+            )
         return read_bytes(place, LARGEST_PICTURE)
-    except OSError as error:
-        raise DataError(f"{where}: expected image bytes, found none and at {told}: {error.strerror or one_line(error)}") from None
+    except (OSError, ValueError) as error:
+        told_error = getattr(error, "strerror", None) or one_line(error)
+        raise DataError(f"{where}: expected image bytes, found none and at {told}: {told_error}") from None
+
+
+def _array(cell: list[Any], where: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Make a picture of rows of numbers."""
+    try:
+        found = np.array(cell)
+    except ValueError:
+        found = np.zeros(0)
+    flat = found.ndim == 1 and found.size > 0
+    if found.ndim not in (2, 3) or found.dtype.kind not in "iu":
+        what = (
+            f"a list of {len(cell)} numbers, whose height and width are not known"
+            if flat
+            else f"a list of shape {found.shape} and {found.dtype}"
+        )
+        raise DataError(
+            f"{where}: expected a picture, found {what}; keep encoded images (PNG) or rows of whole numbers from 0 to 255"
+        )
+    if found.min() < 0 or found.max() > _MOST_LEVEL:
+        raise DataError(f"{where}: expected numbers from 0 to 255, found {found.min()} to {found.max()}; convert them first")
+    if found.ndim == 3 and found.shape[2] not in (1, 3, 4) and found.shape[0] in (1, 3, 4):
+        raise DataError(f"{where}: expected a picture of (height, width, channels), found shape {found.shape}; transpose it first")
+    return found.astype(np.uint8)

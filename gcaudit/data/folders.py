@@ -9,19 +9,21 @@ from pathlib import Path
 from typing import final
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from gcaudit.data.pictures import open_image
 from gcaudit.data.readers import FileReader, RawData
 from gcaudit.errors import DataError, shorten
 from gcaudit.files import OpenFile
-from gcaudit.report import warn
+from gcaudit.report import ReportWarning, warn
 
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif", ".jfif", ".jpe", ".avif")
 )
 _SPLIT = re.compile(r"(?<![a-z])(train|training|val|valid|validation|test|testing)(?![a-z])")
 _OTHERS = re.compile(rf"{_SPLIT.pattern}|(?<![a-z])(set|data|seg|images|img|split)(?![a-z])|[^a-z]")
+_TRAINING = ("train", "training")
 SPLIT_NAMES = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
 
 
@@ -47,8 +49,8 @@ def read_folder(folder: Path, split: str | None, *, follow_links: bool = False) 
         folder = folder / split
     inside = sorted(folder.iterdir())
     classes = [path for path in inside if path.is_dir() and not path.name.startswith(".")]
-    splits = [path.name for path in classes if _is_split(path.name) and any(inner.is_dir() for inner in path.iterdir())]
-    if splits or (classes and all(_is_split(path.name) for path in classes)):
+    splits = [path.name for path in classes if is_split(path.name) and any(inner.is_dir() for inner in path.iterdir())]
+    if splits or (classes and all(is_split(path.name) for path in classes)):
         told = ", ".join(splits or [path.name for path in classes])
         raise DataError(
             f"{folder}: expected class folders, found the splits {told}; name one with --source-split or --target-split"
@@ -58,7 +60,7 @@ def read_folder(folder: Path, split: str | None, *, follow_links: bool = False) 
         odd = sorted({path.suffix or path.name for path in found.others})
         seen = f"files ending in {shorten(odd)}" if odd else "no files" if classes else "no class folders"
         raise DataError(f"{folder}: expected one folder a class with pictures (.jpg, .png, ...) in it, found {seen}")
-    names = tuple(path.name for path in classes)
+    names, labels, said = _numbered([path.name for path in classes], found.labels, folder, root)
     beside = [path for path in inside if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES]
     groups = {
         "files in class folders that are no pictures": found.others,
@@ -71,6 +73,7 @@ def read_folder(folder: Path, split: str | None, *, follow_links: bool = False) 
         for what, left in groups.items()
         if left
     ]
+    warnings += said
     lines = {
         "{n} linked folders outside of the named one were read as parts of it ({names})": found.linked,
         "{n} pictures outside of the folder were read through links ({names})": found.followed,
@@ -81,7 +84,33 @@ def read_folder(folder: Path, split: str | None, *, follow_links: bool = False) 
     if (inner := _common_folders(classes)) is not None:
         line = f"the folders {shorten(names, 3)} were taken for classes, and all hold the same folders ({shorten(inner, 3)}): are these the classes?"
         warnings.append(warn("split", line))
-    return RawData(FileReader(found.paths), np.array(found.labels, dtype=np.int64), names, tuple(warnings))
+    return RawData(FileReader(found.paths), labels, names, tuple(warnings))
+
+
+def _numbered(
+    names: list[str], labels: list[int], folder: Path, root: Path
+) -> tuple[tuple[str, ...], NDArray[np.int64], list[ReportWarning]]:
+    """Number the classes of a split by name as in the folder of training: it may have classes that this one lacks."""
+    numbers = np.array(labels, dtype=np.int64)
+    training = (
+        [path for path in root.iterdir() if path.name.lower() in _TRAINING and path.is_dir() and path != folder]
+        if folder != root
+        else []
+    )
+    theirs = {path.name for place in training for path in place.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    if not theirs & set(names) or theirs == set(
+        names
+    ):  # splits of other classes, as few-shot learning has them, are numbered apart
+        return tuple(names), numbers, []
+    whole = sorted(theirs | set(names))
+    place = np.array([whole.index(name) for name in names], dtype=np.int64)
+    told = {
+        "{n} classes of the folder of training have no folder in this split ({names}); classes are numbered as there, by name": sorted(
+            theirs - set(names)
+        ),
+        "{n} classes of this split have no folder in that of training ({names})": sorted(set(names) - theirs),
+    }
+    return tuple(whole), place[numbers], [warn("split", line, others) for line, others in told.items() if others]
 
 
 @final
@@ -120,10 +149,24 @@ def _gather(classes: list[Path], folder: Path, root: Path, *, follow_links: bool
     return seen
 
 
-def _is_split(name: str) -> bool:
-    """Tell names of splits: train, test_set, seg_train, val2017."""
+def is_split(name: str) -> bool:
+    """Tell names of splits: train, test_set, seg_train, val2017.
+
+    Args:
+        name: of a folder.
+    """
     lowered = name.lower()
     return lowered in SPLIT_NAMES or (_SPLIT.search(lowered) is not None and _OTHERS.sub("", lowered) == "")
+
+
+def is_split_of(name: str, split: str) -> bool:
+    """Tell files of a split by what their names begin with.
+
+    Args:
+        name: of a file, such as `train-00001.tar`.
+        split: such as `train`.
+    """
+    return re.match(rf"{re.escape(split)}(?![a-z])", name, re.IGNORECASE) is not None
 
 
 def _common_folders(classes: list[Path]) -> list[str] | None:

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, final
 
 from gcaudit.data.columns import (
-    IMAGE_COLUMNS,
     LABEL_COLUMNS,
+    NO_KEYS,
     SPLIT_COLUMNS,
+    Keys,
     column_warnings,
     encoded,
-    number_labels,
-    pick_column,
+    find_image,
+    find_label,
+    guess_warnings,
     split_column_warnings,
 )
 from gcaudit.data.folders import is_picture
 from gcaudit.data.hub import prepare_hub
+from gcaudit.data.labels import number_labels
 from gcaudit.data.local import check_local
 from gcaudit.data.readers import RawData
+from gcaudit.data.request import DataRequest
+from gcaudit.data.streams import read_stream
 from gcaudit.errors import AuditError, DataError, one_line
 from gcaudit.files import deepest, is_outage
 from gcaudit.report import ReportWarning, warn
@@ -51,13 +57,17 @@ class TableReader:
         return f"row {row} of {self.name}"
 
 
-def read_hugging_face(spec: str, split: str | None, preferred: Sequence[str]) -> tuple[RawData, str | None]:
+def read_hugging_face(
+    spec: str, split: str | None, preferred: Sequence[str], keys: Keys = NO_KEYS, request: DataRequest | None = None
+) -> tuple[RawData, str | None]:
     """Read `hf:ID[:CONFIG]` or `disk:PATH` through the `datasets` library.
 
     Args:
         spec: as typed.
         split: as typed.
         preferred: splits to take when none was typed.
+        keys: columns that were named.
+        request: whether to stream, and how many images are asked for.
 
     Returns:
         The data and the split taken.
@@ -74,8 +84,15 @@ def read_hugging_face(spec: str, split: str | None, preferred: Sequence[str]) ->
         check_local(local, spec)
     elif kind == "hf":
         prepare_hub()
+    said: list[ReportWarning] = []
+    stream = kind == "hf" and request is not None and request.streaming
     try:
-        found = datasets.load_from_disk(name) if kind == "disk" else datasets.load_dataset(name, config or None)
+        if kind == "hf" and not local.is_dir() and not stream and (lacks := _lacks_space(datasets, name, config)):
+            said, stream = [warn("streamed", lacks)], True
+        if stream:
+            found = datasets.load_dataset(name, config or None, streaming=True)
+        else:
+            found = datasets.load_from_disk(name) if kind == "disk" else datasets.load_dataset(name, config or None)
     except Exception as error:  # the library, the hub client and the network raise many kinds
         cause = deepest(error)
         text = f"{spec}: expected a data set, found {type(cause).__name__}: {one_line(cause, 200)}"
@@ -83,8 +100,52 @@ def read_hugging_face(spec: str, split: str | None, preferred: Sequence[str]) ->
             raise AuditError(f"{text}; try again, or with no network pass a local path") from None
         raise DataError(f"{text}; check the name, or pass a local path") from None
     table, taken = _choose_split(found, split, preferred, spec)
-    raw = _table_data(datasets, table, spec)
+    if stream:
+        raw = _stream(datasets, table, spec, keys, request or DataRequest(spec, "source"))
+        return replace(raw, warnings=(*said, *raw.warnings)), taken
+    raw = read_table(table, spec, keys)
     return replace(raw, warnings=(*raw.warnings, *_left_out(name, found))), taken
+
+
+def _lacks_space(datasets: Any, name: str, config: str) -> str | None:
+    """Say that a data set of the hub does not fit on the disk; None where it does, or does not say how large it is."""
+    info = datasets.load_dataset_builder(name, config or None).info
+    need = (info.download_size or 0) + (info.dataset_size or 0)
+    place = Path(datasets.config.HF_DATASETS_CACHE)
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    return (
+        f"it is streamed, since it needs {need / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free under {place}"
+        if need > free
+        else None
+    )
+
+
+def _stream(datasets: Any, table: Any, spec: str, keys: Keys, request: DataRequest) -> RawData:
+    """Read a data set of the `datasets` library as it comes."""
+    features = table.features
+    if features is None:
+        features = table._resolve_features().features
+    columns = list(features or {})
+    image, label, names = _columns(datasets, features or {}, columns, keys, spec)
+    if isinstance(features[image], datasets.Image):
+        table = table.cast_column(image, datasets.Image(decode=False))
+
+    def items() -> Iterator[tuple[Any, Any]]:
+        for row, item in enumerate(table):
+            yield _content(item[image], f"row {row} of {spec}"), item[label]
+
+    raw = read_stream(items(), spec, request, names=names)
+    said = guess_warnings(image, LABEL_COLUMNS[0] if names else label, keys)
+    return replace(raw, columns=(image, label), warnings=(*raw.warnings, *said, *_picture_mode(features[image])))
+
+
+def _content(cell: Any, where: str) -> Any:
+    """Take the image out of a cell of a stream; the library itself has found a local path."""
+    if isinstance(cell, dict) and cell.get("bytes") is None and isinstance(cell.get("path"), str):
+        return encoded({"path": Path(cell["path"]).name}, where, Path(cell["path"]).parent)
+    return encoded(cell, where)
 
 
 def _picture_mode(feature: Any) -> list[ReportWarning]:
@@ -139,19 +200,62 @@ def _choose_split(found: Any, split: str | None, preferred: Sequence[str], spec:
     raise DataError(f"{spec}: expected to know the split, found {', '.join(names)}; name one with --source-split or --target-split")
 
 
-def _table_data(datasets: Any, table: Any, spec: str) -> RawData:
+def is_table(given: Any) -> bool:
+    """Tell a data set of the `datasets` library, without importing it.
+
+    Args:
+        given: any object.
+    """
+    return type(given).__module__.startswith("datasets.") and hasattr(given, "column_names") and hasattr(given, "features")
+
+
+def read_table(table: Any, spec: str, keys: Keys) -> RawData:
+    """Read a data set of the `datasets` library.
+
+    Args:
+        table: a `datasets.Dataset`.
+        spec: for messages.
+        keys: columns that were named.
+
+    Returns:
+        The data.
+
+    Raises:
+        DataError: no column holds images or labels.
+    """
+    datasets = _import_datasets(spec)
     table = table.with_format(None)  # a format is saved with the data, and would turn cells into tensors
     columns = list(table.column_names)
-    pictures = [name for name, feature in table.features.items() if isinstance(feature, datasets.Image)]
-    image = next((name for name in (*IMAGE_COLUMNS, *pictures) if name in pictures), None)
-    image = image or pick_column(columns, IMAGE_COLUMNS, "images", spec)
-    classes = [name for name, feature in table.features.items() if isinstance(feature, datasets.ClassLabel)]
-    label = next((name for name in LABEL_COLUMNS if name in classes), None) or (classes[0] if classes else None)
-    label = label or pick_column(columns, LABEL_COLUMNS, "labels", spec)
-    names = table.features[label].names if label in classes else None
-    labels, class_names = number_labels(list(table[label]), names, spec)
-    warnings = [*_picture_mode(table.features.get(image)), *_split_column(table, columns, label)]
-    if pictures:
+    pictures, classes = (
+        [name for name, feature in table.features.items() if isinstance(feature, kind)]
+        for kind in (datasets.Image, datasets.ClassLabel)
+    )
+    image, label, names = _columns(datasets, table.features, columns, keys, spec)
+    found = number_labels(list(table[label]), names, spec)
+    warnings = [*found.warnings, *_picture_mode(table.features.get(image)), *_split_column(table, columns, label)]
+    if image in pictures:
         table = table.cast_column(image, datasets.Image(decode=False))
-    warnings += column_warnings({image: pictures, label: [name for name in columns if name in classes or name in LABEL_COLUMNS]})
-    return RawData(TableReader(table.select_columns([image]), image, spec), labels, class_names, tuple(warnings), (image, label))
+    warnings += guess_warnings(image, label, keys) if label not in classes else guess_warnings(image, LABEL_COLUMNS[0], keys)
+    warnings += column_warnings({} if keys.image else {image: pictures})
+    warnings += column_warnings(
+        {} if keys.label else {label: [name for name in columns if name in classes or name in LABEL_COLUMNS]}
+    )
+    reader = TableReader(table.select_columns([image]), image, spec)
+    return RawData(reader, found.numbers, found.names, tuple(warnings), (image, label))
+
+
+def _columns(
+    datasets: Any, features: Mapping[str, Any], columns: Sequence[str], keys: Keys, spec: str
+) -> tuple[str, str, list[str] | None]:
+    """Find the columns of images and labels, and the names of classes where the features have them."""
+    pictures = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+    image = find_image(columns, keys, spec, pictures)
+    classes = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
+    label = find_label(columns, keys, spec, classes or _may_be_labels(datasets, features, image))
+    return image, label, list(features[label].names) if label in classes else None
+
+
+def _may_be_labels(datasets: Any, features: Mapping[str, Any], image: str) -> list[str]:
+    """List the columns of whole numbers or text, beside that of the images."""
+    kinds = {name: getattr(feature, "dtype", "") for name, feature in features.items() if isinstance(feature, datasets.Value)}
+    return [name for name, kind in kinds.items() if name != image and (kind in ("string", "bool", "large_string") or "int" in kind)]

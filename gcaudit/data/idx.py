@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gcaudit.data.columns import number_labels
+from gcaudit.data.labels import number_labels
 from gcaudit.data.readers import ArrayReader, RawData
 from gcaudit.errors import DataError, foreign_content, foreign_file, one_line
 from gcaudit.files import OpenFile
@@ -59,5 +59,5 @@ def read_idx(images: Path, labels: Path, names: Sequence[str]) -> RawData:
     pixels, given = _read_idx(images, 3), _read_idx(labels, 1)
     if len(pixels) != len(given):
         raise DataError(f"{labels}: expected {len(pixels)} labels, one an image of {images.name}, found {len(given)}")
-    numbers, class_names = number_labels(given.tolist(), names, str(labels))
-    return RawData(ArrayReader(pixels, str(images)), numbers, class_names)
+    found = number_labels(given.tolist(), names, str(labels))
+    return RawData(ArrayReader(pixels, str(images)), found.numbers, found.names, found.warnings)

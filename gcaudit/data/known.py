@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from gcaudit.bundled import bundled_path
 from gcaudit.data.cifar import read_cifar
+from gcaudit.data.columns import NO_KEYS, Keys
 from gcaudit.data.folders import read_folder
 from gcaudit.data.hugging_face import read_hugging_face
 from gcaudit.data.idx import read_idx
+from gcaudit.data.imagenet import read_imagenet
 from gcaudit.data.known_table import KnownData
 from gcaudit.data.parquet import find_parquet, read_parquet
 from gcaudit.data.readers import ArrayReader, FileReader, RawData
-from gcaudit.data.splits import CIFAR100_CLASSES, CIFAR_FS, MINI_IMAGENET
+from gcaudit.data.splits import CIFAR100_CLASSES, CIFAR_FS, FC100, MINI_IMAGENET, cub_split
 from gcaudit.errors import AuditError, DataError, GcauditError
 
 _CIFAR10_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -24,6 +27,7 @@ _FASHION_NAMES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
 _DIGITS = tuple("0123456789")
+_CUB_CLASSES = 200
 
 Finder = Callable[[Path, str, bool], RawData | None]
 """Looks under one data root, and follows links out of it if told so; None when it is not there."""
@@ -79,20 +83,71 @@ def _keep_classes(data: RawData, wanted: Sequence[str]) -> RawData:
     number = {name: place for place, name in enumerate(data.class_names)}
     absent = [name for name in wanted if name not in number]
     if absent:
-        raise DataError(f"expected CIFAR-100's class names, found no {absent[0]!r} among them; fetch the archive again")
+        raise DataError(f"expected the data set's class names, found no {absent[0]!r} among them; fetch it again")
     renumber = np.full(len(data.class_names), -1, dtype=np.int64)
     renumber[[number[name] for name in wanted]] = np.arange(len(wanted))
-    labels = renumber[data.labels]
+    labels = np.where(data.labels >= 0, renumber[data.labels], -1)
+    reader = data.reader
+    if not isinstance(reader, ArrayReader | FileReader):
+        return replace(data, labels=labels, class_names=tuple(wanted))
     rows = np.flatnonzero(labels >= 0)
-    assert isinstance(data.reader, ArrayReader)
-    return RawData(ArrayReader(data.reader.pixels[rows], data.reader.name), labels[rows], tuple(wanted))
+    kept = (
+        ArrayReader(reader.pixels[rows], reader.name)
+        if isinstance(reader, ArrayReader)
+        else FileReader([reader.paths[int(row)] for row in rows])
+    )
+    return RawData(kept, labels[rows], tuple(wanted), data.warnings)
 
 
-def _find_cifar_fs(root: Path, split: str, links: bool) -> RawData | None:
-    if _first(root, ("cifar-100-python", "cifar-100-python.tar.gz")) is None:
-        return _in_own_folder(root, "cifar-fs", split, links)
-    data = _find_cifar100(root, "all", links)
-    return None if data is None else _keep_classes(data, CIFAR_FS[split])
+def _find_part_of_cifar100(name: str, splits: Mapping[str, Sequence[str]]) -> Finder:
+    """Look for some classes of CIFAR-100, train and test images together."""
+
+    def find(root: Path, split: str, links: bool) -> RawData | None:
+        if _first(root, ("cifar-100-python", "cifar-100-python.tar.gz")) is not None:
+            data = _find_cifar100(root, "all", links)
+        elif (root / name).is_dir():
+            return _in_own_folder(root, name, split, links)
+        else:
+            data = _cifar100_tables(root / "cifar100")
+        return None if data is None else _keep_classes(data, splits[split])
+
+    return find
+
+
+def _cifar100_tables(place: Path) -> RawData | None:
+    """Read the parquet files of both splits as one data set, with fine labels."""
+    files = [file for split in ("train", "test") for file in find_parquet(str(place), split)] if place.is_dir() else []
+    if not files:
+        return None
+    data = read_parquet(files, Keys(None, "fine_label") if _has_fine_labels(files[0]) else NO_KEYS)
+    if len(data.class_names) == len(CIFAR100_CLASSES) and all(name.isdecimal() for name in data.class_names):
+        return replace(data, class_names=CIFAR100_CLASSES)
+    return data
+
+
+def _has_fine_labels(file: Path) -> bool:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return "fine_label" in pq.read_schema(file).names
+    except (pa.ArrowException, OSError):
+        return False  # which is told when it is read
+
+
+def _find_cub(root: Path, split: str, links: bool) -> RawData | None:
+    place = _first(root, ("CUB_200_2011", "cub"))
+    if place is None or not (place / "images").is_dir():
+        return None
+    data = read_folder(place / "images", None, follow_links=links)
+    if len(data.class_names) != _CUB_CLASSES:
+        raise DataError(f"{place / 'images'}: expected the {_CUB_CLASSES} class folders of CUB, found {len(data.class_names)}")
+    return _keep_classes(data, cub_split(data.class_names, split))
+
+
+def _find_imagenet(root: Path, split: str, links: bool) -> RawData | None:
+    place = _first(root, ("ILSVRC/Data/CLS-LOC", "imagenet/ILSVRC/Data/CLS-LOC", "imagenet", "ILSVRC2012"))
+    return None if place is None else read_imagenet(place, split, links=links)
 
 
 def _find_mini_imagenet(root: Path, split: str, links: bool) -> RawData | None:
@@ -105,13 +160,7 @@ def _find_mini_imagenet(root: Path, split: str, links: bool) -> RawData | None:
     absent = [name for name in wanted if not (folder / name).is_dir()]
     if absent:
         raise DataError(f"{folder}: expected the {len(wanted)} class folders of the {split} split, found no {absent[0]}")
-    data = read_folder(folder, None, follow_links=links)
-    reader = data.reader
-    assert isinstance(reader, FileReader)
-    keep = [row for row, label in enumerate(data.labels) if data.class_names[label] in set(wanted)]
-    number = {name: place for place, name in enumerate(wanted)}
-    labels = np.array([number[data.class_names[data.labels[row]]] for row in keep], dtype=np.int64)
-    return RawData(FileReader([reader.paths[row] for row in keep]), labels, wanted, data.warnings)
+    return _keep_classes(read_folder(folder, None, follow_links=links), wanted)
 
 
 def _find_mnist_like(folders: Sequence[str], names: Sequence[str]) -> Finder:
@@ -136,10 +185,13 @@ def _find_demo(_root: Path, split: str, _links: bool) -> RawData | None:
 _FINDERS: Mapping[str, Finder] = {
     "cifar10": _find_cifar10,
     "cifar100": _find_cifar100,
-    "cifar-fs": _find_cifar_fs,
+    "cifar-fs": _find_part_of_cifar100("cifar-fs", CIFAR_FS),
+    "fc100": _find_part_of_cifar100("fc100", FC100),
     "mnist": _find_mnist_like(("MNIST/raw", "mnist"), _DIGITS),
     "fashion-mnist": _find_mnist_like(("FashionMNIST/raw", "fashion-mnist"), _FASHION_NAMES),
     "mini-imagenet": _find_mini_imagenet,
+    "cub": _find_cub,
+    "imagenet": _find_imagenet,
     "demo": _find_demo,
 }
 

@@ -48,7 +48,12 @@ KNOWN: tuple[KnownData, ...] = (
     ),
     KnownData(
         "cifar-fs", "CIFAR-FS: CIFAR-100 in 64/16/20 classes of 600", ("train", "validation", "test"), "train", "test",
-        "cifar-100-python/ or cifar-100-python.tar.gz",
+        "cifar-100-python/, cifar-100-python.tar.gz or cifar100/{train,test}*.parquet",
+        f"python -c \"{_TV} CIFAR100; CIFAR100('data', download=True)\"", None, "cifar100",
+    ),
+    KnownData(
+        "fc100", "FC100: CIFAR-100 in 60/20/20 classes of 600, by superclasses", ("train", "validation", "test"), "train", "test",
+        "cifar-100-python/, cifar-100-python.tar.gz or cifar100/{train,test}*.parquet",
         f"python -c \"{_TV} CIFAR100; CIFAR100('data', download=True)\"", None, "cifar100",
     ),
     KnownData(
@@ -66,6 +71,16 @@ KNOWN: tuple[KnownData, ...] = (
         "mini-imagenet", "miniImageNet in 64/16/20 classes of 600", ("train", "validation", "test"), "train", "test",
         "mini-imagenet/nXXXXXXXX/*.jpg or mini-imagenet/{train,val,test}/nXXXXXXXX/*.jpg",
         "cut it from ImageNet by the lists of Ravi and Larochelle",
+    ),
+    KnownData(
+        "cub", "CUB-200-2011, birds, in 100/50/50 classes", ("train", "validation", "test"), "train", "test",
+        "CUB_200_2011/images/NNN.NAME/*.jpg or cub/images/NNN.NAME/*.jpg",
+        "fetch CUB_200_2011.tgz of the California Institute of Technology and unpack it",
+    ),
+    KnownData(
+        "imagenet", "ImageNet (ILSVRC 2012), 1000 classes", ("train", "validation"), "train", "validation",
+        "ILSVRC/Data/CLS-LOC/{train,val} with LOC_synset_mapping.txt, or imagenet/{train,val}/nXXXXXXXX/*.JPEG",
+        "see image-net.org/download",
     ),
     KnownData(
         "demo", "ten classes of Fashion-MNIST that come with gcaudit: five to train on, five to transfer to",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,13 @@ from torch.utils.data import (
 )
 
 from gcaudit.data.batches import image_digest
-from gcaudit.data.columns import number_labels
+from gcaudit.data.columns import Keys, find_image, find_label
 from gcaudit.data.folders import read_folder
+from gcaudit.data.hugging_face import is_table, read_table
+from gcaudit.data.labels import number_labels
 from gcaudit.data.readers import ItemReader, RawData, TensorReader
 from gcaudit.data.request import DataRequest
+from gcaudit.data.streams import read_stream
 from gcaudit.errors import DataError, one_line, shorten
 from gcaudit.report import ReportWarning, warn
 
@@ -38,11 +41,13 @@ _READS = 4
 """A flip of every second image is missed at three items with a chance of 1 in 500."""
 
 
-def open_object(given: Any) -> RawData:
+def open_object(given: Any, keys: Keys, request: DataRequest) -> RawData:
     """Open images that are a Python object.
 
     Args:
-        given: (images, labels), a Dataset, or a DataLoader of one.
+        given: (images, labels), a Dataset, also one of the `datasets` library or one that is a stream, or a DataLoader of one.
+        keys: names of images and labels in items that are dicts.
+        request: how many images are asked for of a stream.
 
     Returns:
         The data.
@@ -54,12 +59,30 @@ def open_object(given: Any) -> RawData:
         given = _dataset_of(given)
     if isinstance(given, tuple | list) and len(given) == 2 and isinstance(given[0], Tensor | np.ndarray):
         return _open_tensors(*given)
-    if isinstance(given, IterableDataset) or not hasattr(given, "__getitem__") or not hasattr(given, "__len__"):
+    if isinstance(given, IterableDataset):
+        return read_stream(_pairs(given, type(given).__name__, keys), type(given).__name__, request, turns=False)
+    if not hasattr(given, "__getitem__") or not hasattr(given, "__len__"):
         raise DataError(
             f"expected (images, labels), a Dataset with __len__ and __getitem__, a DataLoader of one, or a data spec; "
             f"found a {type(given).__name__}"
         )
-    return _open_dataset(given, type(given).__name__)
+    if is_table(given):
+        return read_table(given, type(given).__name__, keys)
+    return _open_dataset(given, type(given).__name__, keys)
+
+
+def _pairs(stream: Any, name: str, keys: Keys) -> Iterator[tuple[Any, Any]]:
+    """Give the images and labels of a stream."""
+    parts: tuple[int | str, int | str] = (0, 1)
+    for row, item in enumerate(stream):
+        if isinstance(item, Mapping):
+            if row == 0:
+                found, where = [str(key) for key in item], f"item 0 of {name}, a dict"
+                parts = (find_image(found, keys, where), find_label(found, keys, where))
+        elif not isinstance(item, tuple | list) or len(item) != 2:
+            raise DataError(f"item {row} of {name}: expected (image, label) or a dict, found a {type(item).__name__}")
+        label = item[parts[1]]
+        yield item[parts[0]], label.tolist() if isinstance(label, Tensor | np.ndarray) else label
 
 
 def _dataset_of(loader: Any) -> Any:
@@ -105,8 +128,8 @@ def _open_tensors(images: Any, labels: Any) -> RawData:
             raise DataError(problem) from None
     if images.dtype != torch.uint8 and not images.is_floating_point():
         raise DataError(problem)
-    numbers, names = number_labels(given, None, "the labels")
-    return RawData(TensorReader(images.detach().cpu()), numbers, names)
+    found = number_labels(given, None, "the labels")
+    return RawData(TensorReader(images.detach().cpu()), found.numbers, found.names, found.warnings)
 
 
 def _held_labels(dataset: Any) -> list[int] | None:
@@ -125,17 +148,36 @@ def _held_labels(dataset: Any) -> list[int] | None:
     return None
 
 
-def _label_of(dataset: Any, row: int, name: str) -> Any:
+def _parts_of(dataset: Any, name: str, keys: Keys) -> tuple[int | str, int | str]:
+    """Find out where in an item image and label are, by the first one."""
+    try:
+        item = dataset[0] if len(dataset) else ()
+    except Exception:  # the user's own code may raise anything; it is told when the labels are read
+        return 0, 1
+    if not isinstance(item, Mapping):
+        return 0, 1
+    names, where = [str(key) for key in item], f"item 0 of {name}, a dict"
+    return find_image(names, keys, where), find_label(names, keys, where)
+
+
+def _label_of(dataset: Any, row: int, name: str, part: int | str = 1) -> Any:
     try:
         item = dataset[row]
-        if isinstance(item, Mapping) or (isinstance(item, tuple | list) and len(item) != 2):
-            found = f"a dict with {shorten(list(map(str, item)))}" if isinstance(item, Mapping) else f"{len(item)} parts"
+        fits = isinstance(item, Mapping) if isinstance(part, str) else isinstance(item, tuple | list) and len(item) == 2
+        if not fits:
+            found = f"a {type(item).__name__}"
+            if isinstance(item, Mapping):
+                found = f"a dict with {shorten(list(map(str, item)))}"
+            elif isinstance(item, tuple | list):
+                found = f"{len(item)} parts"
             raise DataError(
                 f"item {row} of {name}: expected (image, label), found {found}; wrap the Dataset so that an item is a pair, "
                 "or pass hf:ID or disk:PATH"
             )
-        _, label = item
-        return label.item() if isinstance(label, Tensor | np.ndarray) else label
+        label = item[part]
+        if isinstance(label, Tensor | np.ndarray):
+            return label.item() if label.size == 1 or (isinstance(label, Tensor) and label.numel() == 1) else label.tolist()
+        return label
     except DataError:
         raise
     except Exception as error:  # the user's own code may raise anything
@@ -143,13 +185,14 @@ def _label_of(dataset: Any, row: int, name: str) -> Any:
         raise DataError(f"item {row} of {name}: expected (image, label), found {type(error).__name__}: {text}") from error
 
 
-def _open_dataset(dataset: Any, name: str) -> RawData:
-    given: Sequence[Any] | None = _held_labels(dataset)
+def _open_dataset(dataset: Any, name: str, keys: Keys) -> RawData:
+    image, part = _parts_of(dataset, name, keys)
+    given: Sequence[Any] | None = _held_labels(dataset) if keys.label is None else None
     if given is None:
-        given = [_label_of(dataset, row, name) for row in range(len(dataset))]
+        given = [_label_of(dataset, row, name, part) for row in range(len(dataset))]
     else:
         for row in _some_rows(len(given)):
-            if (label := _label_of(dataset, row, name)) != given[row]:
+            if (label := _label_of(dataset, row, name, part)) != given[row]:
                 raise DataError(
                     f"{name}: expected labels that agree with the items, found {given[row]!r} held for item {row}, whose own is {label!r}; "
                     "pass (images, labels), or a Dataset without the attribute"
@@ -157,9 +200,9 @@ def _open_dataset(dataset: Any, name: str) -> RawData:
     whole = _whole(dataset)
     known = getattr(whole, "classes", None) if getattr(whole, "target_transform", None) is None else None
     names = [str(entry) for entry in known] if isinstance(known, list | tuple) else None
-    numbers, class_names = number_labels(given, names, name)
-    reader = ItemReader(dataset, name)
-    return RawData(reader, numbers, class_names, _random_items(reader))
+    found = number_labels(given, names, name)
+    reader = ItemReader(dataset, name, image)
+    return RawData(reader, found.numbers, found.names, (*found.warnings, *_random_items(reader)))
 
 
 def _whole(dataset: Any) -> Any:
@@ -232,7 +275,8 @@ def open_torchvision(spec: str, request: DataRequest) -> tuple[RawData, str | No
     elif request.split is not None:
         raise DataError(f"{spec}: expected no split, since {name} has none, found {split!r}; leave it out")
     try:
-        return _open_dataset(kind(root, **options), spec), split if {"train", "split"} & set(takes) else None
+        keys = Keys(request.image_key, request.label_key)
+        return _open_dataset(kind(root, **options), spec, keys), split if {"train", "split"} & set(takes) else None
     except (RuntimeError, OSError) as error:
         text = one_line(error)
         raise DataError(f"{spec}: expected it under {root}: {text}; set --data-root, or fetch it with download=True") from None

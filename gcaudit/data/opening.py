@@ -10,6 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gcaudit.data.archive_sets import find_archives, read_archives
+from gcaudit.data.class_map import with_class_map
+from gcaudit.data.columns import Keys
 from gcaudit.data.duplicates import without_duplicates
 from gcaudit.data.folders import SPLIT_NAMES, read_folder
 from gcaudit.data.hugging_face import read_hugging_face
@@ -20,6 +23,8 @@ from gcaudit.data.objects import open_object, open_torchvision
 from gcaudit.data.parquet import find_parquet, read_split
 from gcaudit.data.readers import RawData
 from gcaudit.data.request import DataRequest
+from gcaudit.data.streams import DRAW
+from gcaudit.data.tables import TABLE_SUFFIXES, find_metadata, has_labels, read_table_file
 from gcaudit.errors import DataError, RequestError, printable, shorten, telling_paths
 from gcaudit.geometry import balanced_order, derive_seed
 from gcaudit.report import ReportWarning, warn
@@ -40,10 +45,12 @@ def open_data(request: DataRequest) -> ImageSet:
     """
     with telling_paths("a data set", DataError):
         raw, spec, split, family = _open(request)
+        if request.class_map is not None:
+            raw = with_class_map(raw, request.class_map, spec)
     chosen = np.arange(len(raw.class_names)) if request.classes is None else _choose(request.classes, raw, spec)
     renumber = np.full(len(raw.class_names), -1, dtype=np.int64)
     renumber[chosen] = np.arange(len(chosen))
-    labels = renumber[raw.labels]
+    labels = np.where(raw.labels >= 0, renumber[raw.labels], -1)
     rows = np.flatnonzero(labels >= 0)
     present = np.unique(labels[rows])
     empty = [raw.class_names[number] for number in np.delete(chosen, present)]
@@ -90,7 +97,7 @@ def _draw(index: Tensor, labels: Tensor, request: DataRequest, classes: int, spe
     if limit < classes:
         option = f"--{request.role}-max-images"
         raise RequestError(f"{spec}: expected {option} of at least one image a class ({classes}), found {limit}; raise it")
-    keep = balanced_order(labels, index, derive_seed(request.seed, "max images"))[:limit].sort().values
+    keep = balanced_order(labels, index, derive_seed(request.seed, DRAW))[:limit].sort().values
     return index[keep], labels[keep]
 
 
@@ -159,23 +166,31 @@ def _parts(name: str) -> list[str]:
 
 
 def _open(request: DataRequest) -> tuple[RawData, str, str | None, str]:
-    spec = request.spec
+    spec, keys = request.spec, Keys(request.image_key, request.label_key)
     if isinstance(spec, Path):
         spec = str(spec)
     if not isinstance(spec, str):
-        return open_object(spec), type(spec).__name__, None, f"object {id(spec)}"
+        return open_object(spec, keys, request), type(spec).__name__, None, f"object {id(spec)}"
     known = next((entry for entry in KNOWN if entry.name == spec), None)
     if known is not None:
         split = request.split or _default_split(known, request.role)
         return open_known(known, split, request.root, follow_links=request.follow_links), spec, split, known.family or known.name
     if spec.startswith(("hf:", "disk:")):
         preferred = ("train",) if request.role == "source" else ("test", "validation")
-        raw, taken = read_hugging_face(spec, request.split, preferred)
+        raw, taken = read_hugging_face(spec, request.split, preferred, keys, request)
         return raw, spec, taken, spec
     if spec.startswith("torchvision:"):
         raw, taken = open_torchvision(spec, request)
         return raw, spec, taken, spec.lower()
-    return _open_path(spec, request), spec, request.split, _family(spec)
+    return _open_path(spec, request, keys), spec, request.split, _family(spec)
+
+
+def _open_folder(path: Path, request: DataRequest, keys: Keys) -> RawData:
+    """Read a folder: by the table in it, where that has labels; else its class folders."""
+    table = find_metadata(path, request.split)
+    if table is not None and has_labels(table, keys):
+        return read_table_file(table, request.split, keys, links=request.follow_links)
+    return read_folder(path, request.split, follow_links=request.follow_links)
 
 
 def _default_split(known: KnownData, role: str) -> str:
@@ -188,7 +203,7 @@ def _family(spec: str) -> str:
     return str(path if path.is_dir() and path.name.lower() not in SPLIT_NAMES else path.parent)
 
 
-def _open_path(spec: str, request: DataRequest) -> RawData:
+def _open_path(spec: str, request: DataRequest, keys: Keys) -> RawData:
     split = request.split
     names = ", ".join(entry.name for entry in KNOWN)
     if not spec.strip():
@@ -196,12 +211,19 @@ def _open_path(spec: str, request: DataRequest) -> RawData:
     path = Path(spec).expanduser()
     files = find_parquet(str(path), split)
     if files:
-        return read_split(files, spec, split, whole=path.is_dir())
+        return read_split(files, spec, split, whole=path.is_dir(), keys=keys)
     if split is not None and find_parquet(str(path), None):
         found = shorten([file.name for file in find_parquet(str(path), None)])
         raise DataError(f"{spec}: expected parquet files whose name starts with {split!r}, found {found}")
+    archives = find_archives(str(path), split)
+    if archives:
+        return read_archives(archives, split, keys)
     if path.is_dir():
-        return read_folder(path, split, follow_links=request.follow_links)
+        return _open_folder(path, request, keys)
+    if path.is_file() and path.suffix.lower() in TABLE_SUFFIXES:
+        return read_table_file(path, split, keys, links=request.follow_links)
     if path.exists():
-        raise DataError(f"{spec}: expected a .parquet file or a folder of class folders, found another file")
+        raise DataError(
+            f"{spec}: expected parquet, a tar or zip, a table ({', '.join(TABLE_SUFFIXES)}) or a folder of class folders, found another file"
+        )
     raise DataError(f"expected a data set, found no file or folder {spec!r}; known names: {names}; others: hf:ID, disk:PATH")

@@ -14,19 +14,22 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 import numpy as np
 
 from gcaudit.data.columns import (
-    IMAGE_COLUMNS,
     LABEL_COLUMNS,
+    NO_KEYS,
     SPLIT_COLUMNS,
+    Keys,
     column_warnings,
     encoded,
-    number_labels,
-    pick_column,
+    find_image,
+    find_label,
+    guess_warnings,
     split_column_warnings,
 )
 from gcaudit.data.folders import IMAGE_SUFFIXES, SPLIT_NAMES
+from gcaudit.data.labels import number_labels
 from gcaudit.data.parquet_pages import PageError, check_pages
 from gcaudit.data.readers import RawData
-from gcaudit.errors import DataError, foreign_file, one_line
+from gcaudit.errors import DataError, foreign_file, one_line, shorten
 from gcaudit.files import OpenFile
 from gcaudit.report import ReportWarning, warn
 
@@ -149,11 +152,12 @@ def _names_in_schema(schema: pa.Schema, column: str) -> Sequence[str] | None:
     return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 
-def read_parquet(files: Sequence[Path]) -> RawData:
+def read_parquet(files: Sequence[Path], keys: Keys = NO_KEYS) -> RawData:
     """Read parquet files with a column of encoded images and one of labels.
 
     Args:
         files: with the same columns.
+        keys: columns that were named.
 
     Returns:
         The data; class names from the Hugging Face metadata where they are there.
@@ -167,8 +171,7 @@ def read_parquet(files: Sequence[Path]) -> RawData:
     values: list[Any] = []
     warnings: list[ReportWarning] = []
     groups: list[tuple[int, int, int]] = []
-    wanted_labels: Sequence[str] = LABEL_COLUMNS
-    wanted_images: Sequence[str] = IMAGE_COLUMNS
+    wanted = keys
     names: Sequence[str] | None = None
     split_values: set[str] = set()
     stamps: list[tuple[int, ...]] = []
@@ -180,13 +183,8 @@ def read_parquet(files: Sequence[Path]) -> RawData:
                 opened = stack.enter_context(OpenFile(path))
                 parquet = stack.enter_context(pq.ParquetFile(opened.file))
                 schema = parquet.schema_arrow
-                label_column = pick_column(schema.names, wanted_labels, "labels", str(path))
-                image_column = pick_column(schema.names, wanted_images, "images", str(path))
-                _check_images(schema, image_column, path)
-                if number == 0:
-                    images = [name for name in schema.names if name == image_column or _holds_pictures(schema.field(name).type)]
-                    labels_too = [name for name in schema.names if name in LABEL_COLUMNS]
-                    warnings += column_warnings({image_column: images, label_column: labels_too})
+                image_column, label_column, said = _find_columns(schema, wanted, path, first=number == 0)
+                warnings += said
                 split_column = next((name for name in SPLIT_COLUMNS if name in schema.names and name != label_column), None)
                 parts = check_pages(opened, {image_column, label_column, split_column or ""})
                 stamps.append(opened.stamp)
@@ -197,7 +195,7 @@ def read_parquet(files: Sequence[Path]) -> RawData:
                 shared = stack.enter_context(pq.ParquetFile(opened.file, read_dictionary=texts))
                 if split_column is not None:
                     split_values |= {str(value) for value in _label_values(shared, split_column, path)}
-                wanted_labels, wanted_images = (label_column,), (image_column,)
+                wanted = Keys(image_column, label_column)
                 found = _names_in_schema(schema, label_column)
                 if names is not None and found is not None and names != found:
                     raise DataError(f"{path}: expected the class names of the files before it, found others; pass one file")
@@ -212,9 +210,29 @@ def read_parquet(files: Sequence[Path]) -> RawData:
     if not rows:
         raise DataError(f"{files[0]}: expected images, found no rows")
     warnings += split_column_warnings(split_values)
-    labels, class_names = number_labels(values, names, str(files[0]))
-    reader = ParquetReader(tuple(files), wanted_images[0], tuple(groups), tuple(stamps), tuple(pictures))
-    return RawData(reader, labels, class_names, tuple(warnings), (wanted_images[0], wanted_labels[0]))
+    numbered = number_labels(values, names, str(files[0]))
+    reader = _checked(ParquetReader(tuple(files), image_column, tuple(groups), tuple(stamps), tuple(pictures)), schema)
+    return RawData(reader, numbered.numbers, numbered.names, (*numbered.warnings, *warnings), (image_column, label_column))
+
+
+def _find_columns(schema: pa.Schema, keys: Keys, path: Path, *, first: bool) -> tuple[str, str, list[ReportWarning]]:
+    """Find the columns of images and labels; of further files they are those of the first."""
+    if not first and (absent := [name for name in (keys.image, keys.label) if name not in schema.names]):
+        raise DataError(f"{path}: expected the column {absent[0]!r} of the files before it, found {shorten(list(schema.names), 8)}")
+    images = [name for name in schema.names if _holds_pictures(schema.field(name).type)]
+    image = find_image(schema.names, keys, str(path), images)
+    label = find_label(schema.names, keys, str(path), _may_be_labels(schema, image))
+    _check_images(schema, image, path)
+    customary = [name for name in schema.names if name in LABEL_COLUMNS]
+    choices = ({} if keys.image else {image: images}) | ({} if keys.label else {label: customary})
+    return image, label, [*guess_warnings(image, label, keys), *column_warnings(choices)]
+
+
+def _checked(reader: ParquetReader, schema: pa.Schema) -> ParquetReader:
+    """Read the first image of a column that may hold others: a path that leads nowhere, or a list without a shape, is told before any model is loaded."""
+    if not _holds_pictures(schema.field(reader.column).type):
+        reader.read(0)
+    return reader
 
 
 def _label_values(parquet: Any, column: str, path: Path) -> list[Any]:
@@ -243,6 +261,12 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind))
 
 
+def _is_list(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
 def _holds_pictures(kind: pa.DataType) -> bool:
     import pyarrow as pa
 
@@ -250,14 +274,23 @@ def _holds_pictures(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(inner) or pa.types.is_large_binary(inner))
 
 
+def _may_be_labels(schema: pa.Schema, image: str) -> list[str]:
+    """List the columns of whole numbers, truth values or text, beside that of the images."""
+    import pyarrow as pa
+
+    fits = (pa.types.is_integer, pa.types.is_boolean, pa.types.is_string, pa.types.is_large_string, pa.types.is_dictionary)
+    return [name for name in schema.names if name != image and any(fit(schema.field(name).type) for fit in fits)]
+
+
 def _check_images(schema: pa.Schema, column: str, path: Path) -> None:
     kind = schema.field(column).type
-    if not _holds_pictures(kind):
-        found = "text" if str(kind) in ("string", "large_string") else str(kind)
-        raise DataError(f"{path}: expected encoded images in the column {column!r} (bytes, or a dict with bytes), found {found}")
+    if not (_holds_pictures(kind) or _is_text(kind) or _is_list(kind)):
+        raise DataError(
+            f"{path}: expected encoded images in the column {column!r} (bytes, a dict with bytes, paths or base64), found {kind}; name another with --image-key"
+        )
 
 
-def read_split(files: Sequence[Path], spec: str, split: str | None, *, whole: bool) -> RawData:
+def read_split(files: Sequence[Path], spec: str, split: str | None, *, whole: bool, keys: Keys = NO_KEYS) -> RawData:
     """Read parquet files, of one split where their names tell of several.
 
     Args:
@@ -265,6 +298,7 @@ def read_split(files: Sequence[Path], spec: str, split: str | None, *, whole: bo
         spec: as typed.
         split: as typed.
         whole: they are all of a folder, and not named one by one or by a glob.
+        keys: columns that were named.
 
     Returns:
         The data.
@@ -275,7 +309,7 @@ def read_split(files: Sequence[Path], spec: str, split: str | None, *, whole: bo
     shards = _absent_shards(files)
     splits = [name for name in SPLIT_NAMES if any(re.match(rf"{name}(?![a-z])", file.name, re.IGNORECASE) for file in files)]
     if split is not None or len(splits) < 2:
-        raw = read_parquet(files)
+        raw = read_parquet(files, keys)
         found = [*raw.warnings, *_beside(files, whole), *shards]
         names = sorted({stem(file) for file in files})
         if whole and len(names) > 1:
@@ -286,7 +320,7 @@ def read_split(files: Sequence[Path], spec: str, split: str | None, *, whole: bo
         raise DataError(
             f"{spec}: expected files of one split, found the splits {told}; name one with --source-split or --target-split"
         )
-    raw = read_parquet(files)
+    raw = read_parquet(files, keys)
     return replace(raw, warnings=(*raw.warnings, *shards, warn("split", f"files of several splits are taken together: {told}")))
 
 

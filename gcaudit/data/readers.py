@@ -39,7 +39,7 @@ class RawData:
 
     Attributes:
         reader: the images.
-        labels: (N,) int64 numbers into `class_names`.
+        labels: (N,) int64 numbers into `class_names`; -1 for images that are left out, which a warning tells.
         class_names: every class of the data set, also those without images.
         warnings: what was left out, or chosen among several, on the way here.
         columns: of a table, those taken for images and labels.
@@ -118,19 +118,21 @@ class TensorReader:
 @final
 @dataclass(frozen=True)
 class ItemReader:
-    """The items of a sequence of (image, label) pairs, such as a torch Dataset.
+    """The items of a sequence of (image, label) pairs or dicts, such as a torch Dataset.
 
     Attributes:
         items: anything with `__getitem__`.
         name: for messages.
+        part: of an item that is the image: a place, or a key.
     """
 
     items: Any
     name: str
+    part: int | str = 0
 
     def read(self, row: int) -> Any:
         """Return the image of one item."""
-        return self.items[row][0]
+        return self.items[row][self.part]
 
     def where(self, row: int) -> str:
         """Return name and row."""

@@ -22,6 +22,10 @@ class DataRequest:
         seed: of the draw.
         follow_links: also read pictures that are links out of the folder.
         drop_duplicates: leave out images that are there more than once, or in `unlike`.
+        image_key: column, or part of a sample, that holds images; None finds it.
+        label_key: that holds labels.
+        class_map: table that says which class each class becomes.
+        streaming: read a data set of the hub as a stream, without keeping all of it.
         unlike: which images these may not share, where duplicates are dropped.
     """
 
@@ -34,4 +38,8 @@ class DataRequest:
     seed: int = 0
     follow_links: bool = False
     drop_duplicates: bool = False
+    image_key: str | None = None
+    label_key: str | None = None
+    class_map: str | None = None
+    streaming: bool = False
     unlike: DataRequest | None = None

@@ -3,11 +3,17 @@
 CIFAR-FS: CIFAR-100's images, train and test together, 600 a class, under a 64/16/20 split of the classes.
 Reference: Bertinetto, Henriques, Torr, Vedaldi, "Meta-learning with differentiable closed-form solvers", ICLR 2019.
 
+FC100: the same images under a 60/20/20 split by superclasses. Reference: Oreshkin, Lopez, Lacoste, "TADAM: task dependent adaptive metric for improved few-shot
+learning", NeurIPS 2018.
+
+CUB: the 200 classes of CUB-200-2011 under a 100/50/50 split by their numbers. Reference: Chen, Liu, Kira, Wang, Huang, "A closer look at few-shot
+classification", ICLR 2019.
+
 miniImageNet: 100 ImageNet classes, 600 images each, under a 64/16/20 split.
 Reference: Ravi, Larochelle, "Optimization as a model for few-shot learning", ICLR 2017.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 CIFAR_FS: Mapping[str, tuple[str, ...]] = {
     "train": tuple(
@@ -63,3 +69,48 @@ MINI_IMAGENET: Mapping[str, tuple[str, ...]] = {
 
 CIFAR100_CLASSES: tuple[str, ...] = tuple(sorted(name for names in CIFAR_FS.values() for name in names))
 """CIFAR-100's fine labels, whose numbers are their alphabetical places."""
+
+CIFAR100_SUPERCLASSES: Mapping[str, tuple[str, ...]] = {
+    "aquatic_mammals": ("beaver", "dolphin", "otter", "seal", "whale"),
+    "fish": ("aquarium_fish", "flatfish", "ray", "shark", "trout"),
+    "flowers": ("orchid", "poppy", "rose", "sunflower", "tulip"),
+    "food_containers": ("bottle", "bowl", "can", "cup", "plate"),
+    "fruit_and_vegetables": ("apple", "mushroom", "orange", "pear", "sweet_pepper"),
+    "household_electrical_devices": ("clock", "keyboard", "lamp", "telephone", "television"),
+    "household_furniture": ("bed", "chair", "couch", "table", "wardrobe"),
+    "insects": ("bee", "beetle", "butterfly", "caterpillar", "cockroach"),
+    "large_carnivores": ("bear", "leopard", "lion", "tiger", "wolf"),
+    "large_man-made_outdoor_things": ("bridge", "castle", "house", "road", "skyscraper"),
+    "large_natural_outdoor_scenes": ("cloud", "forest", "mountain", "plain", "sea"),
+    "large_omnivores_and_herbivores": ("camel", "cattle", "chimpanzee", "elephant", "kangaroo"),
+    "medium_mammals": ("fox", "porcupine", "possum", "raccoon", "skunk"),
+    "non-insect_invertebrates": ("crab", "lobster", "snail", "spider", "worm"),
+    "people": ("baby", "boy", "girl", "man", "woman"),
+    "reptiles": ("crocodile", "dinosaur", "lizard", "snake", "turtle"),
+    "small_mammals": ("hamster", "mouse", "rabbit", "shrew", "squirrel"),
+    "trees": ("maple_tree", "oak_tree", "palm_tree", "pine_tree", "willow_tree"),
+    "vehicles_1": ("bicycle", "bus", "motorcycle", "pickup_truck", "train"),
+    "vehicles_2": ("lawn_mower", "rocket", "streetcar", "tank", "tractor"),
+}
+"""CIFAR-100's coarse labels and their fine ones, both in the order of their numbers."""
+_FC100 = {
+    "validation": ("large_carnivores", "large_omnivores_and_herbivores", "non-insect_invertebrates", "small_mammals"),
+    "test": ("aquatic_mammals", "insects", "medium_mammals", "people"),
+}
+_FC100_TRAIN = tuple(name for name in CIFAR100_SUPERCLASSES if not any(name in names for names in _FC100.values()))
+FC100: Mapping[str, tuple[str, ...]] = {
+    split: tuple(sorted(fine for name in names for fine in CIFAR100_SUPERCLASSES[name]))
+    for split, names in {"train": _FC100_TRAIN, **_FC100}.items()
+}
+"""Split name to class names, in alphabetical order."""
+
+
+def cub_split(names: Sequence[str], split: str) -> tuple[str, ...]:
+    """Take the classes of a split of CUB: of classes counted from 0 the even ones to train on, every fourth from 1 to validate, from 3 to test.
+
+    Args:
+        names: of all 200 classes, in the order of their numbers.
+        split: `train`, `validation` or `test`.
+    """
+    first, step = {"train": (0, 2), "validation": (1, 4), "test": (3, 4)}[split]
+    return tuple(names[first::step])

@@ -10,7 +10,6 @@ are waited for two batches later.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -35,6 +34,7 @@ from gcaudit.geometry import (
     vectors_per_image,
 )
 from gcaudit.passes.collector import OutputCollector, check_finite
+from gcaudit.passes.decoding import Clock, choose_workers
 from gcaudit.passes.embeddings import EmbeddingStore
 from gcaudit.passes.heads import NO_HEAD, head_reason, head_weight, renumbered
 from gcaudit.passes.landscape import look_at_flatness, look_at_layers
@@ -42,7 +42,6 @@ from gcaudit.passes.remarks import Remarks
 from gcaudit.passes.runner import Outputs, Runner
 from gcaudit.report import ReportWarning, warn
 
-_FEW_IMAGES = 256
 _HASH_MEMORY_BYTES = 2**23
 _MEMORY_SIGNS = ("allocate memory", "ALLOC_FAILED", "unable to find an engine")
 """How the CPU's allocator, cuBLAS and cuDNN say that memory ran out."""
@@ -101,6 +100,7 @@ class Observation:
         seconds: wall time of the pass.
         device: where it ran.
         batch_size: images a batch in the end.
+        decode_seconds: of `seconds`, how long the pass waited for images to be read and decoded.
         left_alone: pictures of the input's size that were neither resized nor cropped, since nobody has asked for a crop.
     """
 
@@ -112,10 +112,7 @@ class Observation:
     device: str
     batch_size: int
     left_alone: int = 0
-
-
-def _auto_workers(images: int) -> int:
-    return 0 if images < _FEW_IMAGES else min(4, os.cpu_count() or 1)
+    decode_seconds: float = 0.0
 
 
 def energy_segments(images: ImageSet, settings: PassSettings, seed: int) -> list[Tensor]:
@@ -315,14 +312,15 @@ def observe(runner: Runner, images: ImageSet, settings: PassSettings, progress: 
     if settings.logit_gc and runner.settings.compile:
         # the second VJP through one compiled graph was seen to be wrong without a word (torch 2.15)
         raise RequestError("expected no --compile with the GC of logits, found both; leave --compile out")
-    workers = _auto_workers(size) if settings.workers is None else settings.workers
     state = _Pass(runner, images, settings)
     transform = picture_transform(runner.encoder.preprocessing)
+    workers = choose_workers(images, transform) if settings.workers is None else settings.workers
     pin = device.type == "cuda"
     with runner.numerics():
         order = _Order(state.segments, size, runner.largest_batch())
         decoded = stream_batches(images.reader, images.index, order, transform, workers=workers, pin=pin)
-        for batch, pixels, places in _on_device(decoded, device):
+        clock = Clock(decoded)
+        for batch, pixels, places in _on_device(clock, device):
             state.run_batch(batch, pixels, places, progress or (lambda _count: None))
         state.collector.drain()
         evidence = _look_around(state, _evidence(state))
@@ -337,6 +335,7 @@ def observe(runner: Runner, images: ImageSet, settings: PassSettings, progress: 
         device=str(device),
         batch_size=runner.images_per_batch(wants),
         left_alone=state.remarks.left_alone,
+        decode_seconds=clock.seconds,
     )
 
 

@@ -22,6 +22,7 @@ from .listing import (
     render_metrics as render_metrics,
     render_model as render_model,
 )
+from .overview import overview_json as overview_json, render_overview as render_overview
 from .paper import Paper as Paper, paper_of as paper_of, paragraph as paragraph
 from .plots import scatter_plot as scatter_plot
 from .power import render_power as render_power

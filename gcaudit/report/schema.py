@@ -152,6 +152,8 @@ class Timing(_Model):
 
     images_per_second: float
     seconds: float
+    decode_seconds: float | None = Field(None, description="of them, how long passes waited for images to be read and decoded")
+    decode_share: float | None = Field(None, description="of the passes' seconds")
 
 
 class Report(_Model):

@@ -27,6 +27,7 @@ WARNINGS: Mapping[str, str] = {
     "left-out": "files, folders, images or rows were left out",
     "links": "folders or pictures outside of the named folder were read through links",
     "renamed": "names that cannot be printed were escaped",
+    "streamed": "images were read once, from a stream",
     "column": "one of several columns was taken for the images or labels",
     "split": "one of several splits was taken",
     "items": "a Python data set gives other items each time, or is not read through its loader",

@@ -35,6 +35,7 @@ def pack_block(block: Block) -> tuple[str, bytes]:
         "family": block.family,
         "warnings": [warning.model_dump() for warning in block.warnings],
         "used": dict(block.used),
+        "decode_seconds": block.decode_seconds,
     }
     arrays = {f"influence/{name}": values.astype(np.float32) for name, values in block.evidence.influences.items()}
     arrays |= {f"episodes/{name}": values.astype(np.float32) for name, values in block.evidence.episodes.items()}
@@ -82,6 +83,7 @@ def unpack_block(row: Mapping[str, Any], influences: Collection[str] | None) -> 
         warnings=tuple(ReportWarning.model_validate(entry) for entry in content["warnings"]),
         used=content["used"],
         seconds=row["seconds"],
+        decode_seconds=content.get("decode_seconds", 0.0),
         summary=_summary(content.get("summary"), arrays),
     )
 

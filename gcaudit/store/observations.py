@@ -64,7 +64,7 @@ def save_observation(path: Path, observation: Observation, used: Mapping[str, An
     optional = {name: getattr(evidence, name) for name in _OPTIONAL}
     tensors |= {name: _whole(values) for name, values in optional.items() if values is not None}
     words = {name: getattr(evidence, name) for name in _WORDS} | {"class_names": evidence.class_names}
-    words |= {name: getattr(observation, name) for name in ("seconds", "device", "batch_size", "left_alone")}
+    words |= {name: getattr(observation, name) for name in ("seconds", "device", "batch_size", "left_alone", "decode_seconds")}
     words["flatness"] = None if evidence.flatness is None else evidence.flatness.to_json()
     if (logits := evidence.logit_energies) is not None:
         tensors["logit_energies"] = logits.values
@@ -127,6 +127,7 @@ def load_observation(path: Path) -> tuple[Observation, dict[str, Any]] | None:
             device=words["device"],
             batch_size=words["batch_size"],
             left_alone=words.get("left_alone", 0),
+            decode_seconds=words.get("decode_seconds", 0.0),
         )
         return observation, json.loads(metadata["used"])
     except (OSError, SafetensorError, KeyError, ValueError):

@@ -23,12 +23,20 @@ def test_inequalities_hold_on_trained_networks(benchmark, report, shared, layers
     spec = AuditSpec.from_options(str(shared / "checkpoints" / f"cifar10_resnet{layers}.th"), "cifar10", target, **options)
     found = benchmark.pedantic(run_audit, (spec,))
     source, target = found.source.metrics, found.target.metrics
-    collapse, refined, variation = (source[name].plug_in or source[name].value for name in ("geometric_collapse", "geometric_collapse_refined", "cdnv"))
+    collapse, refined, variation = (
+        source[name].plug_in or source[name].value for name in ("geometric_collapse", "geometric_collapse_refined", "cdnv")
+    )
     kappa = source["poincare_lower_bound"].plug_in
     report(refined=variation / (kappa * refined), collapse=variation / (kappa * collapse))
     assert variation <= kappa * refined <= kappa * collapse
     for point in source["ncm_error_bound"].curve:
-        report(**{f"error, means of {point.n_shot}": point.terms["error"], "by CDNV": point.terms["by_cdnv"], "by collapse": point.value})
+        report(
+            **{
+                f"error, means of {point.n_shot}": point.terms["error"],
+                "by CDNV": point.terms["by_cdnv"],
+                "by collapse": point.value,
+            }
+        )
         assert point.terms["held_out_images"] == 5000
         assert point.terms["error"] <= point.terms["by_cdnv"] <= point.value
     deviation, constant = source["gc_deviation"], source["lipschitz_bound"]
@@ -39,7 +47,12 @@ def test_inequalities_hold_on_trained_networks(benchmark, report, shared, layers
     both, hull = target["gc_over_least_distance"], target["granularity"]
     report(**both.terms, value=both.value if both.value is not None else float("nan"))
     report(granularity=hull.value, **hull.terms)
-    report(slope=source["loss_slope"].value, sharpness=source["loss_sharpness"].value, logits=source["logits_gc"].value, gc=source["gc"].value)
+    report(
+        slope=source["loss_slope"].value,
+        sharpness=source["loss_sharpness"].value,
+        logits=source["logits_gc"].value,
+        gc=source["gc"].value,
+    )
     assert source["loss_sharpness"].ci95[0] > 0
 
 

@@ -196,7 +196,7 @@ def test_cifar_fs_wants_the_class_names(tmp_path):
     cifar100(tmp_path, train=1)
     names = [f"class {n}" for n in range(100)]
     (tmp_path / "cifar-100-python" / "meta").write_bytes(python2({"fine_label_names": names}))
-    assert "expected CIFAR-100's class names, found no 'baby' among them; fetch the archive again" in refused(tmp_path, "cifar-fs")
+    assert "expected the data set's class names, found no 'baby' among them; fetch it again" in refused(tmp_path, "cifar-fs")
 
 
 class Hostile:

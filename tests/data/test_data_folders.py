@@ -222,13 +222,16 @@ def test_pictures_without_class_folders_are_no_data_set(tmp_path):
 
 def test_a_file_is_no_folder(tmp_path):
     path = lay(tmp_path, "cat.png") / "cat.png"
-    assert refused(path) == f"{path}: expected a .parquet file or a folder of class folders, found another file"
+    assert (
+        refused(path)
+        == f"{path}: expected parquet, a tar or zip, a table (.csv, .tsv, .jsonl, .ndjson) or a folder of class folders, found another file"
+    )
 
 
 def test_what_is_not_there_is_named_beside_what_is_known(tmp_path):
     message = refused(tmp_path / "nowhere")
     assert f"found no file or folder '{tmp_path / 'nowhere'}'" in message
-    assert "cifar10, cifar100, cifar-fs, mnist, fashion-mnist, mini-imagenet, demo" in message
+    assert "cifar10, cifar100, cifar-fs, fc100, mnist, fashion-mnist, mini-imagenet, cub, imagenet, demo" in message
     assert "hf:ID" in message
 
 

@@ -149,15 +149,15 @@ def test_a_single_data_set_is_held_to_its_split(tmp_path):
     [
         (
             {"photo": ["x"], "label": [0]},
-            "expected a column of images named image, img, images, picture and 3 more, found photo, label",
+            "expected a column of images named image, img, images, picture and 10 more, found photo, label; name it with --image-key",
         ),
         (
-            {"image": [b"x"], "kind": [0]},
-            "expected a column of labels named label, labels, fine_label, target and 2 more, found image, kind",
+            {"image": [b"x"], "kind": [0], "colour": ["red"]},
+            "expected a column of labels named label, labels, fine_label, target and 4 more, found kind, colour; name it with --label-key",
         ),
-        ({"image": [b"x", b"y"], "label": [0, None]}, "expected a label for every image, found 1 without"),
-        ({"image": [b"x"], "label": [[1, 2]]}, "expected labels that are all integers or all strings, found list"),
-        ({"image": [b"x"], "label": [0.5]}, "expected labels that are all integers or all strings, found float"),
+        ({"image": [b"x", b"y"], "label": [None, None]}, "expected labels, found none of 2 images with one"),
+        ({"image": [b"x"], "label": [[1, 2]]}, "expected one class an image, found lists of several (2 in one)"),
+        ({"image": [b"x"], "label": [0.5]}, "expected a class an image, found the number 0.5"),
     ],
 )
 def test_tables_that_do_not_fit(tmp_path, data, message):
@@ -167,7 +167,7 @@ def test_tables_that_do_not_fit(tmp_path, data, message):
 
 def test_an_unlabelled_split(tmp_path):
     spec = saved(tmp_path / "d", table([-1, -1], names=["x", "y"]))
-    assert f"{spec}: expected labels >= 0, found -1 (an unlabelled split?)" in refused(spec)
+    assert f"{spec}: expected labels, found none of 2 images with one (an unlabelled split?)" in refused(spec)
 
 
 def test_a_disk_path_that_is_none(tmp_path):

@@ -117,7 +117,7 @@ def test_a_known_folder_without_the_split_is_not_it(tmp_path):
 
 
 def test_family_is_the_name_or_the_data_set_that_it_is_cut_from():
-    assert {known.name: known.family for known in KNOWN if known.family} == {"cifar-fs": "cifar100"}
+    assert {known.name: known.family for known in KNOWN if known.family} == {"cifar-fs": "cifar100", "fc100": "cifar100"}
 
 
 def test_search_order(tmp_path, monkeypatch):

@@ -190,18 +190,32 @@ def test_a_file_is_held_to_its_split(tmp_path):
 
 
 def test_missing_columns_are_told_from_those_there(tmp_path):
-    path = write(tmp_path / "a.parquet", [0, 1], image="photo")
-    assert f"{path}: expected a column of images named image, img, images, picture and 3 more, found photo, label" in refused(path)
-    path = write(tmp_path / "b.parquet", [0, 1], label="species")
-    assert "expected a column of labels named label, labels, fine_label, target and 2 more, found image, species" in refused(path)
+    table = pa.table({"photo": [b""], "thumbnail": [b""], "species": ["a"], "place": ["b"]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    told = f"{tmp_path / 'a.parquet'}: expected a column of images named image, img, images, picture and 10 more, found photo, thumbnail"
+    assert f"{told}; name it with --image-key" in refused(tmp_path / "a.parquet")
+    told = "expected a column of labels named label, labels, fine_label, target and 4 more, found species, place; name it with --label-key"
+    assert told in refused(tmp_path / "a.parquet", image_key="photo")
+    assert "expected the column 'photos' of --image-key, found photo" in refused(tmp_path / "a.parquet", image_key="photos")
+
+
+def test_the_only_column_that_may_be_is_taken_and_told(tmp_path):
+    path = write(tmp_path / "a.parquet", ["a", "b"], image="photo", label="species")
+    found = opened(path)
+    assert (found.columns, found.class_names) == (("photo", "species"), ("a", "b"))
+    assert [str(warning) for warning in found.warnings] == [
+        "the column 'photo' was taken for images, the only one that may hold them",
+        "the column 'species' was taken for labels, the only one that may hold them",
+    ]
+    assert opened(path, image_key="photo", label_key="species").warnings == ()
 
 
 def test_files_must_have_the_same_columns(tmp_path):
     write(tmp_path / "a.parquet", [0, 1])
     write(tmp_path / "b.parquet", [0, 1], image="img")
-    assert f"{tmp_path / 'b.parquet'}: expected a column of images named image, found img, label" in refused(tmp_path)
+    assert f"{tmp_path / 'b.parquet'}: expected the column 'image' of the files before it, found img, label" in refused(tmp_path)
     write(tmp_path / "b.parquet", [0, 1], label="target")
-    assert f"{tmp_path / 'b.parquet'}: expected a column of labels named label, found image, target" in refused(tmp_path)
+    assert f"{tmp_path / 'b.parquet'}: expected the column 'label' of the files before it, found image, target" in refused(tmp_path)
 
 
 def test_files_must_have_the_same_class_names(tmp_path):
@@ -215,14 +229,15 @@ def test_files_must_have_the_same_class_names(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([0, None, None], "expected a label for every image, found 2 without"),
-        (["cat", None], "expected a label for every image, found 1 without"),
-        ([0, -1], "expected labels >= 0, found -1 (an unlabelled split?)"),
-        ([0.0, 1.0], "expected labels that are all integers or all strings, found float"),
-        ([True, False], "expected labels that are all integers or all strings, found bool"),
+        ([None, None], "expected labels, found none of 2 images with one (an unlabelled split?)"),
+        ([0, -3], "expected labels >= 0, and -1 for none, found -3 and 1 of 2 below 0"),
+        ([0.0, 1.5], "expected a class an image, found the number 1.5"),
         ([b"cat", b"dog"], "expected labels that are all integers or all strings, found bytes"),
-        ([[0], [1, 2]], "expected labels that are all integers or all strings, found list"),
-        ([[0], [1]], "expected labels that are all integers or all strings, found list"),
+        ([[0], [1, 2]], "expected one class an image, found lists of several (1 in one)"),
+        (
+            [[0, 1, 0]],
+            "expected one class an image, found lists of 3 numbers with a single 1 (one-hot); make a column of its place",
+        ),
         ([decimal.Decimal(1)], "expected labels that are all integers or all strings, found Decimal"),
         ([0, 10**15], "expected labels below 1000000, found 1000000000000000 (ids in place of classes?)"),
         (pa.array([0, 2**63], pa.uint64()), "expected labels below 1000000, found 9223372036854775808"),
@@ -366,10 +381,9 @@ def test_a_column_that_names_splits_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "told"),
     [
-        (["cat", "", "dog"], "expected a label for every image, found 1 that are empty text"),
-        (["cat", "  ", ""], "found 2 that are empty text"),
+        (["", "  "], "expected labels, found none of 2 images with one"),
         (["cat", "dog", "cat "], "expected class names that differ in more than blanks, found 'cat' and 'cat '"),
-        (["1", "-1", "0"], "expected labels >= 0, found '-1' (an unlabelled split?)"),
+        (["1", "-2", "0"], "expected labels >= 0, and -1 for none, found '-2'; mend these rows"),
     ],
 )
 def test_text_that_names_no_class_is_refused(tmp_path, labels, told):

@@ -2,11 +2,11 @@
 
 import math
 import runpy
+from pathlib import Path
 
 import pytest
 import timm
 import torch
-from conftest import ROOT
 from torch import nn
 from torch.nn import functional
 
@@ -176,7 +176,7 @@ def test_what_cannot_be_bounded_is_told():
 
 
 def test_a_cifar_network_has_a_bound():
-    model = runpy.run_path(str(ROOT / "examples" / "cifar_resnet.py"))["resnet20"]().eval()
+    model = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "cifar_resnet.py"))["resnet20"]().eval()
     found, reason = lipschitz_bound(model, Tap("linear", "input"), torch.zeros(1, 3, 32, 32))
     assert reason == ""
     assert found >= max(norms(lambda x: Tap("linear", "input")(model.double(), x)[0], (3, 32, 32), 2))

@@ -460,7 +460,11 @@ def test_a_damaged_block_never_makes_a_report_of_the_other(model, tmp_path, monk
     """A cell of which one block cannot be read fails, with what to do; the next run measures it again."""
     store = Store(tmp_path / "results.sqlite")
     read = Store.get_block
-    monkeypatch.setattr(Store, "get_block", lambda self, key, *rest: (found := read(self, key, *rest)) and (found if found.role == "target" else None))
+    monkeypatch.setattr(
+        Store,
+        "get_block",
+        lambda self, key, *rest: (found := read(self, key, *rest)) and (found if found.role == "target" else None),
+    )
     (failed,) = Scheduler(store, LocalEngine()).run([cell(model)])
     assert failed.report is None
     assert failed.reason.endswith(f"expected what was measured of {model.name}: demo -> demo, found it damaged; run it again")

@@ -1,0 +1,193 @@
+"""Streams: data that can be neither counted nor shuffled first, read once.
+
+Images go to a `Spool` as they come, encoded as they are. Where a number of images is asked for, those that the class-balanced draw cannot take any more are let go: the
+draw takes rank 0 of every class, then rank 1 and so on, ranks being those of a hash of (seed, place in the stream) within a class. With R the smallest
+number for which sum over classes of min(n_c, R) reaches what is asked for, ranks from R on are out for good, since n_c only grow and ranks too. So the draw is that of the
+same data read from a file, a second run sees the same images, and no more than twice as many are held.
+
+Reference: Cohen, Kaplan, "Summarizing data using bottom-k sketches", PODC 2007 (a sample of a stream by the smallest hashes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from typing import Any, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from gcaudit.data.labels import number_labels
+from gcaudit.data.readers import LARGEST_PICTURE, RawData
+from gcaudit.data.request import DataRequest
+from gcaudit.data.spool import Spool
+from gcaudit.errors import AuditError, DataError, GcauditError, one_line
+from gcaudit.geometry import derive_seed, random_order_keys
+from gcaudit.report import warn
+
+DRAW = "max images"
+"""Purpose of the seed of the class-balanced draw."""
+_ENCODED, _ARRAY, _TENSOR = range(3)
+
+
+@final
+class StreamReader:
+    """Images of a stream by their places in it.
+
+    Attributes:
+        rows: (M,) int64 places that are kept, ascending.
+        name: for messages.
+        turns: as the EXIF orientation says.
+    """
+
+    def __init__(
+        self, name: str, rows: NDArray[np.int64], entries: NDArray[np.int64], forms: list[Any], spool: Spool, *, turns: bool
+    ) -> None:
+        """Hold what was spooled.
+
+        Args:
+            name: for messages.
+            rows: places in the stream, ascending.
+            entries: (M, 3) of each its place and size in the spool, and the number of its form.
+            forms: kind, dtype and shape.
+            spool: the bytes.
+            turns: as the EXIF orientation says.
+        """
+        self.name, self.rows, self.turns = name, rows, turns
+        self._entries, self._forms, self._spool = entries, forms, spool
+
+    def read(self, row: int) -> Any:
+        """Return what the stream gave."""
+        found = int(np.searchsorted(self.rows, row))
+        place, size, form = (int(number) for number in self._entries[found])
+        content = self._spool.read(place, size)
+        kind, dtype, shape = self._forms[form]
+        if kind == _ENCODED:
+            return content
+        array = np.frombuffer(bytearray(content), dtype).reshape(shape)
+        return torch.from_numpy(array) if kind == _TENSOR else array
+
+    def where(self, row: int) -> str:
+        """Return the name and the place in the stream."""
+        return f"image {row} of the stream {self.name}"
+
+
+@final
+class _Draw:
+    """Tells which images of a stream a class-balanced draw can still take."""
+
+    def __init__(self, limit: int | None, seed: int) -> None:
+        self._limit, self._seed = limit, seed
+        self.classes: dict[Hashable, int] = {}
+        self.kept: dict[int, tuple[int, int, int, int]] = {}
+
+    def add(self, row: int, label: Hashable, entry: tuple[int, int, int]) -> None:
+        self.kept[row] = (self.classes.setdefault(label, len(self.classes)), *entry)
+
+    @property
+    def full(self) -> bool:
+        return self._limit is not None and len(self.kept) >= 2 * (self._limit + len(self.classes))
+
+    def prune(self) -> None:
+        """Let go of images of ranks that are out for good."""
+        assert self._limit is not None
+        rows = np.fromiter(self.kept, dtype=np.int64)
+        labels = np.array([self.kept[int(row)][0] for row in rows])
+        keys = random_order_keys(derive_seed(self._seed, DRAW), torch.from_numpy(rows)).numpy()
+        order = np.lexsort((keys, labels))
+        counts = np.bincount(labels)
+        ranks = np.empty(len(rows), dtype=np.int64)
+        ranks[order] = np.arange(len(rows)) - (np.cumsum(counts) - counts)[labels[order]]
+        rounds = np.searchsorted(np.cumsum(np.bincount(ranks)), self._limit) + 1
+        for row in rows[ranks >= rounds].tolist():
+            del self.kept[row]
+
+
+def read_stream(
+    items: Iterable[tuple[Any, Any]], name: str, request: DataRequest, *, names: list[str] | None = None, turns: bool = True
+) -> RawData:
+    """Read a stream to its end.
+
+    Args:
+        items: images (encoded bytes, arrays, tensors or PIL pictures) and labels.
+        name: for messages.
+        request: how many images are asked for, and by which seed.
+        names: class names of whole numbers, if known.
+        turns: pictures are turned as their EXIF orientation says.
+
+    Returns:
+        The data, numbered as in the stream; what the draw has let go of has no label.
+
+    Raises:
+        AuditError: it breaks off, or the disk is full.
+        DataError: it is empty, or an item is no image.
+    """
+    # what is chosen later, by classes or in other classes, may need any image
+    whole = request.classes is not None or request.class_map is not None
+    draw = _Draw(None if whole else request.max_images, request.seed)
+    spool = Spool()
+    forms: dict[Any, int] = {}
+    values: list[Any] = []
+    try:
+        for row, (image, label) in enumerate(items):
+            values.append(label)
+            key = _hashable(label)
+            if key is None:
+                continue
+            content, form = _packed(image, f"image {row} of the stream {name}")
+            draw.add(row, key, (spool.add(content), len(content), forms.setdefault(form, len(forms))))
+            if draw.full:
+                draw.prune()
+                if 2 * sum(entry[2] for entry in draw.kept.values()) < spool.size:
+                    spool = _moved(draw, spool)
+    except GcauditError:
+        raise
+    except Exception as error:  # libraries, networks and the user's own code raise anything
+        raise AuditError(
+            f"{name}: expected the stream to go on, found after {len(values)} images {type(error).__name__}: {one_line(error, 200)}; try again"
+        ) from error
+    if not values:
+        raise DataError(f"{name}: expected images, found an empty stream")
+    numbered = number_labels(values, names, name)
+    rows = np.array(sorted(draw.kept), dtype=np.int64)
+    kept = np.zeros(len(values), dtype=bool)
+    kept[rows] = True
+    labels = np.where(kept, numbered.numbers, -1)
+    entries = np.array([draw.kept[int(row)][1:] for row in rows], dtype=np.int64).reshape(-1, 3)
+    reader = StreamReader(name, rows, entries, list(forms), spool, turns=turns)
+    said = warn("streamed", "{n} images were read from a stream, once", count=len(values))
+    return RawData(reader, labels, numbered.names, (said, *numbered.warnings))
+
+
+def _hashable(label: Any) -> Hashable | None:
+    """Return what tells classes apart; None for an image without a label."""
+    if label is None or (isinstance(label, float) and label != label):  # noqa: PLR0124 - NaN
+        return None
+    if isinstance(label, int | np.integer | str) and str(label).strip() in ("", "-1", "-100"):
+        return None
+    return label if isinstance(label, Hashable) else repr(label)  # which is refused when labels are numbered
+
+
+def _packed(image: Any, where: str) -> tuple[bytes, tuple[Any, ...]]:
+    if isinstance(image, bytes | bytearray | memoryview):
+        if len(image) > LARGEST_PICTURE:
+            raise DataError(f"{where}: expected a picture of up to {LARGEST_PICTURE} bytes, found {len(image)}")
+        return bytes(image), (_ENCODED, "", ())
+    kind = _TENSOR if isinstance(image, Tensor) else _ARRAY
+    if isinstance(image, Tensor):
+        image = image.detach().cpu().numpy()
+    elif isinstance(image, Image.Image):
+        image = np.asarray(image if image.mode in ("L", "RGB", "RGBA", "I;16") else image.convert("RGB"))
+    if not isinstance(image, np.ndarray) or image.dtype.kind not in "uif":
+        raise DataError(f"{where}: expected a picture, found a {type(image).__name__}")
+    return image.tobytes(), (kind, image.dtype.str, image.shape)
+
+
+def _moved(draw: _Draw, old: Spool) -> Spool:
+    """Copy what is kept into a new spool, which frees the rest."""
+    new = Spool()
+    for row, (label, place, size, form) in draw.kept.items():
+        draw.kept[row] = (label, new.add(old.read(place, size)), size, form)
+    return new

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import tarfile
+import weakref
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -48,6 +49,23 @@ class Member:
 
 
 @final
+class _Held:
+    """An open file, which is closed with the last who holds it."""
+
+    def __init__(self, opened: OpenFile, reads: Any = None) -> None:
+        self.file, self.reads = opened.file, reads
+        weakref.finalize(self, opened.close)
+
+
+def _open(path: Path, stamp: tuple[int, ...]) -> OpenFile:
+    opened = OpenFile(path)
+    if opened.stamp != stamp:
+        opened.close()
+        raise DataError(f"{path}: expected the file as it was opened, found it changed; run it again")
+    return opened
+
+
+@final
 class _Tar:
     """A tar on disk, or the uncompressed copy of one."""
 
@@ -59,12 +77,8 @@ class _Tar:
             return self.copy.read(place, size)
         key = str(self.path)
         if key not in held:
-            opened = OpenFile(self.path)
-            if opened.stamp != self.stamp:
-                opened.close()
-                raise DataError(f"{self.path}: expected the file as it was opened, found it changed; run it again")
             held.clear()  # one archive is open at a time
-            held[key] = opened
+            held[key] = _Held(_open(self.path, self.stamp))
         return os.pread(held[key].file.fileno(), size, place)
 
 
@@ -78,14 +92,12 @@ class _Zip:
     def read(self, place: int, size: int, held: dict[str, Any]) -> bytes:
         key = str(self.path)
         if key not in held:
-            opened = OpenFile(self.path)
-            if opened.stamp != self.stamp:
-                opened.close()
-                raise DataError(f"{self.path}: expected the file as it was opened, found it changed; run it again")
             held.clear()
-            held[key] = open_zip(opened.file)
-            held[f"{key} members"] = held[key].infolist()
-        with held[key].open(held[f"{key} members"][place]) as member:
+            opened = _open(self.path, self.stamp)
+            archive = open_zip(opened.file)
+            held[key] = _Held(opened, (archive, archive.infolist()))
+        archive, members = held[key].reads
+        with archive.open(members[place]) as member:
             found: bytes = member.read(size + 1)
         return found
 

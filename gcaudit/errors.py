@@ -194,3 +194,15 @@ def one_line(error: BaseException, limit: int = 160) -> str:
     """
     text = printable(" ".join(str(error).split()))
     return text[:limit] + "..." if len(text) > limit else text or type(error).__name__
+
+
+def folded(name: str) -> str:
+    """Write a name as all its spellings share it, to tell whether two name the same.
+
+    Args:
+        name: of a class.
+
+    Returns:
+        Lower case, with blanks for underscores and dashes.
+    """
+    return name.casefold().replace("_", " ").replace("-", " ").strip()

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from gcaudit.audit.block import Block
 from gcaudit.data import near_rows
+from gcaudit.errors import folded
 from gcaudit.report import ReportWarning, warn
 
 _NAMED = 3
@@ -72,14 +73,10 @@ def repeated_warnings(
 
 
 def _shared_names(source: Block, target: Block) -> Sequence[str]:
-    known = {_plain_name(name) for name in source.data.class_names}
-    shared = [name for name in target.data.class_names if _plain_name(name) in known]
+    known = {folded(name) for name in source.data.class_names}
+    shared = [name for name in target.data.class_names if folded(name) in known]
     # numbers as names say nothing across data sets
     return [name for name in shared if source.family == target.family or not name.isdecimal()]
-
-
-def _plain_name(name: str) -> str:
-    return name.casefold().replace("_", " ").replace("-", " ").strip()
 
 
 def equal_images(ours: NDArray[np.uint8], theirs: NDArray[np.uint8]) -> NDArray[np.bool_]:

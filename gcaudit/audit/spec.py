@@ -67,6 +67,8 @@ class AuditSpec:
                 raise RequestError(f"expected --{option} of at least 1, found {images}")
         takes = [metric.name for metric in METRICS if metric.held_out]
         chosen = {metric.name for metric in find_metrics(self.metrics)}
+        if self.held_out.spec is None and self.held_out.split is not None:
+            raise RequestError(f"expected --source-test with --source-test-split {self.held_out.split}, found none; name the data")
         if self.held_out.spec is not None and not chosen & set(takes):
             raise RequestError(f"expected no --source-test without {' or '.join(takes)}; pass --metrics core,theory")
 
@@ -132,7 +134,7 @@ class AuditSpec:
         """
         without = role == "target" and not self.target_gc
         found = (m for m in find_metrics(self.metrics) if role in m.roles and not m.across)
-        return tuple(m for m in found if not (without and m.of_jacobian))
+        return tuple(m for m in found if not (without and m.per_pixel))
 
     @property
     def across(self) -> tuple[Metric, ...]:

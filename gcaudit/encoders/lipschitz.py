@@ -27,6 +27,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
+from torch.nn.utils.parametrize import is_parametrized
 
 from gcaudit.encoders.nodes import node_of, trace
 from gcaudit.encoders.taps import Tap
@@ -71,7 +72,9 @@ _KEEP = {
     "split",
 }
 _NAMED = {name.lower(): slope for name, slope in _SLOPES.items()}
-_ADD = {operator.add, operator.iadd, torch.add, "add", "add_", operator.sub, torch.sub}
+_IN_PLACE = {"iadd", "isub", "imul", "itruediv", "iand", "ior"}
+_BATCH_NORMS = ("BatchNorm1d", "BatchNorm2d", "BatchNormAct2d")
+_ADD = {operator.add, operator.iadd, torch.add, "add", "add_", operator.sub, operator.isub, torch.sub, "sub", "sub_"}
 
 
 class _UnboundedError(Exception):
@@ -98,7 +101,7 @@ def lipschitz_bound(module: nn.Module, tap: Tap, inputs: Tensor) -> tuple[float 
         with torch.no_grad():
             walk.run(inputs)
         embedding = walk.sizes[place]
-        found = walk.bounds[place] / (math.sqrt(math.prod(embedding[2:])) if len(embedding) > 2 else 1)
+        found = walk.bounds[place] / math.sqrt(_averaged(embedding, tap))
     except _UnboundedError as error:
         return None, f"{error} has no Lipschitz constant that is known here"
     except Exception:  # a traced network may refuse in any way
@@ -120,28 +123,67 @@ class _Bounds(fx.Interpreter):
         self.sizes[n] = tuple(found.shape) if isinstance(found, Tensor) else ()
         if n.op == "placeholder":
             self.bounds[n] = 1.0
-        elif _has_tensor(found) and (sources := [node for node in n.all_input_nodes if self.bounds.depends(node)]):
+        elif _has_tensor(found) and any(self.bounds.depends(node) for node in n.all_input_nodes):
             try:
-                self.bounds[n] = self._bound(n, sources)
+                self.bounds[n] = self._bound(n)
             except _UnboundedError as error:
                 self.bounds.unbounded[n] = error
+            if self._in_place(n):
+                self._overwrite(n.args[0], n)
         return found
 
-    def _bound(self, n: fx.Node, sources: list[fx.Node]) -> float:
-        found = [self.bounds[node] for node in sources]
-        if n.target in _ADD:
-            return sum(found)
-        if n.target in (torch.cat, torch.concat):
-            return math.sqrt(sum(bound**2 for bound in found))
-        if len(sources) > 1 or not n.args or n.args[0] is not sources[0]:
-            raise _UnboundedError(f"{n.name}, {_called(n.target)} of several maps,")
-        size = self.sizes[sources[0]]
+    def _in_place(self, n: fx.Node) -> bool:
+        """Tell whether a node changes its first operand too."""
         if n.op == "call_module":
-            return found[0] * _layer(self.module.get_submodule(str(n.target)), str(n.target), size)
-        return found[0] * self._function(n, size)
+            return bool(getattr(self.module.get_submodule(str(n.target)), "inplace", False))
+        name = _called(n.target)
+        return (
+            name.endswith("_")
+            or (n.op == "call_function" and name in _IN_PLACE)
+            or bool(n.kwargs.get("inplace", len(n.args) > 1 and n.args[-1] is True))
+        )
 
-    def _function(self, n: fx.Node, size: tuple[int, ...]) -> float:
+    def _overwrite(self, operand: Any, n: fx.Node) -> None:
+        """Let what comes after see what a node has made of its first operand, and of what that is a view of."""
+        while isinstance(operand, fx.Node) and self.bounds.depends(operand):
+            if n in self.bounds.unbounded:
+                self.bounds.unbounded[operand] = self.bounds.unbounded[n]
+                self.bounds.pop(operand, None)
+            elif operand in self.bounds:
+                self.bounds[operand] = max(self.bounds[operand], self.bounds[n])
+            operand = operand.args[0] if operand.args and (operand.target in _KEEP or operand.target is operator.getitem) else None
+
+    def _spread(self, operand: fx.Node, n: fx.Node) -> float:
+        """Return by how much a smaller operand's bound grows where it is repeated over a larger one."""
+        return math.sqrt(max(1.0, math.prod(self.sizes[n]) / max(1, math.prod(self.sizes[operand]))))
+
+    def _bound(self, n: fx.Node) -> float:
+        if n.op == "call_module":
+            if len(n.args) != 1 or n.kwargs or not isinstance(n.args[0], fx.Node):
+                raise _UnboundedError(f"{n.target} ({type(self.module.get_submodule(str(n.target))).__name__}) of several maps")
+            return self.bounds[n.args[0]] * _layer(self.module.get_submodule(str(n.target)), str(n.target), self.sizes[n.args[0]])
+        if n.target in _ADD:
+            scale = abs(float(self._given(n, 2, "alpha", 1)))
+            operands = [(n.args[0], 1.0), (n.args[1] if len(n.args) > 1 else n.kwargs.get("other"), scale)]
+            known = [(node, factor) for node, factor in operands if isinstance(node, fx.Node) and self.bounds.depends(node)]
+            return sum(self.bounds[node] * factor * self._spread(node, n) for node, factor in known)
+        if n.target in (torch.cat, torch.concat):
+            parts = n.args[0] if n.args else n.kwargs.get("tensors")
+            given = [node for node in _parts(parts) if isinstance(node, fx.Node) and self.bounds.depends(node)]
+            return math.sqrt(sum(self.bounds[node] ** 2 for node in given))
+        first = n.args[0] if n.args else None
+        others = [node for node in _nodes((n.args[1:], n.kwargs)) if self.bounds.depends(node)]
+        if not isinstance(first, fx.Node) or others:
+            raise _UnboundedError(f"{n.name}, {_called(n.target)} of several maps,")
+        return self.bounds[first] * self._function(n, first)
+
+    def _function(self, n: fx.Node, first: fx.Node) -> float:
         target: Any = n.target
+        size = self.sizes[first]
+        if target in (functional.dropout, functional.dropout2d):
+            if self._given(n, 2, "training", True) is False:
+                return 1.0
+            raise _UnboundedError(f"{n.name}, {_called(target)} that is active in eval mode too,")
         if target is operator.getitem and all(
             isinstance(part, int | slice | None) or part is ... for part in _parts_of_index(n.args[1])
         ):
@@ -161,8 +203,8 @@ class _Bounds(fx.Interpreter):
         if target is functional.layer_norm:
             weight, eps = (self._given(n, place, name, other) for place, name, other in ((2, "weight", None), (4, "eps", 1e-5)))
             return _largest(1.0 if weight is None else weight) / math.sqrt(eps)
-        if target in (operator.mul, torch.mul, "mul") and len(n.args) == 2:
-            return _largest(self._given(n, 1, "other", None))
+        if target in (operator.mul, operator.imul, torch.mul, "mul", "mul_") and len(n.args) == 2:
+            return _largest(self._given(n, 1, "other", None)) * self._spread(first, n)
         raise _UnboundedError(f"{n.name}, {_called(target)},")
 
     def _given(self, n: fx.Node, place: int, name: str, other: Any) -> Any:
@@ -184,6 +226,22 @@ class _Known(dict[fx.Node, float]):
 
     def __missing__(self, node: fx.Node) -> float:
         raise self.unbounded.get(node, _UnboundedError(node.name))
+
+
+def _averaged(size: tuple[int, ...], tap: Tap) -> int:
+    """Count the positions over which a tap averages."""
+    if len(size) == 3:
+        return size[1]
+    return math.prod(size[1:-1] if tap.channels_last else size[2:])
+
+
+def _nodes(value: Any) -> list[fx.Node]:
+    """List the nodes in arguments, however deep."""
+    if isinstance(value, fx.Node):
+        return [value]
+    if isinstance(value, dict):
+        return [node for part in value.values() for node in _nodes(part)]
+    return [node for part in value for node in _nodes(part)] if isinstance(value, tuple | list) else []
 
 
 def _has_tensor(found: Any) -> bool:
@@ -210,26 +268,32 @@ def _called(target: Any) -> str:
 def _layer(layer: nn.Module, name: str, size: tuple[int, ...]) -> float:
     """Bound the constant of a layer."""
     told = f"{name} ({type(layer).__name__})"
-    if isinstance(layer, nn.Conv2d) and layer.padding_mode == "zeros":
+    kind = type(layer).__name__
+    if (
+        isinstance(layer, nn.Conv2d)
+        and layer.padding_mode == "zeros"
+        and (kind in ("Conv2d", "Conv2dSame") or is_parametrized(layer))
+    ):
         return convolution_norm(layer.weight, layer.groups, layer.stride, layer.dilation)
-    if type(layer) is nn.Linear:
+    if type(layer) is nn.Linear or (isinstance(layer, nn.Linear) and is_parametrized(layer)):
         return _norm(layer.weight)
-    if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) and layer.running_var is not None:
+    if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) and kind in _BATCH_NORMS and layer.running_var is not None:
         scale = 1 / (layer.running_var.double() + layer.eps).sqrt() * (1 if layer.weight is None else layer.weight.double().abs())
         after = [
             _layer(part, name, size) for part in (getattr(layer, "drop", None), getattr(layer, "act", None)) if part is not None
         ]
         return float(scale.max()) * math.prod(after)
-    if isinstance(layer, nn.LayerNorm | nn.GroupNorm):
+    if isinstance(layer, nn.LayerNorm | nn.GroupNorm) and kind in ("LayerNorm", "LayerNorm2d", "GroupNorm"):
         return (1 if layer.weight is None else float(layer.weight.double().abs().max())) / math.sqrt(layer.eps)
-    if isinstance(layer, nn.LeakyReLU):
+    if type(layer) is nn.LeakyReLU:
         return max(1.0, abs(layer.negative_slope))
-    if isinstance(layer, nn.AdaptiveAvgPool2d):
+    if type(layer) is nn.AdaptiveAvgPool2d:
         shape = layer.output_size if isinstance(layer.output_size, tuple) else (layer.output_size, layer.output_size)
         return _adaptive(size, (*size[:2], *(old if new is None else new for old, new in zip(size[2:], shape, strict=True))))
-    if isinstance(layer, nn.MaxPool2d | nn.AvgPool2d):
+    if type(layer) in (nn.MaxPool2d, nn.AvgPool2d):
+        assert isinstance(layer, nn.MaxPool2d | nn.AvgPool2d)
         return _pool(layer)
-    slope = _SLOPES.get(type(layer).__name__)
+    slope = _SLOPES.get(kind)
     if slope is None:
         raise _UnboundedError(told)
     return slope
@@ -239,10 +303,13 @@ def _pool(layer: nn.MaxPool2d | nn.AvgPool2d) -> float:
     """A maximum, like a mean, changes by no more than its patch; a pixel is in several patches."""
     kernel, stride = _pair(layer.kernel_size), _pair(layer.stride)
     dilation = _pair(getattr(layer, "dilation", 1))
-    whole = (
-        isinstance(layer, nn.AvgPool2d) and _pair(layer.padding) == (0, 0) and not layer.ceil_mode and not layer.divisor_override
-    )
-    return math.sqrt(_reads(kernel, stride, dilation)) / (math.sqrt(math.prod(kernel)) if whole else 1)
+    reads, area = math.sqrt(_reads(kernel, stride, dilation)), math.prod(kernel)
+    if isinstance(layer, nn.AvgPool2d):
+        if layer.divisor_override:
+            return reads * math.sqrt(area) / abs(layer.divisor_override)
+        if _pair(layer.padding) == (0, 0) and not layer.ceil_mode:
+            return reads / math.sqrt(area)
+    return reads
 
 
 def _adaptive(size: tuple[int, ...], found: tuple[int, ...]) -> float:

@@ -107,7 +107,7 @@ def _to_measure(rule: Rule) -> str:
     metric = find_metric(rule.metric)
     if rule.role not in metric.roles:
         return f"it is measured on the {' and '.join(metric.roles)}"
-    if rule.role == "target" and metric.of_jacobian:
+    if rule.role == "target" and metric.per_pixel:
         return "score with --target-gc"
     return "score again" if metric.group == "core" else f"score with --metrics core,{metric.name}"
 
@@ -135,7 +135,7 @@ def comparable_group(report: Report, rule: Rule, metric: Metric) -> str:
         In words; equal for reports that may be compared.
     """
     parts = []
-    if metric.of_jacobian:
+    if metric.per_pixel:
         preprocessing = report.model.preprocessing
         parts += [f"input {preprocessing.size}", f"gradients in {preprocessing.input_space} space"]
         if metric.name == "gc":

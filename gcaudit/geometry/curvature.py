@@ -139,11 +139,13 @@ def sampled_flatness(network: nn.Module, batches: Batches, *, vectors: int = 2, 
         total = [before + part for before, part in zip(total, gradient, strict=True)]
     if len(counts) < 3 or not weights:
         raise ValueError(f"expected at least 3 batches and a parameter, found {len(counts)} and {len(weights)}")
-    along = torch.tensor([_product(gradient, total) for _, _, gradient in _gradients(network, batches, weights)])
+    along = torch.tensor(
+        [_product(gradient, total) for _, _, gradient in _gradients(network, batches, weights)], dtype=torch.float64
+    )
     n, own = torch.tensor(counts, dtype=torch.float64), torch.tensor(squares, dtype=torch.float64)
     count, size, whole = int(n.sum()), sum(weight.numel() for weight in weights), _product(total, total)
     value = (whole - float(own.sum())) / (count**2 - float(n.square().sum()))
-    without = (whole - 2 * along.double() + 2 * own - own.sum()) / ((count - n).square() - n.square().sum() + n.square())
+    without = (whole - 2 * along + 2 * own - own.sum()) / ((count - n).square() - n.square().sum() + n.square())
     turned = torch.zeros(len(n), dtype=torch.float64)
     for number in range(vectors):
         for place, (graph, _) in enumerate(_losses(network, batches)):

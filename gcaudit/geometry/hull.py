@@ -18,15 +18,16 @@ from torch import Tensor
 _ROUNDS, _GAP = 5000, 1e-7
 
 
-def hull_weights(points: Tensor, corners: Tensor) -> Tensor:
+def hull_weights(points: Tensor, corners: Tensor, gap: float = _GAP) -> Tensor:
     """Find the convex combination of corners that is nearest to each point.
 
     Args:
         points: (T, D) float64.
         corners: (K, D) float64.
+        gap: at which the search ends, over the squared distance to the mean of the corners.
 
     Returns:
-        (T, K) weights, none below 0, with sum 1; squared distances are within 2e-7 of the squared distance to the mean of the corners, or what 5000
+        (T, K) weights, none below 0, with sum 1; squared distances are within two gaps of the least, or what 5000
         rounds have come to.
     """
     middle = corners.mean(0)
@@ -37,7 +38,7 @@ def hull_weights(points: Tensor, corners: Tensor) -> Tensor:
     if not scale > 0:
         return w
     ahead, pace = w.clone(), torch.ones(len(a), 1, dtype=torch.float64)
-    enough = _GAP * a.square().sum(1)
+    enough = gap * a.square().sum(1)
     for number in range(_ROUNDS):
         slope = ahead @ gram - along
         following = simplex_projection(ahead - slope / scale)

@@ -23,15 +23,20 @@ permutation).
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from gcaudit.errors import shorten
 from gcaudit.geometry import ClassSummary, Estimate, derive_seed, hull_weights, missing, random_order_keys
 
 _PERMUTATIONS = 39
 _NAMED = 3
-_LEAST_WEIGHT = 0.005
+_ZERO = 1e-6
+_ROUGH = 1e-3
+_TOLD = 2.0
+"""A class is told from the mean of the source's where their squared distance is so many times the noise in it."""
 
 
 def granularity(source: ClassSummary, target: ClassSummary) -> Estimate:
@@ -44,8 +49,9 @@ def granularity(source: ClassSummary, target: ClassSummary) -> Estimate:
         target: at least one class, of at least two images each.
 
     Returns:
-        The estimate, without a unit; invariant under scale, rotation (but for p) and shift of the embedding. `residual_per_class` has each r_t,
-        `mixture_per_class` the largest three weights of each. `terms` are the largest r_t, the mean of the permutations' residuals, and p.
+        The estimate, without a unit; invariant under scale, rotation (but for p) and shift of the embedding. None where a class cannot be told from m: the other
+        classes' r_t are told even then. `residual_per_class` has each r_t, `mixture_per_class` the largest three weights of each. `terms` are the
+        largest r_t, the mean of the permutations' plain residuals, and p, which compares these with that of the data.
     """
     images = int(source.counts.sum() + target.counts.sum())
     if len(source.names) < 2:
@@ -57,33 +63,40 @@ def granularity(source: ClassSummary, target: ClassSummary) -> Estimate:
         target.variances / target.counts.sum(0) + float((source.variances / source.counts.sum(0)).sum()) / len(source.names) ** 2
     )
     far = (points - corners.mean(0)).square().sum(1) - noise
-    if not bool((far > 0).all()):
-        name = target.names[int(torch.argmin(far))]
-        return missing(f"class {name!r} cannot be told from the mean of the source's classes", images)
+    told = far > _TOLD * noise
     weights = hull_weights(points, corners)
     seen = _distances(weights, points, corners)
     added = [_added(row, corners, of_point, source.noise) for row, of_point in zip(weights, target.noise, strict=True)]
     found = (seen - torch.stack(added)) / far
-    others = torch.tensor([float(_permuted(points, corners, number).mean()) for number in range(_PERMUTATIONS)])
+    details: dict[str, Any] = {
+        "residual_per_class": {
+            name: r for name, r, known in zip(target.names, found.tolist(), told.tolist(), strict=True) if known
+        },
+        "mixture_per_class": {name: _largest(row, source.names) for name, row in zip(target.names, weights, strict=True)},
+    }
+    if not bool(told.all()):
+        names = [name for name, known in zip(target.names, told.tolist(), strict=True) if not known]
+        return missing(
+            f"{len(names)} target classes ({shorten(names, 3)}) cannot be told from the mean of the source's by these images",
+            images,
+            **details,
+        )
+    plain = (points - corners.mean(0)).square().sum(1)
+    others = torch.tensor([float((_permuted(points, corners, number) / plain).mean()) for number in range(_PERMUTATIONS)])
     value = float(found.mean())
     if not math.isfinite(value):
         return missing("the value is beyond the range of 64-bit floating point", images)
-    terms = {
+    details["terms"] = {
         "largest": float(found.max()),
-        "permuted": float((others / (points - corners.mean(0)).square().sum(1).mean()).mean()),
-        "p": (1 + int((others <= float(seen.mean())).sum())) / (1 + _PERMUTATIONS),
-    }
-    details = {
-        "terms": terms,
-        "residual_per_class": dict(zip(target.names, found.tolist(), strict=True)),
-        "mixture_per_class": {name: _largest(row, source.names) for name, row in zip(target.names, weights, strict=True)},
+        "permuted": float(others.mean()),
+        "p": (1 + int((others <= float((seen / plain).mean())).sum())) / (1 + _PERMUTATIONS),
     }
     return Estimate(value, n=images, details=details)
 
 
 def _added(weights: Tensor, corners: Tensor, of_point: Tensor, of_corners: Tensor) -> Tensor:
     """Estimate by how much noise of the means makes a squared distance larger."""
-    used = weights > _LEAST_WEIGHT
+    used = weights > _ZERO * weights.max()
     edges = corners[used][1:] - corners[used][:1]
     errors = torch.cat([of_point[None], weights[:, None] * of_corners])
     basis: Tensor = torch.linalg.qr(edges.T).Q
@@ -100,10 +113,10 @@ def _permuted(points: Tensor, corners: Tensor, number: int) -> Tensor:
     rows, columns = (torch.arange(size) for size in corners.shape)
     keys = random_order_keys(derive_seed(0, "granularity", str(number)), rows[:, None], columns[None, :])
     mixed = corners.gather(0, keys.argsort(0))
-    return _distances(hull_weights(points, mixed), points, mixed)
+    return _distances(hull_weights(points, mixed, gap=_ROUGH), points, mixed)
 
 
 def _largest(weights: Tensor, names: tuple[str, ...]) -> dict[str, float]:
     found = weights.topk(min(_NAMED, len(names)))
     pairs = zip(found.values.tolist(), found.indices.tolist(), strict=True)
-    return {names[place]: weight for weight, place in pairs if weight >= _LEAST_WEIGHT}
+    return {names[place]: weight for weight, place in pairs if weight > _ZERO}

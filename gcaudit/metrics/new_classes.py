@@ -17,6 +17,7 @@ import math
 import torch
 from torch import Tensor
 
+from gcaudit.errors import folded
 from gcaudit.geometry import ClassSummary, Estimate, missing, squared_distances
 
 _NO_ENERGIES = "the Jacobian was not measured on the {role}{how}"
@@ -51,6 +52,8 @@ def gc_over_least_distance(source: ClassSummary, target: ClassSummary) -> Estima
         how = "; score with --target-gc" if absent == ["target"] else ""
         return missing(_NO_ENERGIES.format(role=" and ".join(absent), how=how), images, terms=terms)
     terms["gc_both"] = float(torch.cat([found for found in parts.values() if found is not None]).mean())
+    if math.isinf(least):
+        return missing("there is no pair of different classes", images, terms=terms)
     if not least > 0:
         return missing(f"classes {pair[0]!r} and {pair[1]!r} cannot be told apart by these images", images, terms=terms)
     value = terms["gc_both"] / least
@@ -65,8 +68,10 @@ def _least(source: ClassSummary, target: ClassSummary) -> tuple[float, tuple[str
     shares: Tensor = torch.cat([side.variances / side.counts.sum(0) for side in (source, target)])
     squared = squared_distances(torch.cat([source.whole, target.whole])) - shares[:, None] - shares[None, :]
     squared.fill_diagonal_(math.inf)
-    known = {name: place for place, name in enumerate(source.names) if not name.isdecimal()}  # numbers say nothing across data sets
-    both = [(known[name], len(source.names) + place) for place, name in enumerate(target.names) if name in known]
+    known = {
+        folded(name): place for place, name in enumerate(source.names) if not name.isdecimal()
+    }  # numbers say nothing across data sets
+    both = [(known[folded(name)], len(source.names) + place) for place, name in enumerate(target.names) if folded(name) in known]
     for first, second in both:
         squared[first, second] = squared[second, first] = math.inf
     place = int(torch.argmin(squared))

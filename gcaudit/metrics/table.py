@@ -64,9 +64,9 @@ class Metric:
     unit: str = ""
 
     @property
-    def of_jacobian(self) -> bool:
-        """Whether it is measured of energies, which need a backward pass."""
-        return self.needs in ("energies", "logit_energies")
+    def per_pixel(self) -> bool:
+        """Whether it is of how the network changes with its pixels: energies, or what bounds them."""
+        return self.needs in ("energies", "logit_energies", "lipschitz")
 
     @property
     def has_shots(self) -> bool:

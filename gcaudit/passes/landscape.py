@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from gcaudit.data import ImageSet, stream_batches
 from gcaudit.encoders import dry_input, lipschitz_bound, main_output, picture_transform
 from gcaudit.errors import one_line
-from gcaudit.geometry import Flatness, balanced_order, derive_seed, random_order_keys, sampled_flatness
+from gcaudit.geometry import Flatness, derive_seed, random_order_keys, sampled_flatness
 from gcaudit.passes.runner import Runner
 
 _IMAGES, _BATCHES = 256, 8
@@ -33,7 +33,7 @@ class _Head(nn.Module):
 
 
 def look_at_flatness(runner: Runner, images: ImageSet) -> tuple[Flatness | None, str]:
-    """Measure slope and sharpness of the head's loss, on at most 256 images in 8 random batches, classes equally likely.
+    """Measure slope and sharpness of the head's loss, on at most 256 images in 8 random batches, each image of any class alike.
 
     Args:
         runner: the model, whose head has the classes of the data.
@@ -60,17 +60,21 @@ def look_at_flatness(runner: Runner, images: ImageSet) -> tuple[Flatness | None,
     try:
         with _learning(network), sdpa_kernel(SDPBackend.MATH):  # the other kernels of attention have no second derivative
             return sampled_flatness(network, data, seed=derive_seed(runner.settings.seed, "flatness")), ""
+    except torch.OutOfMemoryError:
+        return None, f"memory ran out at {_IMAGES // _BATCHES} images a batch"
     except (RuntimeError, ValueError) as error:
         return None, f"the loss could not be differentiated twice: {one_line(error)}"
 
 
 def _draw(images: ImageSet, seed: int) -> list[list[int]]:
-    """Choose images: whole rounds over classes, shuffled, so that batches are alike in distribution."""
+    """Choose images, each of a class drawn anew and at most half of all: a balanced draw would make batches unlike each other, and their products too small."""
     size, classes = len(images.labels), len(images.class_names)
-    rounds = -(-min(_IMAGES, size) // classes) * classes
-    pool = balanced_order(images.labels, images.index, seed)[:rounds]
-    chosen = pool[torch.argsort(random_order_keys(derive_seed(seed, "shuffle"), images.index[pool]))][:_IMAGES]
-    return [part.tolist() for part in chosen.chunk(_BATCHES)]
+    order = torch.argsort(random_order_keys(seed, images.index))
+    waiting = [order[images.labels[order] == number].tolist() for number in range(classes)]
+    drawn = (random_order_keys(derive_seed(seed, "classes"), torch.arange(4 * _IMAGES)) % classes).tolist()
+    chosen = [waiting[number].pop() for number in drawn if waiting[number]][: min(_IMAGES, size // 2)]
+    batches = torch.tensor(chosen, dtype=torch.int64).chunk(_BATCHES) if chosen else ()
+    return [part.tolist() for part in batches]
 
 
 @contextmanager

@@ -378,7 +378,8 @@ def _logit_energies(state: _Pass, energies: Tensor) -> LogitEnergies | None:
     outputs, settings = state.runner.encoder.head_outputs, state.runner.settings
     if outputs is None or not len(energies) or not state.settings.logit_gc:
         return None
-    return LogitEnergies(energies, *vectors_per_image(settings.estimator, settings.vectors, outputs))
+    own = vectors_per_image(settings.estimator, settings.vectors, state.runner.encoder.dim)  # as the runner has settled it
+    return LogitEnergies(energies, *vectors_per_image(*own, outputs))
 
 
 def _look_around(state: _Pass, evidence: Evidence) -> Evidence:

@@ -188,5 +188,8 @@ def block_key(observation: str, spec: AuditSpec, role: Role, held_out: str | Non
         asked = spec.probe
         probe = [asked.n_way, asked.n_shot, asked.n_query, asked.episodes, asked.ridge, asked.seed]
     names = [metric.name for metric in metrics]
-    further = [*(["summary"] if spec.across else []), *([held_out] if held_out else [])]
+    across = (
+        [metric.name for metric in spec.across] if role == "target" else []
+    )  # which the report of both has, and is kept under their keys
+    further = [*(["summary", *across] if spec.across else []), *([held_out] if held_out else [])]
     return content_hash([observation, role, names, probe, *further])

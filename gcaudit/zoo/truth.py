@@ -150,7 +150,7 @@ def _value(value: MetricValue) -> float:
 
 def _how(rule: Rule, values: Sequence[MetricValue], spaces: Sequence[str]) -> str:
     """Say how values were measured, as far as a number's meaning or unit depends on it."""
-    energies = find_metric(rule.metric).of_jacobian
+    energies = find_metric(rule.metric).per_pixel
     told: dict[str, Sequence[str]] = {
         "estimator": [value.estimator for value in values if value.estimator is not None],
         "": [f"{value.n_way}-way {value.n_shot}-shot" for value in values if value.n_way is not None],

@@ -128,3 +128,17 @@ def test_a_comparison_measures_what_an_audit_does(source, tmp_path):
     assert reused.report.source.metrics["logits_gc"] == first.report.source.metrics["logits_gc"]
     assert error_of(reused.report)["held_out_images"] == 36
     assert np.isfinite(reused.report.source.metrics["lipschitz_bound"].value)
+
+
+def test_what_sets_two_data_sets_side_by_side_is_part_of_a_cell(source, tmp_path):
+    target = folder(tmp_path / "target", *tiny_images(per_class=12, seed=5), ("elk", "fox", "gnu", "hen"))
+    store = Store(tmp_path / "results.sqlite")
+    for name in ("granularity", "gc_over_least_distance"):
+        spec = AuditSpec.from_options("demo", source, target, metrics=(name, "cdnv"))
+        found = Scheduler(store, LocalEngine()).run([CellRequest("demo", "source", "target", spec)])[0]
+        assert set(found.report.target.metrics) == {name, "cdnv"}
+
+
+def test_a_split_of_nothing_is_refused(source):
+    with pytest.raises(RequestError, match="expected --source-test with --source-test-split test, found none; name the data"):
+        audit(source, source_test_split="test")

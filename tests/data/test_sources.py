@@ -111,7 +111,10 @@ def shards_json(place):
 
 
 def shards_named(place):
-    numbered = [(name, str(NAMES.index(content.decode())).encode() if name.endswith("cls") else content) for name, content in samples(0, SIZE, "cls")]
+    numbered = [
+        (name, str(NAMES.index(content.decode())).encode() if name.endswith("cls") else content)
+        for name, content in samples(0, SIZE, "cls")
+    ]
     tar(place / "a.tar", numbered)
     (place / "classnames.txt").write_text("\n".join(NAMES) + "\n")
     return str(place / "*.tar"), {}
@@ -135,7 +138,9 @@ def tabs(place):
 
 def lines(place):
     folder(place)
-    (place / "list.jsonl").write_text("\n".join(json.dumps({"file_name": name, "label": name.split("/")[0]}) for name, _ in files()))
+    (place / "list.jsonl").write_text(
+        "\n".join(json.dumps({"file_name": name, "label": name.split("/")[0]}) for name, _ in files())
+    )
     return str(place / "list.jsonl"), {}
 
 
@@ -148,13 +153,18 @@ def metadata(place):
 
 
 def base64_text(place):
-    lines = [json.dumps({"image": base64.b64encode(content).decode(), "label": NAMES[label]}) for content, label in zip(PNG, LABELS, strict=True)]
+    lines = [
+        json.dumps({"image": base64.b64encode(content).decode(), "label": NAMES[label]})
+        for content, label in zip(PNG, LABELS, strict=True)
+    ]
     (place / "list.jsonl").write_text("\n".join(lines))
     return str(place / "list.jsonl"), {}
 
 
 def structs():
-    return pa.array([{"bytes": content, "path": None} for content in PNG], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    return pa.array(
+        [{"bytes": content, "path": None} for content in PNG], pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    )
 
 
 def parquet(place):
@@ -170,7 +180,10 @@ def parquet_columns(place):
 
 def parquet_paths(place):
     folder(place)
-    pq.write_table(pa.table({"image": [name for name, _ in files()], "label": [name.split("/")[0] for name, _ in files()]}), place / "a.parquet")
+    pq.write_table(
+        pa.table({"image": [name for name, _ in files()], "label": [name.split("/")[0] for name, _ in files()]}),
+        place / "a.parquet",
+    )
     return str(place / "a.parquet"), {}
 
 
@@ -244,7 +257,9 @@ SAME_PIXELS = [python_dicts, lists_of_numbers, arrays]
 def audit(place, make):
     place.mkdir()
     data, options = make(place)
-    spec = AuditSpec.from_options(TinyNet(classes=5), data, metrics=("gc", "cdnv", "ncm_accuracy"), batch_size=64, workers=0, **options)
+    spec = AuditSpec.from_options(
+        TinyNet(classes=5), data, metrics=("gc", "cdnv", "ncm_accuracy"), batch_size=64, workers=0, **options
+    )
     return run_audit(spec)
 
 
@@ -273,7 +288,9 @@ def test_idx_in_gz_and_the_pickles_of_cifar(tmp_path):
     (place / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(header(2051, SIZE, 8, 8) + grey.tobytes()))
     (place / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(header(2049, SIZE) + LABELS.astype(np.uint8).tobytes()))
     metrics = ("gc",)
-    found = run_audit(AuditSpec.from_options(TinyNet(channels=1), "mnist", source_split="test", data_root=str(tmp_path), metrics=metrics))
+    found = run_audit(
+        AuditSpec.from_options(TinyNet(channels=1), "mnist", source_split="test", data_root=str(tmp_path), metrics=metrics)
+    )
     direct = run_audit(AuditSpec.from_options(TinyNet(channels=1), (torch.from_numpy(grey)[:, None], LABELS), metrics=metrics))
     for name in metrics:
         assert found.source.metrics[name].value == pytest.approx(direct.source.metrics[name].value, rel=1e-6)

@@ -175,6 +175,65 @@ def test_what_cannot_be_bounded_is_told():
     assert "beyond the range" in lipschitz_bound(huge, Tap("11", "output"), dry)[1]
 
 
+FUNCTIONS = {
+    "added to itself": lambda self, x: (z := self.one(x)) + z,
+    "concatenated with itself": lambda self, x: torch.cat([z := self.one(x), z], 1),
+    "repeated over a map": lambda self, x: torch.relu(x) + x.mean((2, 3), keepdim=True),
+    "repeated over a constant": lambda self, x: x.mean((2, 3), keepdim=True) + self.constant,
+    "times a larger constant": lambda self, x: x.mean((2, 3), keepdim=True) * self.constant,
+    "alpha": lambda self, x: torch.add(self.one(x), torch.relu(x), alpha=5),
+    "alpha of a method": lambda self, x: self.one(x).sub(torch.relu(x), alpha=5),
+    "a layer called add": lambda self, x: self.add(x),
+    "multiplied in place": lambda self, x: (z := x * 3.0, z.mul_(100.0), z)[2],
+    "added in place": lambda self, x: (z := self.one(x), z.add_(x), z)[2],
+    "a view added in place": lambda self, x: (z := self.one(x), z.flatten(1).add_(x.flatten(1)), z)[2],
+    "active in place": lambda self, x: (z := self.one(x), self.swish(z), z)[2],
+    "rescaled pooling": lambda self, x: functional.avg_pool2d(x, 2, divisor_override=1),
+    "tokens": lambda self, x: self.one(x).flatten(2).transpose(1, 2),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_odd_ways_to_write_it_stay_below(name):
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(1)
+            self.one, self.add, self.swish = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.Hardswish(inplace=True)
+            self.add.weight.data *= 50
+            self.register_buffer("constant", torch.ones(1, 3, 8, 8))
+
+        def forward(self, x):
+            return FUNCTIONS[name](self, x)
+
+    model = Odd().double().eval()
+    tap = Tap("", "output")
+    bound, reason = lipschitz_bound(model, tap, torch.zeros(1, 3, 8, 8, dtype=torch.float64))
+    assert reason == ""
+    seen = norms(lambda x: tap(model, x * 1.0)[0], (3, 8, 8), 5)
+    assert max(seen) <= bound * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("name", ["multiplied with itself", "dropped out", "standardised"])
+def test_odd_ways_without_a_bound(name):
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.standard = nn.Conv2d(3, 3, 1), timm.layers.StdConv2dSame(3, 3, 3)
+
+        def forward(self, x):
+            z = self.one(x)
+            ways = {
+                "multiplied with itself": lambda: z * z, "dropped out": lambda: functional.dropout(z, 0.9), "standardised": lambda: self.standard(z),
+            }  # fmt: skip
+            return ways[name]()
+
+    assert (
+        "has no Lipschitz constant that is known here"
+        in lipschitz_bound(Odd().eval(), Tap("", "output"), torch.zeros(1, 3, 8, 8))[1]
+    )
+
+
 def test_a_cifar_network_has_a_bound():
     model = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "cifar_resnet.py"))["resnet20"]().eval()
     found, reason = lipschitz_bound(model, Tap("linear", "input"), torch.zeros(1, 3, 32, 32))

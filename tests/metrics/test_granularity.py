@@ -52,7 +52,7 @@ def slow_residuals(source, target):
             method="SLSQP",
             options={"maxiter": 1000, "ftol": 1e-15},
         ).x
-        used = np.flatnonzero(w > 0.005)
+        used = np.flatnonzero(w > 1e-4)
         edges = (corners[used[1:]] - corners[used[0]]).T
         added = 0.0
         for weight, side, c in [(1.0, target, t), *((w[j], source, j) for j in range(len(w)))]:
@@ -85,13 +85,25 @@ def test_mixtures_are_found_and_what_is_orthogonal_is_not():
     inside = granularity(source, summary(weights[[0, 2]] @ corners, per_class=400, seed=1, first=10)[2])
     assert inside.value == pytest.approx(0, abs=0.01)
     assert inside.details["terms"]["p"] <= 0.1
-    assert inside.details["mixture_per_class"]["10"] == {"0": pytest.approx(0.5, abs=0.03), "1": pytest.approx(0.5, abs=0.03)}
+    named_weights = {name: weight for name, weight in inside.details["mixture_per_class"]["10"].items() if weight > 0.02}
+    assert named_weights == {"0": pytest.approx(0.5, abs=0.03), "1": pytest.approx(0.5, abs=0.03)}
     outside = granularity(source, summary(corners.mean(0) + 5 * np.eye(6)[4:], per_class=400, seed=2, first=10)[2])
     assert outside.value == pytest.approx(1, abs=0.02)
     assert outside.details["terms"]["p"] > 0.3
-    middle = granularity(source, summary(weights[1:2] @ corners, per_class=400, seed=4, first=10)[2])
-    assert middle.value is None or abs(middle.value) < 50
-    assert middle.reason is None or "cannot be told from the mean of the source's classes" in middle.reason
+    middle = granularity(source, summary(weights[:2] @ corners, per_class=400, seed=4, first=10)[2])
+    assert middle.reason == "1 target classes (11) cannot be told from the mean of the source's by these images"
+    assert list(middle.details["residual_per_class"]) == ["10"]
+
+
+def test_many_classes_of_few_dimensions_take_nothing_off():
+    """Points within the hull of 300 corners in 10 dimensions: whatever the noise of means is, nothing of it is outside."""
+    rng = np.random.default_rng(0)
+    corners = rng.normal(size=(300, 10))
+    corners *= 5 / np.linalg.norm(corners, axis=1, keepdims=True)
+    inside = rng.normal(size=(4, 10))
+    inside *= 2 / np.linalg.norm(inside, axis=1, keepdims=True)
+    found = granularity(summary(corners, per_class=6)[2], summary(inside, per_class=20, seed=1, first=1000)[2])
+    assert abs(found.value) < 0.02
 
 
 def test_the_noise_of_means_has_their_variance():
@@ -191,6 +203,10 @@ def test_what_cannot_be_measured_is_told():
     assert same.reason is None or "cannot be told apart by these images" in same.reason
     equal = gc_over_least_distance(source, named(source, ("a", "b")))
     assert "cannot be told apart by these images" in equal.reason
+    one = named(summary(means[:1])[2], ("cat",))
+    assert gc_over_least_distance(one, one).reason == "there is no pair of different classes"
+    spelt = [named(source, ("golden retriever", "b")), named(source, ("golden_retriever", "c"))]
+    assert gc_over_least_distance(*spelt).details["terms"]["shared_classes"] == 1
     alone = measure(np.eye(3), [0, 0, 1], metrics=["granularity", "gc_over_least_distance"])
     assert {one.reason for one in alone.values()} == {"it sets a target beside a source; score both"}
     assert find_metric("granularity").across

@@ -14,7 +14,8 @@ from gcaudit.data.request import DataRequest
 from gcaudit.encoders.loading import load_encoder
 from gcaudit.encoders.request import ModelRequest
 from gcaudit.errors import RequestError
-from gcaudit.geometry.curvature import flatness
+from gcaudit.geometry.counter import derive_seed
+from gcaudit.geometry.curvature import flatness, sampled_flatness
 from gcaudit.passes import landscape
 from gcaudit.passes.observe import PassSettings, observe
 from gcaudit.passes.runner import Runner, RunSettings
@@ -73,10 +74,9 @@ def test_a_network_with_a_layer_of_this_name_keeps_it():
         def forward(self, x):
             return self.logits(super().forward(x)).softmax(1)
 
-    found = gcaudit.inspect_model(ModelRequest(Named(), layer="logits"))[0] if hasattr(gcaudit, "inspect_model") else None
     encoder = load_encoder(ModelRequest(Named(), layer="logits"))
     assert encoder.tap.layer == "logits"
-    assert found is None or found.embedding == "output of logits"
+    assert encoder.tap.describe() == "output of logits"
 
 
 def test_logits_and_compiled_code_are_refused():
@@ -97,38 +97,57 @@ def test_a_model_without_a_head_says_so():
     assert report.source.metrics["logits_gc"].value > 0
 
 
-def test_flatness_is_that_of_the_unfolded_network():
-    """With 20 images all are taken, so slope's plug-in is the gradient of their mean loss; labels are those of the whole data set."""
-    images, labels = tiny_images(per_class=5)
-    found = gcaudit.score(TinyNet(), (images, labels), metrics=("loss_slope", "loss_sharpness"), precision="float64").source.metrics
+def drawn(images, labels, **options):
+    """The images that flatness is looked at on, as the network's input."""
+    found = open_data(DataRequest((images, labels), "source", **options))
+    places = torch.tensor([place for batch in landscape._draw(found, derive_seed(0, "flatness images")) for place in batch])
+    rows = found.index[places]
+    return [((images.double()[rows] - 0.4) / 0.2, labels[rows])]
+
+
+@pytest.mark.parametrize("classes", [None, "2,3"])
+def test_flatness_is_that_of_the_unfolded_network(classes):
+    """Slope's plug-in is the gradient of the mean loss of the images drawn; chosen classes keep their place in the head."""
+    images, labels = tiny_images(per_class=10)
+    options = {"metrics": ("loss_slope", "loss_sharpness"), "precision": "float64", "source_classes": classes}
+    found = gcaudit.score(TinyNet(), (images, labels), **options).source.metrics
     net = TinyNet().double().eval()
-    truth = flatness(net, [((images.double() - 0.4) / 0.2, labels)], vectors=2)
+    data = drawn(images, labels, classes=classes)
+    truth = flatness(net, data, vectors=2)
     assert found["loss_slope"].plug_in == pytest.approx(truth.slope.value, rel=1e-6)
     assert found["loss_slope"].terms["loss"] == pytest.approx(truth.loss, rel=1e-6)
     assert found["loss_slope"].terms["parameters"] == sum(p.numel() for p in net.parameters())
+    assert found["loss_slope"].n == len(data[0][1]) == (20 if classes is None else 10)
     assert found["loss_sharpness"].ci95[0] < found["loss_sharpness"].value < found["loss_sharpness"].ci95[1]
     assert all(not p.requires_grad for p in load_encoder(ModelRequest(TinyNet())).module.parameters())
 
 
-def test_chosen_classes_keep_their_place_in_the_head():
-    images, labels = tiny_images(per_class=6)
-    options = {"metrics": ("loss_slope",), "precision": "float64"}
-    found = gcaudit.score(TinyNet(), (images, labels), source_classes="2,3", **options).source.metrics["loss_slope"]
-    kept = labels >= 2
-    truth = flatness(TinyNet().double().eval(), [((images.double()[kept] - 0.4) / 0.2, labels[kept])], vectors=2)
-    assert found.plug_in == pytest.approx(truth.slope.value, rel=1e-6)
-
-
-def test_flatness_draws_classes_alike():
-    images = open_data(DataRequest(tiny_images(per_class=3, classes=300, size=1), "source"))
+def test_flatness_draws_classes_alike_and_batches_apart():
+    images = open_data(DataRequest(tiny_images(per_class=9, classes=300, size=1), "source"))
     batches = landscape._draw(images, 0)
     chosen = torch.tensor([place for batch in batches for place in batch])
     assert [len(batch) for batch in batches] == [32] * 8
     assert len(set(chosen.tolist())) == 256
-    assert len(set(images.labels[chosen].tolist())) == 256
-    assert int((images.labels[chosen] > 250).sum()) > 20
+    assert int((images.labels[chosen] >= 150).sum()) == pytest.approx(128, abs=40)
+    assert len(set(images.labels[chosen].tolist())) < 200  # drawn anew for each image
     few = open_data(DataRequest(tiny_images(per_class=1, classes=2), "source"))
-    assert landscape._draw(few, 0) != [[0, 1]]
+    assert len(landscape._draw(few, 0)) <= 1
+
+
+def test_the_slope_has_no_bias():
+    """Over many draws of images of the same distribution, whose classes' gradients differ, the mean is the slope of the distribution."""
+    found = []
+    images, labels = tiny_images(per_class=400)
+    inputs = (images.double() - 0.4) / 0.2
+    net = TinyNet().double().eval()
+    whole = flatness(net, [(inputs, labels)], vectors=2).slope.value
+    pool = open_data(DataRequest((images, labels), "source"))
+    for seed in range(40):
+        places = [torch.tensor(batch) for batch in landscape._draw(pool, seed)]
+        found.append(sampled_flatness(net, [(inputs[place], labels[place]) for place in places], vectors=1, seed=seed).slope)
+    values = torch.tensor([one.value for one in found])
+    assert abs(float(values.mean()) - whole) <= 4 * float(values.std()) / 40**0.5
+    assert float(torch.tensor([one.stderr for one in found]).mean()) == pytest.approx(float(values.std()), rel=0.4)
 
 
 def test_too_few_images_for_flatness_is_told():

@@ -27,6 +27,7 @@ from gcaudit.report import ReportWarning, warn
 
 _LABEL_PARTS = ("cls", "json", "txt")
 _NAMES_FILE = "classnames.txt"
+_NOWHERE = ("", ".", "..")
 _MOST_SHARDS = 100_000
 _MOST_LABEL_BYTES = 2**20
 
@@ -97,7 +98,7 @@ def read_archives(files: Sequence[Path], split: str | None, keys: Keys) -> RawDa
 
 
 def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/") if part != ".")
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/") if part not in _NOWHERE)
 
 
 def _key(name: str) -> str:
@@ -121,7 +122,7 @@ def _reader(archives: tuple[Any, ...], members: Sequence[Member]) -> ArchiveRead
 
 
 def _class_folders(archives: tuple[Any, ...], members: Sequence[Member], split: str | None, _keys: Keys, file: Path) -> RawData:
-    paths = [[part for part in member.name.split("/") if part not in ("", ".")] for member in members]
+    paths = [[part for part in member.name.split("/") if part not in _NOWHERE] for member in members]
     depth = _shared_depth(paths)
     rest = [path[depth:] for path in paths]
     tops = sorted({path[0] for path in rest if len(path) > 1})

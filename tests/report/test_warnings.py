@@ -13,8 +13,11 @@ import torch
 from cases import TinyNet, tiny_images
 from PIL import Image
 from torch import nn
+from torch.utils.data import IterableDataset
 
 import gcaudit
+from gcaudit.audit.run import run_audit
+from gcaudit.audit.spec import AuditSpec
 from gcaudit.report.schema import Report
 from gcaudit.report.warnings import WARNINGS
 
@@ -207,6 +210,15 @@ def of_before(tmp_path, monkeypatch):
     return Report.from_json(json.dumps(content))
 
 
+class Stream(IterableDataset):
+    def __iter__(self):
+        yield from zip(*tiny_images(), strict=True)
+
+
+def once(tmp_path, monkeypatch):
+    return run_audit(AuditSpec.from_options(TinyNet(), Stream(), metrics=("cdnv",)))
+
+
 SAYING = {
     "preprocessing": assumed,
     "picture-size": enlarged,
@@ -223,6 +235,7 @@ SAYING = {
     "renamed": escaped,
     "column": two_columns,
     "split": two_splits,
+    "streamed": once,
     "items": random_items,
     "class-choice": chosen,
     "shared": the_same,

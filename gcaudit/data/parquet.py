@@ -231,7 +231,12 @@ def _find_columns(schema: pa.Schema, keys: Keys, path: Path, *, first: bool) -> 
 def _checked(reader: ParquetReader, schema: pa.Schema) -> ParquetReader:
     """Read the first image of a column that may hold others: a path that leads nowhere, or a list without a shape, is told before any model is loaded."""
     if not _holds_pictures(schema.field(reader.column).type):
-        reader.read(0)
+        try:
+            reader.read(0)
+        except DataError as error:
+            raise DataError(
+                f"{error}; the column {reader.column!r} is no picture's: mend it, or name another with --image-key"
+            ) from None
     return reader
 
 

@@ -10,6 +10,7 @@ Reference: Cohen, Kaplan, "Summarizing data using bottom-k sketches", PODC 2007 
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Hashable, Iterable
 from typing import Any, final
 
@@ -157,7 +158,8 @@ def read_stream(
     labels = np.where(kept, numbered.numbers, -1)
     entries = np.array([draw.kept[int(row)][1:] for row in rows], dtype=np.int64).reshape(-1, 3)
     reader = StreamReader(name, rows, entries, list(forms), spool, turns=turns)
-    said = warn("streamed", "{n} images were read from a stream, once", count=len(values))
+    held = f"{len(rows)} of them are held, {spool.size / 2**20:.1f} MiB under {tempfile.gettempdir()}"
+    said = warn("streamed", f"{{n}} images were read from a stream, once; {held}", count=len(values))
     return RawData(reader, labels, numbered.names, (said, *numbered.warnings))
 
 

@@ -65,8 +65,10 @@ def with_class_map(raw: RawData, path: str | Path, spec: str) -> RawData:
     absent = [name for name in raw.class_names if name not in known]
     header = [name for name in list(known)[:1] if name not in raw.class_names]
     if absent:
+        odd = [name for name in known if name not in raw.class_names]
+        what = f", and rows for {shorten(odd)}, which it does not have" if odd else ""
         raise RequestError(
-            f"{path}: expected a row for each class of {spec}, found none for {shorten(absent)}; an empty name leaves a class out"
+            f"{path}: expected a row for each class of {spec}, found none for {shorten(absent)}{what}; an empty name leaves a class out"
         )
     further = [name for name in known if name not in raw.class_names and name not in header]
     names = tuple(sorted({known[name] for name in raw.class_names if known[name]}))

@@ -34,6 +34,7 @@ IMAGE_COLUMNS = (
     "file",
 )
 _SUFFIX = re.compile(r"\.(jpe?g|png|ppm|bmp|pgm|tiff?|webp|gif|jfif|jpe|avif)$", re.IGNORECASE)
+_LIKE_LABEL = re.compile(r"label|class(?!ifi)|categor|species")
 _DATA_URL = re.compile(r"^data:image/[\w.+-]+;base64,")
 _SIGNS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM", b"II*\x00", b"MM\x00*")
 _LEAST_BASE64 = 64
@@ -127,6 +128,16 @@ def column_warnings(taken: Mapping[str, Sequence[str]]) -> list[ReportWarning]:
         for column, choices in taken.items()
         if len(choices) > 1
     ]
+
+
+def label_choices(label: str, names: Sequence[str]) -> list[str]:
+    """List the columns that might be the labels too, by what they are called.
+
+    Args:
+        label: the column that was taken.
+        names: of columns that may hold labels.
+    """
+    return [name for name in names if name == label or name in LABEL_COLUMNS or _LIKE_LABEL.search(name.lower())]
 
 
 def guess_warnings(image: str, label: str, keys: Keys) -> list[ReportWarning]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from gcaudit.data.columns import (
     find_image,
     find_label,
     guess_warnings,
+    label_choices,
     split_column_warnings,
 )
 from gcaudit.data.folders import is_picture
@@ -28,7 +30,7 @@ from gcaudit.data.readers import RawData
 from gcaudit.data.request import DataRequest
 from gcaudit.data.streams import read_stream
 from gcaudit.errors import AuditError, DataError, one_line
-from gcaudit.files import deepest, is_outage
+from gcaudit.files import HUB_LOST, deepest, is_outage
 from gcaudit.report import ReportWarning, warn
 
 
@@ -98,6 +100,13 @@ def read_hugging_face(
         text = f"{spec}: expected a data set, found {type(cause).__name__}: {one_line(cause, 200)}"
         if is_outage(error):
             raise AuditError(f"{text}; try again, or with no network pass a local path") from None
+        if (
+            os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
+            and not os.environ.get(HUB_LOST)
+            and kind == "hf"
+            and not local.is_dir()
+        ):
+            raise DataError(f"{text}; HF_HUB_OFFLINE keeps the hub from being asked: unset it, or pass a local path") from None
         raise DataError(f"{text}; check the name, or pass a local path") from None
     table, taken = _choose_split(found, split, preferred, spec)
     if stream:
@@ -238,7 +247,7 @@ def read_table(table: Any, spec: str, keys: Keys) -> RawData:
     warnings += guess_warnings(image, label, keys) if label not in classes else guess_warnings(image, LABEL_COLUMNS[0], keys)
     warnings += column_warnings({} if keys.image else {image: pictures})
     warnings += column_warnings(
-        {} if keys.label else {label: [name for name in columns if name in classes or name in LABEL_COLUMNS]}
+        {} if keys.label else {label: [name for name in columns if name in classes or name in label_choices(label, columns)]}
     )
     reader = TableReader(table.select_columns([image]), image, spec)
     return RawData(reader, found.numbers, found.names, tuple(warnings), (image, label))

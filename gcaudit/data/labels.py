@@ -50,8 +50,8 @@ def number_labels(values: Sequence[Any], names: Sequence[str] | None, where: str
     Raises:
         DataError: no image has a label, an image has several, or they are of other types, negative, or beyond the names.
     """
-    several = next((value for value in values if isinstance(value, list | tuple | dict | np.ndarray | set)), None)
-    if several is not None:
+    several = [value for value in values if isinstance(value, list | tuple | dict | np.ndarray | set)]
+    if several:
         raise DataError(_several(several, where))
     absent = [_is_mark(value) for value in values]
     count = sum(absent)
@@ -76,17 +76,21 @@ def _is_mark(value: Any) -> bool:
     return not isinstance(value, bool | bytes) and isinstance(value, int | np.integer | float | np.floating) and value in _NUMBERS
 
 
-def _several(value: Any, where: str) -> str:
+def _several(values: Sequence[Any], where: str) -> str:
     """Say what to do about labels that are several numbers."""
+    value = values[0]
     if isinstance(value, dict):
         return (
             f"{where}: expected one class an image, found a dict with {shorten(list(map(str, value)))}; make a column of its class"
         )
-    parts = [float(part) for part in value if isinstance(part, int | float | np.number)] if len(value) else []
-    one_hot = len(parts) == len(value) > 1 and sorted(parts) == [0.0] * (len(parts) - 1) + [1.0]
-    if one_hot:
+    if all(_is_one_hot(value) for value in values):
         return f"{where}: expected one class an image, found lists of {len(value)} numbers with a single 1 (one-hot); make a column of its place, as argmax does"
-    return f"{where}: expected one class an image, found lists of several ({len(value)} in one); gcaudit measures classes that exclude each other: keep one column of them"
+    return f"{where}: expected one class an image, found lists of several ({max(map(len, values))} in one); gcaudit measures classes that exclude each other: keep one column of them"
+
+
+def _is_one_hot(value: Any) -> bool:
+    parts = [float(part) for part in value if isinstance(part, int | float | np.number)]
+    return len(parts) == len(value) > 1 and sorted(parts) == [0.0] * (len(parts) - 1) + [1.0]
 
 
 def _number(

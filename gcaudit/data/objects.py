@@ -63,7 +63,7 @@ def open_object(given: Any, keys: Keys, request: DataRequest) -> RawData:
         return read_stream(_pairs(given, type(given).__name__, keys), type(given).__name__, request, turns=False)
     if not hasattr(given, "__getitem__") or not hasattr(given, "__len__"):
         raise DataError(
-            f"expected (images, labels), a Dataset with __len__ and __getitem__, a DataLoader of one, or a data spec; "
+            f"expected (images, labels), a Dataset with __len__ and __getitem__, an IterableDataset, a DataLoader of one, or a data spec; "
             f"found a {type(given).__name__}"
         )
     if is_table(given):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,10 @@ def _open(request: DataRequest) -> tuple[RawData, str, str | None, str]:
     spec, keys = request.spec, Keys(request.image_key, request.label_key)
     if isinstance(spec, Path):
         spec = str(spec)
+    if request.streaming and isinstance(spec, str) and not spec.startswith("hf:") and all(entry.name != spec for entry in KNOWN):
+        raw, named, split, family = _open(replace(request, streaming=False))
+        said = warn("streamed", f"--streaming is for hf:ID; {printable(spec)} is read in place")
+        return replace(raw, warnings=(said, *raw.warnings)), named, split, family
     if not isinstance(spec, str):
         return open_object(spec, keys, request), type(spec).__name__, None, f"object {id(spec)}"
     known = next((entry for entry in KNOWN if entry.name == spec), None)

@@ -79,7 +79,11 @@ def overview(images: ImageSet, typed: str = "") -> Overview:
         try:
             kind, mode, edges, said = _look(images, place)
         except Exception as error:  # decoders raise many kinds on damaged files
-            text = str(error) if isinstance(error, GcauditError) else f"{images.where(place)}: {one_line(error)}"
+            why = one_line(error)
+            why = (
+                "these bytes are no picture" if why.startswith("cannot identify image file") else why
+            )  # the rest names an object in memory
+            text = str(error) if isinstance(error, GcauditError) else f"{images.where(place)}: {why}"
             failures.append(text)
             kind, edges = "", None
         if edges is not None:
@@ -105,7 +109,7 @@ def overview(images: ImageSet, typed: str = "") -> Overview:
         tuple(dict.fromkeys(f"{width}x{height}" for width, height in chosen)),
         tuple(first),
         (len(failures), failures[0] if failures else ""),
-        f"--source {shlex.quote(images.spec)}{_split(images)}{typed}",
+        f"--source {shlex.quote(images.spec)}{_split(images)}{typed}{' --skip-bad-images' if failures else ''}",
         (*images.warnings, *lines),
     )
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 import numpy as np
 
 from gcaudit.data.columns import (
-    LABEL_COLUMNS,
     NO_KEYS,
     SPLIT_COLUMNS,
     Keys,
@@ -23,6 +22,7 @@ from gcaudit.data.columns import (
     find_image,
     find_label,
     guess_warnings,
+    label_choices,
     split_column_warnings,
 )
 from gcaudit.data.folders import IMAGE_SUFFIXES, SPLIT_NAMES
@@ -223,8 +223,8 @@ def _find_columns(schema: pa.Schema, keys: Keys, path: Path, *, first: bool) -> 
     image = find_image(schema.names, keys, str(path), images)
     label = find_label(schema.names, keys, str(path), _may_be_labels(schema, image))
     _check_images(schema, image, path)
-    customary = [name for name in schema.names if name in LABEL_COLUMNS]
-    choices = ({} if keys.image else {image: images}) | ({} if keys.label else {label: customary})
+    others = label_choices(label, _may_be_labels(schema, image))
+    choices = ({} if keys.image else {image: images}) | ({} if keys.label else {label: others})
     return image, label, [*guess_warnings(image, label, keys), *column_warnings(choices)]
 
 

@@ -24,6 +24,7 @@ from gcaudit.data.columns import (
     find_image,
     find_label,
     guess_warnings,
+    label_choices,
     looks_like_picture,
     split_column_warnings,
 )
@@ -84,7 +85,12 @@ def read_table_file(path: Path, split: str | None, keys: Keys, *, links: bool = 
     columns, said = _read_columns(path, keys)
     names = list(columns)
     image = find_image(names, keys, str(path), [name for name in names if _may_be_images(columns[name])])
-    label = find_label(names, keys, str(path), [name for name in names if name != image and _may_be_labels(columns[name], name)])
+    fits = [name for name in names if name != image and _may_be_labels(columns[name], name)]
+    if keys.label is None and (hot := _one_hot_columns(columns)) is not None:
+        raise DataError(
+            f"{path}: expected a column of classes, found a column for each ({shorten(hot)}) with a single 1 a row (one-hot); write the name of that column into one"
+        )
+    label = find_label(names, keys, str(path), fits)
     rows, more = _rows_of(columns, split, label, path)
     cells = [columns[image][row] for row in rows]
     empty = sum(not isinstance(cell, str) or not cell.strip() for cell in cells)
@@ -100,7 +106,7 @@ def read_table_file(path: Path, split: str | None, keys: Keys, *, links: bool = 
         else {image: [name for name in names if name == image or (name in IMAGE_COLUMNS and _may_be_images(columns[name]))]}
     )
     said += column_warnings(
-        {} if keys.label else {label: [name for name in names if name == label or (name in LABEL_COLUMNS and name != image)]}
+        {} if keys.label else {label: label_choices(label, [name for name in names if name == label or name in fits])}
     )
     return RawData(reader, numbered.numbers, numbered.names, (*said, *numbered.warnings), (image, label))
 
@@ -168,13 +174,8 @@ def _read_lines(text: str, path: Path) -> dict[str, list[Any]]:
 
 def _read_separated(text: str, path: Path, keys: Keys) -> tuple[dict[str, list[Any]], list[ReportWarning]]:
     first = text.partition("\n")[0]
-    separator = (
-        "\t"
-        if path.suffix.lower() == ".tsv" or ("\t" in first and "," not in first)
-        else ";"
-        if ";" in first and "," not in first
-        else ","
-    )
+    usual = "\t" if path.suffix.lower() == ".tsv" else ","
+    separator = next((sign for sign in (usual, ",", "\t", ";") if sign in first), usual)
     try:
         rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row]
     except csv.Error as error:
@@ -220,6 +221,19 @@ def _may_be_labels(values: Sequence[Any], name: str) -> bool:
     return len(set(some)) < max(2, len(some)) if len(some) > 1 else True
 
 
+def _one_hot_columns(columns: Mapping[str, list[Any]]) -> list[str] | None:
+    """Name the columns that are a class each, of which one is 1 in every row; None where they are none."""
+    names = [
+        name
+        for name, values in columns.items()
+        if name not in LABEL_COLUMNS and {str(value).strip() for value in values} <= {"0", "1"}
+    ]
+    if len(names) < 2 or any(name in LABEL_COLUMNS for name in columns):
+        return None
+    rows = zip(*(columns[name] for name in names), strict=True)
+    return names if all(sum(str(value).strip() == "1" for value in row) == 1 for row in rows) else None
+
+
 def _rows_of(columns: Mapping[str, list[Any]], split: str | None, label: str, path: Path) -> tuple[list[int], list[ReportWarning]]:
     size = len(columns[label])
     name = next((name for name in SPLIT_COLUMNS if name in columns and name != label), None)
@@ -262,6 +276,6 @@ def _as_numbers(values: Sequence[Any]) -> Sequence[Any]:
     rest = set(texts) - set(marked)
     if marked and all(not text or text.lower() in ("nan", "null", "n/a", "<na>") for text in rest):
         return [int(text) if re.fullmatch(r"-?\d+", text) else None for text in texts]
-    if texts and all(re.fullmatch(r"\d+\.0*", text) or not text for text in texts) and any(texts):
+    if texts and all(re.fullmatch(r"-?\d+(\.\d*)?", text) or not text for text in texts) and any(texts):
         return [float(text) if text else None for text in texts]
     return values

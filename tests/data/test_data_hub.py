@@ -201,10 +201,13 @@ def test_hf_reads_class_names_and_configurations(tmp_path):
     assert "expected a data set, found ValueError: " in refused(f"hf:{tmp_path / 'd'}")
 
 
-def test_hf_without_a_network(tmp_path):
+def test_hf_without_a_network(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     message = refused("hf:nobody/nothing")
     assert message.startswith("hf:nobody/nothing: expected a data set, found ")
-    assert message.endswith("; check the name, or pass a local path")
+    assert message.endswith("; HF_HUB_OFFLINE keeps the hub from being asked: unset it, or pass a local path")
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    assert refused("hf:nobody/nothing").endswith("; check the name, or pass a local path")
 
 
 @pytest.mark.parametrize("spec", ["hf:someone/something", "disk:somewhere"])

@@ -371,7 +371,7 @@ class NoLength(Dataset):
 def test_what_is_no_data_set(given):
     found = type(given.dataset if isinstance(given, DataLoader) else given).__name__
     assert refused(given) == (
-        f"expected (images, labels), a Dataset with __len__ and __getitem__, a DataLoader of one, or a data spec; found a {found}"
+        f"expected (images, labels), a Dataset with __len__ and __getitem__, an IterableDataset, a DataLoader of one, or a data spec; found a {found}"
     )
 
 

@@ -233,7 +233,7 @@ def test_files_must_have_the_same_class_names(tmp_path):
         ([0, -3], "expected labels >= 0, and -1 for none, found -3 and 1 of 2 below 0"),
         ([0.0, 1.5], "expected a class an image, found the number 1.5"),
         ([b"cat", b"dog"], "expected labels that are all integers or all strings, found bytes"),
-        ([[0], [1, 2]], "expected one class an image, found lists of several (1 in one)"),
+        ([[0], [1, 2]], "expected one class an image, found lists of several (2 in one)"),
         (
             [[0, 1, 0]],
             "expected one class an image, found lists of 3 numbers with a single 1 (one-hot); make a column of its place",

@@ -156,6 +156,7 @@ LABELS = {
         "lists of 2 numbers with a single 1 (one-hot); make a column of its place, as argmax does",
         None,
     ),
+    "two classes each": ([[0, 1], [1, 2], [2, 3], [0, 3]], "found lists of several (2 in one)", None),
     "several labels": (
         [[0, 2], [1], [2], [0]],
         "lists of several (2 in one); gcaudit measures classes that exclude each other",

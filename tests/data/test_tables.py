@@ -58,6 +58,8 @@ def told(found):
         ("t.csv", "path;label\n0.png;b\n1.png;a\n"),
         ("t.csv", 'path,label,note\n0.png,b,"x, y"\n1.png,a,z\n'),
         ("t.tsv", "path\tlabel\n0.png\tb\n1.png\ta\n"),
+        ("t.tsv", "path,label\n0.png,b\n1.png,a\n"),
+        ("t.csv", "path\tlabel\n0.png\tb\n1.png\ta\n"),
         ("t.jsonl", '{"path": "0.png", "label": "b"}\n\n{"path": "1.png", "label": "a"}\n'),
         ("t.ndjson", '{"file_name": "./0.png", "label": "b"}\n{"file_name": "1.png", "label": "a"}\n'),
     ],
@@ -182,6 +184,7 @@ def test_a_class_map_makes_coarse_labels(place):
     assert told(found)[1:] == [f"1 classes were left out by {mapped} (cod)", f"1 rows of {mapped} name no class of the data (pike)"]
     for text, message in (
         ("oak,tree\n", "expected a row for each class of"),
+        ("lion,cat\n", "and rows for lion, which it does not have; an empty name leaves a class out"),
         ("oak\n", "expected two cells a row, a class and what it becomes, found 1 in row 1"),
         ("", "found an empty file"),
         ("oak,tree\noak,fish\n", "expected one name for 'oak', found 'tree' and 'fish'"),
@@ -198,7 +201,8 @@ def test_an_overview_says_what_there_is_and_what_to_type(place, run):
     assert (found.formats, found.modes, found.sizes) == ((("PNG", 2),), (("RGB", 2),), ("6x4",))
     assert found.failures[0] == 1
     assert found.first[0] == (f"{path}, row 1", "a", "6x4 PNG")
-    assert found.options == f"--source {path} --source-split train --image-key photo --label-key kind"
+    assert found.options == f"--source {path} --source-split train --image-key photo --label-key kind --skip-bad-images"
+    assert "these bytes are no picture" in found.failures[1]
     code, output, _ = run("datasets", str(path), "--source-split", "train", "--image-key", "photo", "--label-key", "kind")
     assert code == 0
     for text in (
@@ -224,3 +228,20 @@ def test_an_overview_of_nothing_is_refused(run, place):
     )
     assert run("datasets", str(place / "none"))[0] == 2
     assert run("datasets")[0] == 0
+
+
+def test_other_columns_that_may_be_the_labels_are_told(place):
+    for number in range(4):
+        (place / f"{number}.png").write_bytes(png(number))
+    path = table(place, "path,label,coarse_label\n0.png,a,x\n1.png,b,x\n2.png,a,y\n3.png,b,y\n")
+    line = "the column 'label' was taken, of 2 that it might be (label, coarse_label)"
+    assert told(opened(path)) == [line]
+    rows = {"image": [png(n) for n in range(4)], "label": [0, 1, 0, 1], "coarse_label": [0, 0, 1, 1]}
+    pq.write_table(pa.table(rows), place / "a.parquet")
+    assert told(opened(place / "a.parquet")) == [line]
+    assert told(opened(place / "a.parquet", label_key="coarse_label")) == []
+
+
+def test_streaming_what_is_on_disk_is_told(place):
+    path = table(place, "path,label\n0.png,a\n1.png,b\n")
+    assert told(opened(path, streaming=True)) == [f"--streaming is for hf:ID; {path} is read in place"]

@@ -31,7 +31,7 @@ _LEAST_BOMB, _MOST_RATIO = 2**26, 100
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Member:
     """A file in an archive.
 

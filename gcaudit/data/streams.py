@@ -10,7 +10,9 @@ Reference: Cohen, Kaplan, "Summarizing data using bottom-k sketches", PODC 2007 
 
 from __future__ import annotations
 
+import math
 import tempfile
+from array import array
 from collections.abc import Hashable, Iterable
 from typing import Any, final
 
@@ -77,33 +79,55 @@ class StreamReader:
 
 @final
 class _Draw:
-    """Tells which images of a stream a class-balanced draw can still take."""
+    """Tells which images of a stream a class-balanced draw can still take; numbers alone are kept of each.
+
+    Attributes:
+        classes: labels, and their numbers in the order in which they came.
+        labels: number of each image's class, of all that came; -1 for none.
+        spooled: bytes of those that are kept.
+    """
 
     def __init__(self, limit: int | None, seed: int) -> None:
         self._limit, self._seed = limit, seed
-        self.classes: dict[Hashable, int] = {}
-        self.kept: dict[int, tuple[int, int, int, int]] = {}
+        self.classes: dict[tuple[str, Any], int] = {}
+        self.labels = array("i")
+        self.spooled = 0
+        self._kept = array("q")  # place in the stream, place and size in the spool, number of the form
 
-    def add(self, row: int, label: Hashable, entry: tuple[int, int, int]) -> None:
-        self.kept[row] = (self.classes.setdefault(label, len(self.classes)), *entry)
+    def skip(self) -> None:
+        """Count an image without a label."""
+        self.labels.append(-1)
+
+    def add(self, label: tuple[str, Any], place: int, size: int, form: int) -> None:
+        self._kept.extend((len(self.labels), place, size, form))
+        self.labels.append(self.classes.setdefault(label, len(self.classes)))
+        self.spooled += size
 
     @property
     def full(self) -> bool:
-        return self._limit is not None and len(self.kept) >= 2 * (self._limit + len(self.classes))
+        return self._limit is not None and len(self._kept) >= 8 * (self._limit + len(self.classes))
+
+    @property
+    def kept(self) -> NDArray[np.int64]:
+        """(M, 4), in the order of the stream."""
+        return np.array(self._kept, dtype=np.int64).reshape(-1, 4)
+
+    def replace(self, kept: NDArray[np.int64]) -> None:
+        self._kept = array("q", kept.tobytes())
+        self.spooled = int(kept[:, 2].sum())
 
     def prune(self) -> None:
         """Let go of images of ranks that are out for good."""
         assert self._limit is not None
-        rows = np.fromiter(self.kept, dtype=np.int64)
-        labels = np.array([self.kept[int(row)][0] for row in rows])
-        keys = random_order_keys(derive_seed(self._seed, DRAW), torch.from_numpy(rows)).numpy()
+        kept = self.kept
+        labels = np.frombuffer(self.labels, dtype=np.int32)[kept[:, 0]]
+        keys = random_order_keys(derive_seed(self._seed, DRAW), torch.from_numpy(kept[:, 0].copy())).numpy()
         order = np.lexsort((keys, labels))
         counts = np.bincount(labels)
-        ranks = np.empty(len(rows), dtype=np.int64)
-        ranks[order] = np.arange(len(rows)) - (np.cumsum(counts) - counts)[labels[order]]
+        ranks = np.empty(len(kept), dtype=np.int64)
+        ranks[order] = np.arange(len(kept)) - (np.cumsum(counts) - counts)[labels[order]]
         rounds = np.searchsorted(np.cumsum(np.bincount(ranks)), self._limit) + 1
-        for row in rows[ranks >= rounds].tolist():
-            del self.kept[row]
+        self.replace(kept[ranks < rounds])
 
 
 def read_stream(
@@ -130,46 +154,46 @@ def read_stream(
     draw = _Draw(None if whole else request.max_images, request.seed)
     spool = Spool()
     forms: dict[Any, int] = {}
-    values: list[Any] = []
     try:
         for row, (image, label) in enumerate(items):
-            values.append(label)
-            key = _hashable(label)
+            key = _class_of(label, name)
             if key is None:
+                draw.skip()
                 continue
             content, form = _packed(image, f"image {row} of the stream {name}")
-            draw.add(row, key, (spool.add(content), len(content), forms.setdefault(form, len(forms))))
+            draw.add(key, spool.add(content), len(content), forms.setdefault(form, len(forms)))
             if draw.full:
                 draw.prune()
-                if 2 * sum(entry[2] for entry in draw.kept.values()) < spool.size:
+                if 2 * draw.spooled < spool.size:
                     spool = _moved(draw, spool)
     except GcauditError:
         raise
     except Exception as error:  # libraries, networks and the user's own code raise anything
         raise AuditError(
-            f"{name}: expected the stream to go on, found after {len(values)} images {type(error).__name__}: {one_line(error, 200)}; try again"
+            f"{name}: expected the stream to go on, found after {len(draw.labels)} images {type(error).__name__}: {one_line(error, 200)}; try again"
         ) from error
-    if not values:
+    if not draw.labels:
         raise DataError(f"{name}: expected images, found an empty stream")
-    numbered = number_labels(values, names, name)
-    rows = np.array(sorted(draw.kept), dtype=np.int64)
-    kept = np.zeros(len(values), dtype=bool)
-    kept[rows] = True
-    labels = np.where(kept, numbered.numbers, -1)
-    entries = np.array([draw.kept[int(row)][1:] for row in rows], dtype=np.int64).reshape(-1, 3)
-    reader = StreamReader(name, rows, entries, list(forms), spool, turns=turns)
-    held = f"{len(rows)} of them are held, {spool.size / 2**20:.1f} MiB under {tempfile.gettempdir()}"
-    said = warn("streamed", f"{{n}} images were read from a stream, once; {held}", count=len(values))
+    known = [*(label for _, label in draw.classes), None]  # the last for an image without a label
+    numbered = number_labels([known[number] for number in draw.labels], names, name)
+    kept = draw.kept
+    labels = np.full(len(draw.labels), -1, dtype=np.int64)
+    labels[kept[:, 0]] = numbered.numbers[kept[:, 0]]
+    reader = StreamReader(name, kept[:, 0], kept[:, 1:], list(forms), spool, turns=turns)
+    held = f"{len(kept)} of them are held, {spool.size / 2**20:.1f} MiB under {tempfile.gettempdir()}"
+    said = warn("streamed", f"{{n}} images were read from a stream, once; {held}", count=len(draw.labels))
     return RawData(reader, labels, numbered.names, (said, *numbered.warnings))
 
 
-def _hashable(label: Any) -> Hashable | None:
-    """Return what tells classes apart; None for an image without a label."""
-    if label is None or (isinstance(label, float) and label != label):  # noqa: PLR0124 - NaN
+def _class_of(label: Any, name: str) -> tuple[str, Any] | None:
+    """Return what tells classes apart, 1 from 1.0 and from True too; None for an image without a label."""
+    if label is None or (isinstance(label, float) and math.isnan(label)):
         return None
     if isinstance(label, int | np.integer | str) and str(label).strip() in ("", "-1", "-100"):
         return None
-    return label if isinstance(label, Hashable) else repr(label)  # which is refused when labels are numbered
+    if not isinstance(label, Hashable):
+        number_labels([label], None, name)  # which refuses it
+    return type(label).__name__, label
 
 
 def _packed(image: Any, where: str) -> tuple[bytes, tuple[Any, ...]]:
@@ -189,7 +213,8 @@ def _packed(image: Any, where: str) -> tuple[bytes, tuple[Any, ...]]:
 
 def _moved(draw: _Draw, old: Spool) -> Spool:
     """Copy what is kept into a new spool, which frees the rest."""
-    new = Spool()
-    for row, (label, place, size, form) in draw.kept.items():
-        draw.kept[row] = (label, new.add(old.read(place, size)), size, form)
+    new, kept = Spool(), draw.kept
+    for entry in kept:
+        entry[1] = new.add(old.read(int(entry[1]), int(entry[2])))
+    draw.replace(kept)
     return new

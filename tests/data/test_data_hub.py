@@ -206,8 +206,6 @@ def test_hf_without_a_network(monkeypatch):
     message = refused("hf:nobody/nothing")
     assert message.startswith("hf:nobody/nothing: expected a data set, found ")
     assert message.endswith("; HF_HUB_OFFLINE keeps the hub from being asked: unset it, or pass a local path")
-    monkeypatch.delenv("HF_HUB_OFFLINE")
-    assert refused("hf:nobody/nothing").endswith("; check the name, or pass a local path")
 
 
 @pytest.mark.parametrize("spec", ["hf:someone/something", "disk:somewhere"])

@@ -116,6 +116,15 @@ def test_a_stream_that_breaks_off_is_no_data_set():
         opened(type("Stream", (IterableDataset,), {"__iter__": lambda self: iter([3])})())
 
 
+def test_several_labels_an_image_are_refused_at_the_first():
+    with pytest.raises(
+        DataError, match=r"Stream: expected one class an image, found lists of 2 numbers with a single 1 \(one-hot\)"
+    ):
+        opened(Stream([[0, 1], [1, 0]]))
+    with pytest.raises(DataError, match="expected labels that are all integers or all strings, found float, int"):
+        opened(Stream([1, 1.0, 2]))
+
+
 def test_images_without_a_label_are_left_out():
     found = opened(Stream([0, -1, 1, None, 0, float("nan"), 1]))
     assert found.labels.tolist() == [0, 1, 0, 1]

@@ -35,7 +35,7 @@ def peak():
 import datasets, pyarrow.parquet, torch
 before, began = peak(), time.perf_counter()
 images = open_data(DataRequest(path, "source", streaming=kind == "stream", max_images=int(limit) or None))
-total = sum(len(images.reader.read(int(row))) for row in images.index)
+total = sum(len(images.reader.read(row)) for row in images.index.tolist())
 print(json.dumps({"seconds": time.perf_counter() - began, "growth": peak() - before, "images": len(images.labels), "bytes": total}))
 """
 

@@ -26,7 +26,7 @@ from gcaudit.data.folders import is_picture
 from gcaudit.data.hub import prepare_hub
 from gcaudit.data.labels import number_labels
 from gcaudit.data.local import check_local
-from gcaudit.data.readers import RawData
+from gcaudit.data.readers import LARGEST_PICTURE, RawData
 from gcaudit.data.request import DataRequest
 from gcaudit.data.streams import read_stream
 from gcaudit.errors import AuditError, DataError, one_line
@@ -118,7 +118,10 @@ def read_hugging_face(
 
 def _lacks_space(datasets: Any, name: str, config: str) -> str | None:
     """Say that a data set of the hub does not fit on the disk; None where it does, or does not say how large it is."""
-    info = datasets.load_dataset_builder(name, config or None).info
+    builder = datasets.load_dataset_builder(name, config or None)
+    info = builder.info
+    if Path(builder.cache_dir).exists():  # it has been fetched before
+        return None
     need = (info.download_size or 0) + (info.dataset_size or 0)
     place = Path(datasets.config.HF_DATASETS_CACHE)
     while not place.exists():
@@ -151,8 +154,14 @@ def _stream(datasets: Any, table: Any, spec: str, keys: Keys, request: DataReque
 
 
 def _content(cell: Any, where: str) -> Any:
-    """Take the image out of a cell of a stream; the library itself has found a local path."""
+    """Take the image out of a cell of a stream; where it holds a path, the library itself has found it, maybe on the hub or in an archive."""
     if isinstance(cell, dict) and cell.get("bytes") is None and isinstance(cell.get("path"), str):
+        if "://" in cell["path"]:
+            from datasets.utils.file_utils import xopen
+
+            with xopen(cell["path"], "rb") as file:
+                found: bytes = file.read(LARGEST_PICTURE + 1)
+            return found
         return encoded({"path": Path(cell["path"]).name}, where, Path(cell["path"]).parent)
     return encoded(cell, where)
 

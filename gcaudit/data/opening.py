@@ -66,6 +66,8 @@ def open_data(request: DataRequest) -> ImageSet:
         index, classes = _draw(index, classes, request, len(numbers), spec)
     names = tuple(printable(raw.class_names[n]) for n in numbers)
     warnings = [*raw.warnings, *_order_warning(raw.class_names)]
+    if raw.columns is None and isinstance(request.spec, str) and (request.image_key or request.label_key):
+        warnings.append(warn("column", "--image-key and --label-key were not used: the data set has no columns"))
     if request.classes is not None and _ambiguous(request.classes, raw.class_names):
         line = f"--{request.role}-classes {request.classes} was read as places, of classes whose names hold numbers ({shorten(raw.class_names, 3)})"
         warnings.append(warn("class-choice", line))

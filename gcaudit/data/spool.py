@@ -9,10 +9,12 @@ import os
 import shutil
 import tempfile
 import weakref
+from pathlib import Path
 from typing import Any, final
 
 from gcaudit.errors import AuditError
 
+_HANDLES = "/proc/self/fd"
 _CHECK_EVERY = 2**26
 _LEAST_FREE = 2**28
 
@@ -33,6 +35,8 @@ class Spool:
 
     def __getstate__(self) -> dict[str, Any]:
         """Tell another process of this machine where the file is; it is there as long as this process."""
+        if not Path(_HANDLES).is_dir():
+            raise AuditError("expected decoding in this process, since the images lie in a file without a name; pass --workers 0")
         self._file.flush()
         return {"place": f"/proc/{os.getpid()}/fd/{self._file.fileno()}", "size": self.size}
 

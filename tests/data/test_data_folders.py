@@ -356,3 +356,9 @@ def test_ranges_that_may_be_names_are_told(tmp_path, names, classes, told):
     root = lay(tmp_path, *(f"{name}/0.png" for name in names))
     kinds = [warning.kind for warning in open_data(DataRequest(root, "source", classes=classes)).warnings]
     assert ("class-choice" in kinds) == told
+
+
+def test_keys_of_columns_that_are_not_there_are_told(tmp_path):
+    place = lay(tmp_path, "cat/0.png", "dog/0.png")
+    found = open_data(DataRequest(str(place), "source", label_key="species"))
+    assert "--image-key and --label-key were not used: the data set has no columns" in [str(warning) for warning in found.warnings]

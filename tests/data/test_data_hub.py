@@ -1,5 +1,7 @@
 import io
 import sys
+import zipfile
+from types import SimpleNamespace
 
 import datasets
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from PIL import Image
 from torchvision.datasets import MNIST
 
+from gcaudit.data import hugging_face
 from gcaudit.data.opening import open_data
 from gcaudit.data.request import DataRequest
 from gcaudit.errors import DataError
@@ -308,3 +311,33 @@ def test_a_mode_that_is_not_followed_is_told(tmp_path):
     data = table([0, 1]).cast_column("image", datasets.Image(mode="L"))
     (warning,) = opened(saved(tmp_path / "grey", data)).warnings
     assert (warning.kind, "mode L" in warning.message) == ("converted", True)
+
+
+def test_a_stream_of_an_image_folder_and_of_an_archive(tmp_path):
+    """The library gives paths, of files and of members: pictures are read from both."""
+    pictures = {}
+    for name in ("cat", "dog"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        for number in range(2):
+            place = tmp_path / "train" / name / f"{number}.png"
+            Image.new("RGB", (4, 4), (number, 0, 0)).save(place)
+            pictures[name, number] = place.read_bytes()
+    found = opened(f"hf:{tmp_path}", streaming=True)
+    assert (found.class_names, found.labels.tolist()) == (("cat", "dog"), [0, 0, 1, 1])
+    assert [found.reader.read(row) for row in range(4)] == list(pictures.values())
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.write(tmp_path / "train" / "cat" / "0.png", "0.png")
+    assert hugging_face._content({"bytes": None, "path": f"zip://0.png::{tmp_path / 'x.zip'}"}, "row 0") == pictures["cat", 0]
+
+
+def test_what_does_not_fit_on_the_disk_is_streamed(tmp_path, monkeypatch):
+    builder = SimpleNamespace(info=SimpleNamespace(download_size=2**40, dataset_size=2**40), cache_dir=str(tmp_path / "none"))
+    library = SimpleNamespace(
+        load_dataset_builder=lambda name, config: builder, config=SimpleNamespace(HF_DATASETS_CACHE=tmp_path / "cache")
+    )
+    line = hugging_face._lacks_space(library, "someone/something", "")
+    assert line.startswith("it is streamed, since it needs 2048.0 GiB and ")
+    builder.info.dataset_size = builder.info.download_size = None
+    assert hugging_face._lacks_space(library, "someone/something", "") is None
+    builder.info.dataset_size, builder.cache_dir = 2**41, str(tmp_path)
+    assert hugging_face._lacks_space(library, "someone/something", "") is None  # it is there already

@@ -20,6 +20,7 @@ from gcaudit.data.known_table import KnownData
 from gcaudit.data.parquet import find_parquet, read_parquet
 from gcaudit.data.readers import ArrayReader, FileReader, RawData
 from gcaudit.data.splits import CIFAR100_CLASSES, CIFAR_FS, FC100, MINI_IMAGENET, cub_split
+from gcaudit.data.tiered import TIERED_IMAGENET
 from gcaudit.errors import AuditError, DataError, GcauditError
 
 _CIFAR10_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -150,17 +151,21 @@ def _find_imagenet(root: Path, split: str, links: bool) -> RawData | None:
     return None if place is None else read_imagenet(place, split, links=links)
 
 
-def _find_mini_imagenet(root: Path, split: str, links: bool) -> RawData | None:
-    place = root / "mini-imagenet"
-    if not place.is_dir():
-        return None
-    inner = _first(place, (split, {"validation": "val"}.get(split, split), "images"))
-    folder = inner if inner is not None and inner.is_dir() else place
-    wanted = MINI_IMAGENET[split]
-    absent = [name for name in wanted if not (folder / name).is_dir()]
-    if absent:
-        raise DataError(f"{folder}: expected the {len(wanted)} class folders of the {split} split, found no {absent[0]}")
-    return _keep_classes(read_folder(folder, None, follow_links=links), wanted)
+def _find_part_of_imagenet(name: str, splits: Mapping[str, Sequence[str]]) -> Finder:
+    """Look for class folders named after synsets, side by side or in folders of splits."""
+
+    def find(root: Path, split: str, links: bool) -> RawData | None:
+        place = root / name
+        if not place.is_dir():
+            return None
+        inner = _first(place, (split, {"validation": "val"}.get(split, split), "images"))
+        folder = inner if inner is not None and inner.is_dir() else place
+        absent = [synset for synset in splits[split] if not (folder / synset).is_dir()]
+        if absent:
+            raise DataError(f"{folder}: expected the {len(splits[split])} class folders of the {split} split, found no {absent[0]}")
+        return _keep_classes(read_folder(folder, None, follow_links=links), splits[split])
+
+    return find
 
 
 def _find_mnist_like(folders: Sequence[str], names: Sequence[str]) -> Finder:
@@ -189,7 +194,8 @@ _FINDERS: Mapping[str, Finder] = {
     "fc100": _find_part_of_cifar100("fc100", FC100),
     "mnist": _find_mnist_like(("MNIST/raw", "mnist"), _DIGITS),
     "fashion-mnist": _find_mnist_like(("FashionMNIST/raw", "fashion-mnist"), _FASHION_NAMES),
-    "mini-imagenet": _find_mini_imagenet,
+    "mini-imagenet": _find_part_of_imagenet("mini-imagenet", MINI_IMAGENET),
+    "tiered-imagenet": _find_part_of_imagenet("tiered-imagenet", TIERED_IMAGENET),
     "cub": _find_cub,
     "imagenet": _find_imagenet,
     "demo": _find_demo,

@@ -73,6 +73,11 @@ KNOWN: tuple[KnownData, ...] = (
         "cut it from ImageNet by the lists of Ravi and Larochelle",
     ),
     KnownData(
+        "tiered-imagenet", "tieredImageNet in 351/97/160 classes", ("train", "validation", "test"), "train", "test",
+        "tiered-imagenet/nXXXXXXXX/*.jpg or tiered-imagenet/{train,val,test}/nXXXXXXXX/*.jpg",
+        "cut it from ImageNet by the lists of Ren et al.",
+    ),
+    KnownData(
         "cub", "CUB-200-2011, birds, in 100/50/50 classes", ("train", "validation", "test"), "train", "test",
         "CUB_200_2011/images/NNN.NAME/*.jpg or cub/images/NNN.NAME/*.jpg",
         "fetch CUB_200_2011.tgz of the California Institute of Technology and unpack it",

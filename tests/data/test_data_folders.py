@@ -231,7 +231,9 @@ def test_a_file_is_no_folder(tmp_path):
 def test_what_is_not_there_is_named_beside_what_is_known(tmp_path):
     message = refused(tmp_path / "nowhere")
     assert f"found no file or folder '{tmp_path / 'nowhere'}'" in message
-    assert "cifar10, cifar100, cifar-fs, fc100, mnist, fashion-mnist, mini-imagenet, cub, imagenet, demo" in message
+    assert (
+        "cifar10, cifar100, cifar-fs, fc100, mnist, fashion-mnist, mini-imagenet, tiered-imagenet, cub, imagenet, demo" in message
+    )
     assert "hf:ID" in message
 
 

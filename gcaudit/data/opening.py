@@ -195,8 +195,11 @@ def _open(request: DataRequest) -> tuple[RawData, str, str | None, str]:
 def _open_folder(path: Path, request: DataRequest, keys: Keys) -> RawData:
     """Read a folder: by the table in it, where that has labels; else its class folders."""
     table = find_metadata(path, request.split)
-    if table is not None and has_labels(table, keys):
-        return read_table_file(table, request.split, keys, links=request.follow_links)
+    folders = table is not None and any(inner.is_dir() and not inner.name.startswith(".") for inner in table.parent.iterdir())
+    if table is not None and has_labels(table, keys, guess=not folders):
+        raw = read_table_file(table, request.split, keys, links=request.follow_links)
+        said = [warn("column", f"classes are those of {table.name}, not the folders beside it")] if folders else []
+        return replace(raw, warnings=(*said, *raw.warnings))
     return read_folder(path, request.split, follow_links=request.follow_links)
 
 

@@ -125,18 +125,20 @@ def find_metadata(folder: Path, split: str | None) -> Path | None:
     return next((place / name for name in METADATA if (place / name).is_file()), None)
 
 
-def has_labels(path: Path, keys: Keys) -> bool:
+def has_labels(path: Path, keys: Keys, *, guess: bool) -> bool:
     """Tell whether a table has a column of labels: the metadata of class folders often has none.
 
     Args:
         path: of the table.
         keys: columns that were named.
+        guess: a column that may be labels will do, whatever it is called.
     """
-    columns, _ = _read_columns(path, keys)
     if keys.label is not None:
         return True
+    columns, _ = _read_columns(path, keys)
     return any(
-        name in LABEL_COLUMNS or _may_be_labels(values, name) for name, values in columns.items() if name not in IMAGE_COLUMNS
+        name in LABEL_COLUMNS or (guess and name not in IMAGE_COLUMNS and _may_be_labels(values, name))
+        for name, values in columns.items()
     )
 
 

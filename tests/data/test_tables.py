@@ -151,8 +151,11 @@ def test_the_metadata_of_an_image_folder(place):
     assert opened(place).columns == ("file_name", "kind")
     (place / "a").mkdir()
     (place / "a" / "0.png").write_bytes(png())
-    table(place, "file_name,width\n0.png,12\n1.png,13\n", "metadata.csv")
-    assert opened(place).class_names == ("a",)  # no column is one of labels
+    table(place, "file_name,width\n0.png,12\n1.png,12\n", "metadata.csv")
+    assert opened(place).class_names == ("a",)  # a width is no class where there are folders
+    table(place, "file_name,label\n0.png,x\n1.png,y\n", "metadata.csv")
+    found = opened(place)
+    assert (found.class_names, told(found)) == (("x", "y"), ["classes are those of metadata.csv, not the folders beside it"])
 
 
 def test_cells_of_parquet(place):

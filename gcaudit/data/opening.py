@@ -226,10 +226,21 @@ def _open_path(spec: str, request: DataRequest, keys: Keys) -> RawData:
         found = shorten([file.name for file in find_parquet(str(path), None)])
         raise DataError(f"{spec}: expected parquet files whose name starts with {split!r}, found {found}")
     archives = find_archives(str(path), split)
-    if archives:
+    folders = (
+        path.is_dir() and any(inner.is_dir() and not inner.name.startswith(".") for inner in archives[0].parent.iterdir())
+        if archives
+        else False
+    )
+    if archives and not folders:
         return read_archives(archives, split, keys)
     if path.is_dir():
-        return _open_folder(path, request, keys)
+        raw = _open_folder(path, request, keys)
+        said = (
+            [warn("left-out", "{n} archives beside the class folders were left out ({names})", [file.name for file in archives])]
+            if archives
+            else []
+        )
+        return replace(raw, warnings=(*raw.warnings, *said))
     if path.is_file() and path.suffix.lower() in TABLE_SUFFIXES:
         return read_table_file(path, split, keys, links=request.follow_links)
     if path.exists():

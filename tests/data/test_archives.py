@@ -193,9 +193,9 @@ def test_ranges_of_shards(tmp_path):
     assert "expected 4 files, found no" in refused(tmp_path / "{00..03}.tar")
     assert "expected a range of up to 100000 files" in refused(tmp_path / "{0..999999}.tar")
     assert len(opened(tmp_path).labels) == 3
-    (tmp_path / "train").mkdir()
-    tar(tmp_path / "train" / "0.tar", sample("9", b"4"))
-    assert opened(tmp_path, split="train").class_names == ("4",)
+    (tmp_path / "sets" / "train").mkdir(parents=True)
+    tar(tmp_path / "sets" / "train" / "0.tar", sample("9", b"4"))
+    assert opened(tmp_path / "sets", split="train").class_names == ("4",)
 
 
 def test_names_of_classes_lie_beside_shards(tmp_path):
@@ -206,3 +206,12 @@ def test_names_of_classes_lie_beside_shards(tmp_path):
     assert "cannot be read, and classes have numbers for names" in told(opened(tmp_path / "0.tar"))[0]
     (tmp_path / "classnames.txt").write_text("cat\n")
     assert "expected labels below the 1 class names, found 1" in refused(tmp_path / "0.tar")
+
+
+def test_class_folders_go_before_archives_beside_them(tmp_path):
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "0.png").write_bytes(png())
+    tar(tmp_path / "download.tar", sample("0"))
+    found = opened(tmp_path)
+    assert found.class_names == ("cat",)
+    assert told(found) == ["1 archives beside the class folders were left out (download.tar)"]

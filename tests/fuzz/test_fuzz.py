@@ -291,6 +291,57 @@ def test_parquet(tmp_path):
         assert message is None or message.isprintable()
 
 
+def archive_of(kind):
+    """Class folders in a zip, or WebDataset's samples in a tar."""
+    file = io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name in ("a/0.png", "a/1.png", "b/2.png"):
+                archive.writestr(zipfile.ZipInfo(name), PICTURES[0])
+        return file.getvalue()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for number in range(3):
+            for part, content in (("png", PICTURES[0]), ("json", b'{"label": "cat", "n": 1}')):
+                entry = tarfile.TarInfo(f"{number}.{part}")
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+    raw = file.getvalue()
+    return gzip.compress(raw, mtime=0) if kind == "tar.gz" else raw
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+def test_archives_of_data(tmp_path, kind):
+    good, path = archive_of(kind), tmp_path / f"data.{kind}"
+
+    def read():
+        return refusal(lambda: read_all(open_data(DataRequest(str(path), "source"))))
+
+    path.write_bytes(good)
+    assert read() is None
+    for rng in attempts():
+        path.write_bytes(damaged(good, rng))
+        message = read()
+        assert message is None or message.isprintable()
+
+
+TABLES = {
+    "csv": b'path,label,split\n0.png,cat,train\n1.png,"dog, or wolf",train\n0.png,,test\n',
+    "tsv": b"path\tlabel\n0.png\t1\n1.png\t-1\n",
+    "jsonl": b'{"file_name": "0.png", "label": "cat"}\n{"file_name": "1.png", "label": null, "box": [1, {"a": 2}]}\n',
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_tables_of_data(tmp_path, kind):
+    for number in range(2):
+        (tmp_path / f"{number}.png").write_bytes(PICTURES[0])
+    path = tmp_path / f"data.{kind}"
+    for rng in attempts():
+        path.write_bytes(damaged(TABLES[kind], rng))
+        message = refusal(lambda: read_all(open_data(DataRequest(str(path), "source"))))
+        assert message is None or message.isprintable()
+
+
 RULES = b"max-regression: 2%\nrules:\n  - target.probe_accuracy >= 0.6\n  - {rule: source.gc <= 100, level: warn}\n"
 ZOO = b"models:\n  - timm:test_*\n  - {model: a.pt, arch: timm:resnet18, mean: [0.5]}\nsources: [demo]\ntargets:\n  - {data: demo, n-shot: [1, 5]}\n"
 

@@ -7,6 +7,7 @@ the WebDataset format, github.com/webdataset/webdataset; CLIP_benchmark's `class
 from __future__ import annotations
 
 import glob
+import io
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -15,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from gcaudit.data.archives import TAR_SUFFIXES, ArchiveReader, Member, is_archive, list_archives
 from gcaudit.data.columns import Keys, column_warnings, find_label
-from gcaudit.data.folders import IMAGE_SUFFIXES, is_split, is_split_of
+from gcaudit.data.folders import IMAGE_SUFFIXES, is_split, is_split_of, is_training, number_as_training
 from gcaudit.data.labels import number_labels
+from gcaudit.data.pictures import open_image
 from gcaudit.data.readers import RawData
 from gcaudit.errors import DataError, printable, shorten
 from gcaudit.files import read_text
@@ -127,16 +130,18 @@ def _class_folders(archives: tuple[Any, ...], members: Sequence[Member], split: 
     rest = [path[depth:] for path in paths]
     tops = sorted({path[0] for path in rest if len(path) > 1})
     splits = [top for top in tops if is_split(top)]
+    theirs: set[str] = set()
     if split is not None:
         if split not in tops:
             raise DataError(f"{file}: expected a folder for split {split!r}, found {shorten(tops) or 'no folders'}")
+        theirs = {path[1] for path in rest if len(path) > 2 and is_training(path[0]) and path[0] != split}
         rest = [path[1:] if path[0] == split else [] for path in rest]
         tops = sorted({path[0] for path in rest if len(path) > 1})
     elif splits and (len(splits) == len(tops) or any(len(path) > 2 for path in rest if path[0] in splits)):
         raise DataError(
             f"{file}: expected class folders, found the splits {shorten(splits)}; name one with --source-split or --target-split"
         )
-    kept = [place for place, path in enumerate(rest) if len(path) > 1 and _is_image(path[-1].rpartition(".")[2].lower())]
+    kept = [place for place, path in enumerate(rest) if len(path) > 1 and _is_picture(archives, members[place])]
     if not kept:
         odd = sorted({path[-1].rpartition(".")[2] for path in rest if path})
         raise DataError(
@@ -156,7 +161,20 @@ def _class_folders(archives: tuple[Any, ...], members: Sequence[Member], split: 
     labels = np.array([number[rest[place][0]] for place in kept], dtype=np.int64)
     order = np.argsort(labels, kind="stable")
     reader = _reader(archives, [members[kept[place]] for place in order])
-    return RawData(reader, labels[order], tuple(tops), tuple(said))
+    known, numbers, differs = number_as_training(tops, labels[order], theirs)
+    return RawData(reader, numbers, known, (*said, *differs))
+
+
+def _is_picture(archives: tuple[Any, ...], member: Member) -> bool:
+    """Tell a picture by its suffix, one without any by its content."""
+    last = member.name.rpartition("/")[2]
+    if "." in last:
+        return _is_image(last.rpartition(".")[2].lower())
+    try:
+        with open_image(io.BytesIO(_reader(archives, [member]).read(0))):
+            return True
+    except (DataError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
 
 
 def _shared_depth(paths: Sequence[Sequence[str]]) -> int:
@@ -186,7 +204,7 @@ def _samples(archives: tuple[Any, ...], members: Sequence[Member], split: str | 
         choices.update(images)
         image = image or (images[0] if images else None)
         taken = image if image in parts else images[0] if images and keys.image is None else None
-        label = label or _label_part(list(parts), keys, f"{file}, {_key(sample[0].name)}")
+        label = label or _label_part(list(parts), keys)
         if taken is None or label not in parts:
             without.append(_key(sample[0].name))
             continue
@@ -212,15 +230,14 @@ def _both(samples: Sequence[Sequence[Member]], first: str, second: str) -> bool:
     return first != second and any({first, second} <= {_part(member.name) for member in sample} for sample in samples)
 
 
-def _label_part(parts: Sequence[str], keys: Keys, where: str) -> str:
+def _label_part(parts: Sequence[str], keys: Keys) -> str | None:
+    """Find the part with the label; None where a sample has none."""
     if keys.label is not None and keys.label in parts:
         return keys.label
     known = [part for part in _LABEL_PARTS if part in parts]
     if keys.label is not None and "json" in parts:
         return "json"
-    if keys.label is not None or not known:
-        raise DataError(f"{where}: expected a part with the label, found {shorten(list(parts))}; name it with --label-key")
-    return known[0]
+    return known[0] if known and keys.label is None else None
 
 
 def _label_values(reader: ArchiveReader, part: str, keys: Keys) -> tuple[list[Any], str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
@@ -60,7 +61,8 @@ def read_folder(folder: Path, split: str | None, *, follow_links: bool = False) 
         odd = sorted({path.suffix or path.name for path in found.others})
         seen = f"files ending in {shorten(odd)}" if odd else "no files" if classes else "no class folders"
         raise DataError(f"{folder}: expected one folder a class with pictures (.jpg, .png, ...) in it, found {seen}")
-    names, labels, said = _numbered([path.name for path in classes], found.labels, folder, root)
+    theirs = _classes_of_training(folder, root)
+    names, labels, said = number_as_training([path.name for path in classes], np.array(found.labels, dtype=np.int64), theirs)
     beside = [path for path in inside if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES]
     groups = {
         "files in class folders that are no pictures": found.others,
@@ -87,21 +89,40 @@ def read_folder(folder: Path, split: str | None, *, follow_links: bool = False) 
     return RawData(FileReader(found.paths), labels, names, tuple(warnings))
 
 
-def _numbered(
-    names: list[str], labels: list[int], folder: Path, root: Path
-) -> tuple[tuple[str, ...], NDArray[np.int64], list[ReportWarning]]:
-    """Number the classes of a split by name as in the folder of training: it may have classes that this one lacks."""
-    numbers = np.array(labels, dtype=np.int64)
-    training = (
-        [path for path in root.iterdir() if path.name.lower() in _TRAINING and path.is_dir() and path != folder]
-        if folder != root
-        else []
+def _classes_of_training(folder: Path, root: Path) -> set[str]:
+    """Name the class folders of training beside a split's folder; none where that is the folder of training itself."""
+    places = (
+        [path for path in root.iterdir() if is_training(path.name) and path.is_dir() and path != folder] if folder != root else []
     )
-    theirs = {path.name for place in training for path in place.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    return {path.name for place in places for path in place.iterdir() if path.is_dir() and not path.name.startswith(".")}
+
+
+def is_training(name: str) -> bool:
+    """Tell the folder of training by its name.
+
+    Args:
+        name: of a folder.
+    """
+    return name.lower() in _TRAINING
+
+
+def number_as_training(
+    names: Sequence[str], labels: NDArray[np.int64], theirs: set[str]
+) -> tuple[tuple[str, ...], NDArray[np.int64], list[ReportWarning]]:
+    """Number the classes of a split by name as in the folder of training: it may have classes that this one lacks.
+
+    Args:
+        names: of the split's classes, in order.
+        labels: (N,) numbers into them.
+        theirs: names of the classes of training; none where there is no such folder, or this is it.
+
+    Returns:
+        Names, numbers into these, and what differs.
+    """
     if not theirs & set(names) or theirs == set(
         names
     ):  # splits of other classes, as few-shot learning has them, are numbered apart
-        return tuple(names), numbers, []
+        return tuple(names), labels, []
     whole = sorted(theirs | set(names))
     place = np.array([whole.index(name) for name in names], dtype=np.int64)
     told = {
@@ -110,7 +131,7 @@ def _numbered(
         ),
         "{n} classes of this split have no folder in that of training ({names})": sorted(set(names) - theirs),
     }
-    return tuple(whole), place[numbers], [warn("split", line, others) for line, others in told.items() if others]
+    return tuple(whole), place[labels], [warn("split", line, others) for line, others in told.items() if others]
 
 
 @final

@@ -215,3 +215,25 @@ def test_class_folders_go_before_archives_beside_them(tmp_path):
     found = opened(tmp_path)
     assert found.class_names == ("cat",)
     assert told(found) == ["1 archives beside the class folders were left out (download.tar)"]
+
+
+@each
+def test_splits_that_differ_are_numbered_as_the_folder_of_training(kind, tmp_path):
+    names = ("train/a/0.png", "train/b/1.png", "train/c/2.png", "val/a/3.png", "val/c/4.png")
+    found = opened(WRITE[kind](tmp_path / f"x.{kind}", [(name, png(n)) for n, name in enumerate(names)]), split="val")
+    assert (found.class_names, found.class_numbers, found.total_classes) == (("a", "c"), (0, 2), 3)
+    assert "1 classes of the folder of training have no folder in this split (b)" in told(found)[0]
+
+
+@each
+def test_pictures_without_a_suffix_are_told_by_their_content(kind, tmp_path):
+    found = opened(WRITE[kind](tmp_path / f"x.{kind}", [("a/0", png()), ("a/README", b"no picture"), ("b/1", png(1))]))
+    assert found.labels.tolist() == [0, 1]
+    assert told(found) == ["1 files in class folders that are no pictures were left out (a/README)"]
+
+
+def test_a_first_sample_without_a_label_is_one_of_those_left_out(tmp_path):
+    found = opened(tar(tmp_path / "x.tar", [("0.png", png()), *sample("1"), *sample("2", b"3")]))
+    assert found.class_names == ("1", "3")
+    assert told(found) == ["1 samples without a picture or without a label were left out (0)"]
+    assert "found parts cls, png; name them with --image-key and --label-key" in refused(tmp_path / "x.tar", label_key="species")

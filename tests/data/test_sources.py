@@ -243,13 +243,23 @@ def arrays(_place):
     return (torch.from_numpy(PIXELS).permute(0, 3, 1, 2), [NAMES[label] for label in LABELS]), {}
 
 
+def shards_of_text(place):
+    tar(place / "a.tar", samples(0, SIZE, "txt"))
+    return str(place / "a.tar"), {"label_key": "txt"}
+
+
+def torchvision_folder(place):
+    folder(place)
+    return "torchvision:ImageFolder", {"data_root": str(place)}
+
+
 def class_folders(place):
     return str(folder(place)), {}
 
 
 SAME_BYTES = [
     class_folders, class_folders_tar, class_folders_tgz, class_folders_xz, class_folders_zip, shards, shards_json, shards_named, comma, tabs, lines,
-    metadata, base64_text, parquet, parquet_columns, parquet_paths, on_disk, hub, hub_streamed, python_table, python_stream,
+    shards_of_text, torchvision_folder, metadata, base64_text, parquet, parquet_columns, parquet_paths, on_disk, hub, hub_streamed, python_table, python_stream,
 ]  # fmt: skip
 SAME_PIXELS = [python_dicts, lists_of_numbers, arrays]
 

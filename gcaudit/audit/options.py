@@ -151,7 +151,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "source_image_key",
-        ("source.image_key", "held_out.image_key"),
+        ("source.image_key",),
         "text",
         DATA,
         "column or part that holds images",
@@ -159,7 +159,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "source_label_key",
-        ("source.label_key", "held_out.label_key"),
+        ("source.label_key",),
         "text",
         DATA,
         "column or part that holds labels",
@@ -169,7 +169,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("target_label_key", ("target.label_key",), "text", DATA, "the same of the target", unset="found by names and types"),
     Option(
         "image_key",
-        ("source.image_key", "target.image_key", "held_out.image_key"),
+        ("source.image_key", "target.image_key"),
         "text",
         DATA,
         "the same for all data sets",
@@ -179,7 +179,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "label_key",
-        ("source.label_key", "target.label_key", "held_out.label_key"),
+        ("source.label_key", "target.label_key"),
         "text",
         DATA,
         "the same for all data sets",
@@ -189,7 +189,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "source_class_map",
-        ("source.class_map", "held_out.class_map"),
+        ("source.class_map",),
         "text",
         DATA,
         "CSV of classes and what each becomes, for coarse labels",

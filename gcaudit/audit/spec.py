@@ -91,11 +91,12 @@ class AuditSpec:
         parts = place_options(options)
         on_source = DataRequest(source, "source", **parts.get("source", {}))
         unlike = on_source if on_source.drop_duplicates else None
+        read_alike = {name: getattr(on_source, name) for name in ("image_key", "label_key", "class_map")}
         return AuditSpec(
             model=_model_request(model, parts),
             source=on_source,
             target=DataRequest(target, "target", **parts.get("target", {}), unlike=unlike),
-            held_out=DataRequest(**{"spec": None, "role": "source-test"} | parts.get("held_out", {})),
+            held_out=DataRequest(**{"spec": None, "role": "source-test"} | read_alike | parts.get("held_out", {})),
             run=RunSettings(**parts.get("run", {})),
             passes=PassSettings(**parts.get("passes", {})),
             probe=ProbeSettings(**parts.get("probe", {})),

@@ -13,6 +13,7 @@ from gcaudit.errors import DataError, GcauditWarning, RequestError
 from gcaudit.store.results import Store
 from gcaudit.zoo.cells import CellRequest, Scheduler
 from gcaudit.zoo.engine import LocalEngine
+from gcaudit.zoo.zoo_text import DataEntry
 
 NAMES = ("ant", "bee", "cat", "dog")
 
@@ -142,3 +143,12 @@ def test_what_sets_two_data_sets_side_by_side_is_part_of_a_cell(source, tmp_path
 def test_a_split_of_nothing_is_refused(source):
     with pytest.raises(RequestError, match="expected --source-test with --source-test-split test, found none; name the data"):
         audit(source, source_test_split="test")
+
+
+def test_held_out_images_are_read_as_the_source_is(tmp_path):
+    """Columns and class map of the source are those of the images held out, from flat options and from a zoo file's entry."""
+    spec = AuditSpec.from_options(
+        "demo", "a", source_test="b", source_label_key="species", source_class_map="m.csv", metrics=("theory",)
+    )
+    assert (spec.held_out.label_key, spec.held_out.class_map) == ("species", "m.csv")
+    assert {"image_key", "label_key", "class_map"} <= set(DataEntry.model_fields)

@@ -20,7 +20,7 @@ from PIL import Image
 
 from gcaudit.data.archives import TAR_SUFFIXES, ArchiveReader, Member, is_archive, list_archives
 from gcaudit.data.columns import Keys, column_warnings, find_label
-from gcaudit.data.folders import IMAGE_SUFFIXES, is_split, is_split_of, is_training, number_as_training
+from gcaudit.data.folders import IMAGE_SUFFIXES, SPLIT_NAMES, is_split, is_split_of, is_training, number_as_training
 from gcaudit.data.labels import number_labels
 from gcaudit.data.pictures import open_image
 from gcaudit.data.readers import RawData
@@ -28,11 +28,12 @@ from gcaudit.errors import DataError, printable, shorten
 from gcaudit.files import read_text
 from gcaudit.report import ReportWarning, warn
 
-_LABEL_PARTS = ("cls", "json", "txt")
+_SURE_PARTS = ("cls", "json")
 _NAMES_FILE = "classnames.txt"
 _NOWHERE = ("", ".", "..")
 _MOST_SHARDS = 100_000
 _MOST_LABEL_BYTES = 2**20
+_WHOLE = re.compile(r"-?\d{1,18}")
 
 
 def find_archives(place: str, split: str | None) -> list[Path]:
@@ -56,7 +57,7 @@ def find_archives(place: str, split: str | None) -> list[Path]:
     if path.is_file():
         return [path] if is_archive(path) else []
     wanted = list(_expand(place))
-    if len(wanted) > 1:
+    if wanted != [place]:
         absent = [name for name in wanted if not Path(name).is_file()]
         if absent:
             raise DataError(f"{place}: expected {len(wanted)} files, found no {shorten(absent, 3)}; name those that are there")
@@ -91,13 +92,24 @@ def read_archives(files: Sequence[Path], split: str | None, keys: Keys) -> RawDa
     Raises:
         DataError: they hold neither, or what they hold does not go together.
     """
+    splits = sorted({name for name in SPLIT_NAMES for file in files if is_split_of(file.name, name)})
+    if split is None and len(splits) > 1:
+        raise DataError(
+            f"{files[0].parent}: expected files of one split, found the splits {shorten(splits)}; name one with --source-split or --target-split"
+        )
     archives, members, others = list_archives(files)
     members = [member for member in members if not _is_hidden(member.name)]
     said = [warn("left-out", "{n} links and other members that are no files were left out", count=others)] if others else []
-    labelled = any(_part(member.name) in ("cls", "json") for member in members)
-    read = _samples if labelled or keys.label is not None else _class_folders
+    read = _samples if keys.label is not None or _are_samples(members) else _class_folders
     raw = read(archives, members, split, keys, files[0])
     return RawData(raw.reader, raw.labels, raw.class_names, (*said, *raw.warnings), raw.columns)
+
+
+def _are_samples(members: Sequence[Member]) -> bool:
+    """Tell WebDataset's samples: most pictures have a part with a label beside them."""
+    labelled = {(member.archive, _key(member.name)) for member in members if _part(member.name) in _SURE_PARTS}
+    pictures = {(member.archive, _key(member.name)) for member in members if _is_image(_part(member.name))}
+    return bool(labelled) and 2 * len(labelled & pictures) >= len(pictures)
 
 
 def _is_hidden(name: str) -> bool:
@@ -126,7 +138,7 @@ def _reader(archives: tuple[Any, ...], members: Sequence[Member]) -> ArchiveRead
 
 def _class_folders(archives: tuple[Any, ...], members: Sequence[Member], split: str | None, _keys: Keys, file: Path) -> RawData:
     paths = [[part for part in member.name.split("/") if part not in _NOWHERE] for member in members]
-    depth = _shared_depth(paths)
+    depth = _shared_depth([path for path in paths if path and _is_image(path[-1].rpartition(".")[2].lower())] or paths)
     rest = [path[depth:] for path in paths]
     tops = sorted({path[0] for path in rest if len(path) > 1})
     splits = [top for top in tops if is_split(top)]
@@ -197,14 +209,17 @@ def _samples(archives: tuple[Any, ...], members: Sequence[Member], split: str | 
     labels: list[Member] = []
     choices: set[str] = set()
     without = []
-    image, label = keys.image, None
+    every = {_part(member.name) for member in members}
+    label = _label_part(every, keys)
+    image = keys.image or next((part for sample in samples for member in sample if _is_image(part := _part(member.name))), None)
+    beside = {part for sample in samples if image in (there := {_part(m.name) for m in sample}) for part in there}
     for sample in samples:
         parts = {_part(member.name): member for member in sample}
         images = [part for part in parts if _is_image(part)]
         choices.update(images)
-        image = image or (images[0] if images else None)
-        taken = image if image in parts else images[0] if images and keys.image is None else None
-        label = label or _label_part(list(parts), keys)
+        # a part that stands beside the images elsewhere is no image of its own; samples of another format may stand beside them
+        others = [part for part in images if part not in beside and keys.image is None]
+        taken = image if image in parts else others[0] if others else None
         if taken is None or label not in parts:
             without.append(_key(sample[0].name))
             continue
@@ -230,14 +245,13 @@ def _both(samples: Sequence[Sequence[Member]], first: str, second: str) -> bool:
     return first != second and any({first, second} <= {_part(member.name) for member in sample} for sample in samples)
 
 
-def _label_part(parts: Sequence[str], keys: Keys) -> str | None:
-    """Find the part with the label; None where a sample has none."""
+def _label_part(parts: set[str], keys: Keys) -> str | None:
+    """Find the part with the label among those that there are; None where there is none."""
     if keys.label is not None and keys.label in parts:
         return keys.label
-    known = [part for part in _LABEL_PARTS if part in parts]
-    if keys.label is not None and "json" in parts:
-        return "json"
-    return known[0] if known and keys.label is None else None
+    if keys.label is not None:
+        return "json" if "json" in parts else None
+    return next((part for part in _SURE_PARTS if part in parts), None)
 
 
 def _label_values(reader: ArchiveReader, part: str, keys: Keys) -> tuple[list[Any], str]:
@@ -263,7 +277,7 @@ def _label_values(reader: ArchiveReader, part: str, keys: Keys) -> tuple[list[An
             ) from None
         values.append(found)
     texts = [value for value in values if isinstance(value, str)]
-    if texts and len(texts) == len(values) and all(re.fullmatch(r"-?\d+", value) for value in texts if value):
+    if texts and len(texts) == len(values) and all(_WHOLE.fullmatch(value) for value in texts if value):
         return [int(value) if value else None for value in texts], column
     return values, column
 

@@ -8,6 +8,7 @@ followed; only names are taken from paths, so that none leads anywhere.
 from __future__ import annotations
 
 import os
+import stat
 import tarfile
 import weakref
 import zipfile
@@ -22,10 +23,13 @@ from numpy.typing import NDArray
 from gcaudit.data.readers import LARGEST_PICTURE
 from gcaudit.data.spool import Spool
 from gcaudit.errors import DataError, one_line, printable
-from gcaudit.files import BROKEN_ARCHIVE, OpenFile, open_zip
+from gcaudit.files import BROKEN_ARCHIVE, BoundedFile, OpenFile, open_zip
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _PIECE = 2**20
+_BLOCK = 512
+_MOST_HEADER_BYTES = 2**24
+_MOST_DIRECTORY_BYTES = 2**29
 _LEAST_BOMB, _MOST_RATIO = 2**26, 100
 """Pictures are compressed already: what swells so much holds none."""
 
@@ -94,7 +98,7 @@ class _Zip:
         if key not in held:
             held.clear()
             opened = _open(self.path, self.stamp)
-            archive = open_zip(opened.file)
+            archive = open_zip(opened.file, _MOST_DIRECTORY_BYTES)
             held[key] = _Held(opened, (archive, archive.infolist()))
         archive, members = held[key].reads
         with archive.open(members[place]) as member:
@@ -180,12 +184,14 @@ def list_archives(paths: Sequence[Path]) -> tuple[tuple[Any, ...], list[Member],
 
 
 def _list_zip(path: Path, number: int) -> tuple[_Zip, list[Member], int]:
-    with OpenFile(path) as opened, open_zip(opened.file) as archive:
+    with OpenFile(path) as opened, open_zip(opened.file, _MOST_DIRECTORY_BYTES) as archive:
         entries = archive.infolist()
         if any(entry.flag_bits & 1 for entry in entries):
             raise DataError(f"{path}: expected an archive without a password, found one with; unpack it, and name the folder")
-        found = [Member(e.filename, number, place, e.file_size) for place, e in enumerate(entries) if not e.is_dir()]
-        return _Zip(path, opened.stamp), found, 0
+        files = [(place, entry) for place, entry in enumerate(entries) if not entry.is_dir()]
+        plain = [(place, entry) for place, entry in files if not stat.S_ISLNK(entry.external_attr >> 16)]
+        found = [Member(entry.filename, number, place, entry.file_size) for place, entry in plain]
+        return _Zip(path, opened.stamp), found, len(files) - len(plain)
 
 
 def _list_tar(path: Path, number: int) -> tuple[_Tar, list[Member], int]:
@@ -193,21 +199,40 @@ def _list_tar(path: Path, number: int) -> tuple[_Tar, list[Member], int]:
         copy = _uncompressed(opened.file, opened.size)
         whole: Any = opened.file if copy is None else _Stream(copy)
         found, others = [], 0
-        with tarfile.open(fileobj=whole, mode="r:") as tar:
-            for member in _members(tar):
+        size = opened.size if copy is None else copy.size
+        bounded: Any = BoundedFile(whole, _MOST_HEADER_BYTES)
+        bounded.seek(0)
+        with tarfile.open(fileobj=bounded, mode="r:") as tar:
+            for member in _members(tar, size):
                 if member.isreg() and not member.issparse():
                     found.append(Member(member.name, number, member.offset_data, member.size))
                 elif not member.isdir():
                     others += 1
+            _check_end(whole, tar.offset, size)
         opened.check_unchanged()
         return _Tar(path, opened.stamp, copy), found, others
 
 
-def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Go through a tar without keeping what has been seen."""
+def _members(tar: tarfile.TarFile, size: int) -> Iterator[tarfile.TarInfo]:
+    """Go through a tar without keeping what has been seen; a header that leads back would go on for ever."""
+    before = -1
     while (member := tar.next()) is not None:
+        if member.size < 0 or tar.offset <= before or member.offset_data + member.size > size:
+            raise tarfile.ReadError("a header that cannot be true")
+        before = tar.offset
         yield member
         tar.members = []  # type: ignore[attr-defined]
+
+
+def _check_end(file: Any, place: int, size: int) -> None:
+    """Make sure that a tar ends with blocks of zeros where its listing has ended: a damaged header ends it without a word."""
+    file.seek(max(0, min(place, size)))
+    rest = size - max(0, min(place, size))
+    if rest < _BLOCK:
+        raise tarfile.ReadError("no end, as of one that was cut")
+    while piece := file.read(_PIECE):
+        if piece.strip(b"\0"):
+            raise tarfile.ReadError("a damaged header, or another archive after its end")
 
 
 def _uncompressed(file: Any, size: int) -> Spool | None:
@@ -254,3 +279,9 @@ class _Stream:
 
     def tell(self) -> int:
         return self._place
+
+    def seekable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """Leave the spool to its readers."""

@@ -56,13 +56,14 @@ def with_class_map(raw: RawData, path: str | Path, spec: str) -> RawData:
         spec: of the data, for messages.
 
     Returns:
-        The data, with the new classes in alphabetical order.
+        The data; coarse classes are in alphabetical order, other names of the same classes in theirs.
 
     Raises:
         RequestError: the map cannot be read, or lacks a class of the data.
     """
     known = read_class_map(path)
-    absent = [name for name in raw.class_names if name not in known]
+    present = [raw.class_names[number] for number in np.unique(raw.labels[raw.labels >= 0])]
+    absent = [name for name in present if name not in known]
     header = [name for name in list(known)[:1] if name not in raw.class_names]
     if absent:
         odd = [name for name in known if name not in raw.class_names]
@@ -71,15 +72,18 @@ def with_class_map(raw: RawData, path: str | Path, spec: str) -> RawData:
             f"{path}: expected a row for each class of {spec}, found none for {shorten(absent)}{what}; an empty name leaves a class out"
         )
     further = [name for name in known if name not in raw.class_names and name not in header]
-    names = tuple(sorted({known[name] for name in raw.class_names if known[name]}))
+    becomes = [known.get(name, "") for name in raw.class_names]
+    told = [name for name in becomes if name]
+    # new names of the same classes keep their order, which is that of a head; coarse ones have none
+    names = tuple(told) if len(set(told)) == len(told) == len(raw.class_names) else tuple(sorted(set(told)))
     number = {name: place for place, name in enumerate(names)}
-    renumber = np.array([number.get(known[name], -1) for name in raw.class_names], dtype=np.int64)
+    renumber = np.array([number.get(name, -1) for name in becomes], dtype=np.int64)
     labels = np.where(raw.labels >= 0, renumber[raw.labels], -1)
     said = [
         warn(
             "renamed",
             f"{{n}} classes were made {len(names)} by {path} ({{names}})",
-            [f"{a} -> {known[a]}" for a in raw.class_names if known[a]],
+            [f"{a} -> {known[a]}" for a in raw.class_names if known.get(a)],
         )
     ]
     said += _left(raw.class_names, known, further, str(path))
@@ -87,7 +91,7 @@ def with_class_map(raw: RawData, path: str | Path, spec: str) -> RawData:
 
 
 def _left(names: Sequence[str], known: dict[str, str], further: Sequence[str], path: str) -> list[ReportWarning]:
-    out = [name for name in names if not known[name]]
+    out = [name for name in names if name in known and not known[name]]
     said = [warn("left-out", f"{{n}} classes were left out by {path} ({{names}})", out)] if out else []
     return said + (
         [warn("class-choice", f"{{n}} rows of {path} name no class of the data ({{names}})", further)] if further else []

@@ -103,9 +103,10 @@ def _find(
         if key in names:
             return key
         raise DataError(f"{where}: expected the column {key!r} of {option}, found {shorten(list(names), 8)}")
-    for name in customary:
-        if name in (candidates or names):
-            return name
+    for known in (candidates or names, names):
+        for name in customary:
+            if name in known:
+                return name
     if len(candidates) == 1:
         return candidates[0]
     told = shorten(list(candidates or names), 8) or "no columns"

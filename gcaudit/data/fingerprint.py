@@ -65,5 +65,6 @@ def content_key(images: ImageSet) -> tuple[str, str]:
     found = fingerprint(images, digests)
     state = hashlib.sha256(found.encode())
     state.update(images.index.numpy().astype("<i8").tobytes())
-    state.update(json.dumps([images.class_numbers, images.total_classes]).encode())
+    turns = bool(getattr(images.reader, "turns", False))  # whether an EXIF orientation is followed
+    state.update(json.dumps([images.class_numbers, images.total_classes, *(["turned"] if turns else [])]).encode())
     return state.hexdigest(), found

@@ -29,8 +29,8 @@ from gcaudit.data.local import check_local
 from gcaudit.data.readers import LARGEST_PICTURE, RawData
 from gcaudit.data.request import DataRequest
 from gcaudit.data.streams import read_stream
-from gcaudit.errors import AuditError, DataError, one_line
-from gcaudit.files import HUB_LOST, deepest, is_outage
+from gcaudit.errors import AuditError, DataError, one_line, printable
+from gcaudit.files import HUB_LOST, deepest, is_outage, read_bytes
 from gcaudit.report import ReportWarning, warn
 
 
@@ -144,25 +144,33 @@ def _stream(datasets: Any, table: Any, spec: str, keys: Keys, request: DataReque
     if isinstance(features[image], datasets.Image):
         table = table.cast_column(image, datasets.Image(decode=False))
 
+    name = spec.partition(":")[2].partition(":")[0]
+    place = str(Path(name).resolve()) if Path(name).is_dir() else f"hf://datasets/{name}@"
+
     def items() -> Iterator[tuple[Any, Any]]:
         for row, item in enumerate(table):
-            yield _content(item[image], f"row {row} of {spec}"), item[label]
+            yield _content(item[image], f"row {row} of {spec}", place), item[label]
 
     raw = read_stream(items(), spec, request, names=names)
     said = guess_warnings(image, LABEL_COLUMNS[0] if names else label, keys)
     return replace(raw, columns=(image, label), warnings=(*raw.warnings, *said, *_picture_mode(features[image])))
 
 
-def _content(cell: Any, where: str) -> Any:
-    """Take the image out of a cell of a stream; where it holds a path, the library itself has found it, maybe on the hub or in an archive."""
+def _content(cell: Any, where: str, place: str) -> Any:
+    """Take the image out of a cell of a stream; a path in it has to be of the data set itself, perhaps in one of its archives."""
     if isinstance(cell, dict) and cell.get("bytes") is None and isinstance(cell.get("path"), str):
-        if "://" in cell["path"]:
+        path = cell["path"]
+        holder = path.rpartition("::")[2]  # zip://member::archive
+        inside = holder.startswith(place) if "://" in place else Path(holder).resolve().is_relative_to(place)
+        if not inside or ("://" in path.partition("::")[0] and not path.startswith(("hf://", "zip://"))):
+            raise DataError(f"{where}: expected a path in the data set, found {printable(path[:200])}, which leads out of it")
+        if "://" in path:
             from datasets.utils.file_utils import xopen
 
-            with xopen(cell["path"], "rb") as file:
+            with xopen(path, "rb") as file:
                 found: bytes = file.read(LARGEST_PICTURE + 1)
             return found
-        return encoded({"path": Path(cell["path"]).name}, where, Path(cell["path"]).parent)
+        return read_bytes(Path(path), LARGEST_PICTURE)
     return encoded(cell, where)
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gcaudit.data.folders import read_folder
+from gcaudit.data.folders import IMAGE_SUFFIXES, read_folder
 from gcaudit.data.readers import FileReader, RawData
-from gcaudit.errors import DataError, shorten
+from gcaudit.errors import DataError, one_line, shorten
 from gcaudit.files import read_text
 from gcaudit.report import ReportWarning, warn
 
@@ -45,7 +45,7 @@ def read_imagenet(place: Path, split: str, *, links: bool = False) -> RawData:
     if any(path.is_dir() and not path.name.startswith(".") for path in folder.iterdir()):
         data = read_folder(folder, None, follow_links=links)
     else:
-        data = _side_by_side(folder, _beside(place, _SOLUTION))
+        data = _side_by_side(folder, _beside(place, _SOLUTION), links=links)
     names, said = _names(_beside(place, _MAPPING), data.class_names)
     return RawData(data.reader, data.labels, names, (*data.warnings, *said))
 
@@ -55,14 +55,22 @@ def _beside(place: Path, name: str) -> Path | None:
     return next((folder / name for folder in (place, *list(place.resolve().parents)[:4]) if (folder / name).is_file()), None)
 
 
-def _side_by_side(folder: Path, table: Path | None) -> RawData:
+def _side_by_side(folder: Path, table: Path | None, *, links: bool) -> RawData:
     if table is None:
         raise DataError(
             f"{folder}: expected a folder a class, or {_SOLUTION} beside it, found neither; sort the pictures into folders"
         )
-    rows = list(csv.reader(io.StringIO(_text(table), newline="")))
+    try:
+        rows = list(csv.reader(io.StringIO(_text(table), newline="")))
+    except csv.Error as error:
+        raise DataError(f"{table}: expected a table, found {one_line(error)}") from None
     found = {row[0]: row[1].split()[0] for row in rows if len(row) == 2 and row[1].split() and row[0] != "ImageId"}
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".jpeg", ".jpg"))
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    outside = [path for path in paths if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve())]
+    if outside and not links:
+        raise DataError(
+            f"{outside[0]}: expected pictures in {folder}, found a link to {outside[0].resolve()}; remove it, or pass --follow-links"
+        )
     unknown = [path.name for path in paths if path.stem not in found]
     if unknown or not paths:
         raise DataError(f"{table}: expected the class of each picture of {folder}, found none of {shorten(unknown, 3) or 'any'}")

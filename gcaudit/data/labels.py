@@ -53,7 +53,7 @@ def number_labels(values: Sequence[Any], names: Sequence[str] | None, where: str
     several = [value for value in values if isinstance(value, list | tuple | dict | np.ndarray | set)]
     if several:
         raise DataError(_several(several, where))
-    absent = [_is_mark(value) for value in values]
+    absent = [is_mark(value) for value in values]
     count = sum(absent)
     if count and count == len(values):
         raise DataError(
@@ -68,7 +68,12 @@ def number_labels(values: Sequence[Any], names: Sequence[str] | None, where: str
     return Labels(numbers, known, said)
 
 
-def _is_mark(value: Any) -> bool:
+def is_mark(value: Any) -> bool:
+    """Tell what stands for no label.
+
+    Args:
+        value: a label.
+    """
     if value is None or (isinstance(value, float | np.floating) and math.isnan(value)):
         return True
     if isinstance(value, str):

@@ -30,6 +30,9 @@ from gcaudit.errors import DataError, RequestError, printable, shorten, telling_
 from gcaudit.geometry import balanced_order, derive_seed
 from gcaudit.report import ReportWarning, warn
 
+_DIGITS = 18
+"""Of a number in a name that are looked at."""
+
 
 def open_data(request: DataRequest) -> ImageSet:
     """Find a data set and choose its images; decodes nothing yet.
@@ -135,7 +138,7 @@ def _ambiguous(text: str, names: tuple[str, ...]) -> bool:
     """Tell whether a range might mean names as well: `0-2` of classes that are called 6 to 12, or class1 to class10."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     spans = [part for part in parts if part not in names and re.fullmatch(r"\d+(-\d+)?", part)]
-    numbers = {number: int(found[-1]) for number, name in enumerate(names) if (found := re.findall(r"\d+", name))}
+    numbers = {number: int(found[-1][:_DIGITS]) for number, name in enumerate(names) if (found := re.findall(r"\d+", name))}
     if not spans or 2 * len(numbers) < len(names):
         return False
     return any(numbers.get(place) != place for place in _places(spans))
@@ -152,7 +155,7 @@ def _places(spans: list[str]) -> list[int]:
 def _order_warning(names: tuple[str, ...]) -> list[ReportWarning]:
     """Tell of classes in the order of text where numbers in their names give another."""
     natural = sorted(
-        names, key=lambda name: [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in _parts(name)]
+        names, key=lambda name: [(part.isdecimal(), int(part[:_DIGITS]) if part.isdecimal() else 0, part) for part in _parts(name)]
     )
     if list(names) != sorted(names) or list(names) == natural:
         return []
@@ -181,7 +184,16 @@ def _open(request: DataRequest) -> tuple[RawData, str, str | None, str]:
     known = next((entry for entry in KNOWN if entry.name == spec), None)
     if known is not None:
         split = request.split or _default_split(known, request.role)
-        return open_known(known, split, request.root, follow_links=request.follow_links), spec, split, known.family or known.name
+        raw = open_known(known, split, request.root, follow_links=request.follow_links)
+        if (
+            (request.image_key or request.label_key)
+            and raw.columns is not None
+            and (request.image_key, request.label_key) != raw.columns
+        ):
+            raise RequestError(
+                f"{spec}: expected no --image-key and --label-key, since its columns are known ({', '.join(raw.columns)}); name the files instead"
+            )
+        return raw, spec, split, known.family or known.name
     if spec.startswith(("hf:", "disk:")):
         preferred = ("train",) if request.role == "source" else ("test", "validation")
         raw, taken = read_hugging_face(spec, request.split, preferred, keys, request)
@@ -225,7 +237,7 @@ def _open_path(spec: str, request: DataRequest, keys: Keys) -> RawData:
     if split is not None and find_parquet(str(path), None):
         found = shorten([file.name for file in find_parquet(str(path), None)])
         raise DataError(f"{spec}: expected parquet files whose name starts with {split!r}, found {found}")
-    archives = find_archives(str(path), split)
+    archives = [] if path.is_dir() and find_metadata(path, split) is not None else find_archives(str(path), split)
     folders = (
         path.is_dir() and any(inner.is_dir() and not inner.name.startswith(".") for inner in archives[0].parent.iterdir())
         if archives

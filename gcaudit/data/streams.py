@@ -10,7 +10,7 @@ Reference: Cohen, Kaplan, "Summarizing data using bottom-k sketches", PODC 2007 
 
 from __future__ import annotations
 
-import math
+import io
 import tempfile
 from array import array
 from collections.abc import Hashable, Iterable
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from gcaudit.data.labels import number_labels
+from gcaudit.data.labels import is_mark, number_labels
 from gcaudit.data.readers import LARGEST_PICTURE, RawData
 from gcaudit.data.request import DataRequest
 from gcaudit.data.spool import Spool
@@ -187,9 +187,7 @@ def read_stream(
 
 def _class_of(label: Any, name: str) -> tuple[str, Any] | None:
     """Return what tells classes apart, 1 from 1.0 and from True too; None for an image without a label."""
-    if label is None or (isinstance(label, float) and math.isnan(label)):
-        return None
-    if isinstance(label, int | np.integer | str) and str(label).strip() in ("", "-1", "-100"):
+    if not isinstance(label, list | tuple | dict | np.ndarray | set) and is_mark(label):
         return None
     if not isinstance(label, Hashable):
         number_labels([label], None, name)  # which refuses it
@@ -205,7 +203,12 @@ def _packed(image: Any, where: str) -> tuple[bytes, tuple[Any, ...]]:
     if isinstance(image, Tensor):
         image = image.detach().cpu().numpy()
     elif isinstance(image, Image.Image):
-        image = np.asarray(image if image.mode in ("L", "RGB", "RGBA", "I;16") else image.convert("RGB"))
+        buffer = io.BytesIO()
+        try:
+            image.save(buffer, "TIFF" if image.mode in ("CMYK", "YCbCr", "LAB", "F", "I") else "PNG", exif=image.getexif())
+        except (OSError, ValueError, KeyError) as error:
+            raise DataError(f"{where}: expected a picture that can be kept, found {one_line(error)}") from None
+        return buffer.getvalue(), (_ENCODED, "", ())  # what is converted or refused is told when it is decoded
     if not isinstance(image, np.ndarray) or image.dtype.kind not in "uif":
         raise DataError(f"{where}: expected a picture, found a {type(image).__name__}")
     return image.tobytes(), (kind, image.dtype.str, image.shape)

@@ -37,8 +37,9 @@ from gcaudit.report import ReportWarning, warn
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
 METADATA = tuple(f"metadata{suffix}" for suffix in (".csv", ".jsonl"))
 _MOST_BYTES = 2**30
-_MOST_COLUMNS = 10_000
+_MOST_COLUMNS = 1000
 _LOOKED_AT = 20
+_WHOLE, _DECIMAL = re.compile(r"-?\d{1,18}"), re.compile(r"-?\d{1,18}(\.\d{0,18})?")
 
 
 @final
@@ -160,7 +161,7 @@ def _read_columns(path: Path, keys: Keys) -> tuple[dict[str, list[Any]], list[Re
 
 def _read_lines(text: str, path: Path) -> dict[str, list[Any]]:
     rows: list[Mapping[str, Any]] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -171,7 +172,11 @@ def _read_lines(text: str, path: Path) -> dict[str, list[Any]]:
             raise DataError(f"{path}, line {number}: expected a JSON object, found a {type(found).__name__}; mend the line")
         rows.append(found)
     names = list(dict.fromkeys(name for row in rows for name in row))
-    return {name: [row.get(name) for row in rows] for name in names[:_MOST_COLUMNS]}
+    if len(names) > _MOST_COLUMNS:
+        raise DataError(
+            f"{path}: expected up to {_MOST_COLUMNS} names in its objects, found {len(names)}; keep the same names in each line"
+        )
+    return {name: [row.get(name) for row in rows] for name in names}
 
 
 def _read_separated(text: str, path: Path, keys: Keys) -> tuple[dict[str, list[Any]], list[ReportWarning]]:
@@ -274,10 +279,10 @@ def _as_numbers(values: Sequence[Any]) -> Sequence[Any]:
     texts = [value.strip() for value in values if isinstance(value, str)]
     if len(texts) < len(values):
         return values
-    marked = [text for text in texts if re.fullmatch(r"-?\d+", text)]
+    marked = [text for text in texts if _WHOLE.fullmatch(text) and str(int(text)) == text]  # 01 is another name than 1
     rest = set(texts) - set(marked)
     if marked and all(not text or text.lower() in ("nan", "null", "n/a", "<na>") for text in rest):
-        return [int(text) if re.fullmatch(r"-?\d+", text) else None for text in texts]
-    if texts and all(re.fullmatch(r"-?\d+(\.\d*)?", text) or not text for text in texts) and any(texts):
+        return [int(text) if text in marked_set else None for text in texts] if (marked_set := set(marked)) else values
+    if texts and all(_DECIMAL.fullmatch(text) or not text for text in texts) and any("." in text for text in texts):
         return [float(text) if text else None for text in texts]
     return values

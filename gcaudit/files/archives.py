@@ -61,11 +61,12 @@ class BoundedFile:
         return self._file.read(wanted)
 
 
-def open_zip(file: BinaryIO) -> zipfile.ZipFile:
+def open_zip(file: BinaryIO, most: int = _MOST_DIRECTORY_BYTES) -> zipfile.ZipFile:
     """Open a zip archive to read from it.
 
     Args:
         file: its bytes.
+        most: bytes that its directory may have.
 
     Returns:
         The archive; its directory is in memory and bounded, nothing is unpacked.
@@ -75,7 +76,7 @@ def open_zip(file: BinaryIO) -> zipfile.ZipFile:
         OSError: its directory is too large.
         Exception: a damaged archive raises many kinds.
     """
-    archive = zipfile.ZipFile(BoundedFile(file, _MOST_DIRECTORY_BYTES))
+    archive = zipfile.ZipFile(BoundedFile(file, most))
     archive.fp = file
     return archive
 

@@ -113,10 +113,78 @@ def test_damaged_archives_are_told(name, content, message, tmp_path):
     assert f"{tmp_path / name}: {message}" in refused(tmp_path / name)
 
 
-def test_a_cut_archive_is_no_data_set(tmp_path):
+@pytest.mark.parametrize(
+    "kind", ["within a picture", "between members", "within a header", "a header's byte", "another archive after it"]
+)
+def test_a_cut_or_damaged_archive_is_no_data_set(kind, tmp_path):
     path = tar(tmp_path / "x.tar", [(f"{'ab'[n % 2]}/{n}.png", png(n)) for n in range(20)])
-    path.write_bytes(path.read_bytes()[:9000])
-    assert "expected a readable archive" in refused(path)
+    good = path.read_bytes()
+    with tarfile.open(path) as archive:
+        place = archive.getmembers()[8].offset
+    damaged = bytearray(good)
+    damaged[place + 150] ^= 1
+    path.write_bytes(
+        {
+            "within a picture": good[: place + 600], "between members": good[:place], "within a header": good[: place + 100],
+            "a header's byte": bytes(damaged), "another archive after it": good + good,
+        }[kind]
+    )  # fmt: skip
+    assert "expected a readable archive, found" in refused(path)
+
+
+def test_a_header_that_leads_back_is_refused(tmp_path):
+    path = tar(tmp_path / "x.tar", [("a/0.png", png()), ("b/1.png", png(1))])
+    content = bytearray(path.read_bytes())
+    content[124:136] = b"\xff" * 10 + b"\xfe\x00"  # a size of -512 in base 256
+    content[148:156] = b" " * 8
+    content[148:156] = f"{sum(content[:512]):06o}\0 ".encode()
+    path.write_bytes(bytes(content))
+    assert "found a header that cannot be true" in refused(path)
+
+
+def test_a_readme_beside_class_folders_makes_no_class(tmp_path):
+    found = opened(tar(tmp_path / "x.tar", [("top/README.txt", b""), ("top/cat/0.png", png()), ("top/dog/1.png", png(1))]))
+    assert found.class_names == ("cat", "dog")
+
+
+def test_shards_of_several_splits_have_to_be_named(tmp_path):
+    for split in ("train", "val"):
+        tar(tmp_path / f"{split}-0.tar", sample("0", split.encode()))
+    assert "expected files of one split, found the splits train, val; name one with --source-split" in refused(tmp_path)
+    assert opened(tmp_path, split="val").class_names == ("val",)
+
+
+def test_a_caption_or_a_mask_stands_for_nothing_else(tmp_path):
+    members = [
+        ("0.jpg", png()),
+        ("0.txt", b"a dog"),
+        ("0.mask.png", png(9)),
+        *(part for n in "123" for part in ((f"{n}.jpg", png(int(n))), (f"{n}.txt", b"x"), (f"{n}.cls", n.encode()))),
+    ]
+    members += [("4.mask.png", png(9)), ("4.cls", b"3")]
+    found = opened(tar(tmp_path / "x.tar", members))
+    assert (found.class_names, [found.reader.read(row) for row in range(3)]) == (("1", "2", "3"), [png(1), png(2), png(3)])
+    assert "2 samples without a picture or without a label were left out (0, 4)" in told(found)
+
+
+def test_a_file_of_facts_makes_no_samples_of_class_folders(tmp_path):
+    found = opened(
+        tar(
+            tmp_path / "x.tar",
+            [("a/0.png", png()), ("a/0.json", b"{}"), ("b/1.png", png(1)), ("b/2.png", png(2)), ("info.json", b"{}")],
+        )
+    )
+    assert found.class_names == ("a", "b")
+    assert len(found.labels) == 3
+
+
+def test_links_in_a_zip_are_left_out(tmp_path):
+    path = zipped(tmp_path / "x.zip", [("a/0.png", png()), ("b/1.png", png(1))])
+    link = zipfile.ZipInfo("a/link.png")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(link, "/etc/passwd")
+    assert told(opened(path)) == ["1 links and other members that are no files were left out"]
 
 
 def test_what_swells_is_refused(tmp_path, monkeypatch):
@@ -164,7 +232,6 @@ def test_labels_of_samples(tmp_path):
 
 
 def test_samples_with_several_pictures(tmp_path):
-    members = [*sample("0"), ("0.seg.png", png(9)), *sample("1"), ("1.seg.png", png(9))]
     members = [("0.png", png(0)), ("0.seg.png", png(9)), ("0.cls", b"0"), ("1.png", png(1)), ("1.seg.png", png(9)), ("1.cls", b"1")]
     path = tar(tmp_path / "x.tar", members)
     assert told(opened(path)) == ["the column 'png' was taken, of 2 that it might be (png, seg.png)"]

@@ -327,7 +327,19 @@ def test_a_stream_of_an_image_folder_and_of_an_archive(tmp_path):
     assert [found.reader.read(row) for row in range(4)] == list(pictures.values())
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.write(tmp_path / "train" / "cat" / "0.png", "0.png")
-    assert hugging_face._content({"bytes": None, "path": f"zip://0.png::{tmp_path / 'x.zip'}"}, "row 0") == pictures["cat", 0]
+    assert (
+        hugging_face._content({"bytes": None, "path": f"zip://0.png::{tmp_path / 'x.zip'}"}, "row 0", str(tmp_path))
+        == pictures["cat", 0]
+    )
+    for path in (
+        "/etc/hostname",
+        "https://example.org/0.png",
+        "zip://0.png::/other/x.zip",
+        "file:///etc/hostname",
+        "hf://datasets/other/name@main/0.png",
+    ):
+        with pytest.raises(DataError, match="which leads out of it"):
+            hugging_face._content({"bytes": None, "path": path}, "row 0", str(tmp_path))
 
 
 def test_what_does_not_fit_on_the_disk_is_streamed(tmp_path, monkeypatch):

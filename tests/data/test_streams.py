@@ -11,6 +11,8 @@ from PIL import Image
 from torch.utils.data import IterableDataset
 
 import gcaudit
+from gcaudit.audit.run import run_audit
+from gcaudit.audit.spec import AuditSpec
 from gcaudit.data import streams
 from gcaudit.data.opening import open_data
 from gcaudit.data.request import DataRequest
@@ -125,6 +127,36 @@ def test_several_labels_an_image_are_refused_at_the_first():
         opened(Stream([1, 1.0, 2]))
 
 
+def test_marks_of_no_label_take_no_place_in_the_draw():
+    labels = [(0, 1, -1.0)[number % 3] if number % 2 else (0, 1, -1)[number % 3] for number in range(600)]
+    labels = ["unlabelled" if label == -1 else "ab"[int(label)] for label in labels]
+    streamed, random_access = (opened(kind(labels), max_images=100) for kind in (Stream, Rows))
+    assert len(streamed.labels) == 100
+    assert torch.equal(streamed.index, random_access.index)
+
+
+@pytest.mark.parametrize(("mode", "told"), [("CMYK", "in colours other than RGB"), ("LA", "lost their transparency"), ("P", "")])
+def test_pictures_of_a_stream_are_converted_as_others_are(mode, told):
+    class Pictures(IterableDataset):
+        def __iter__(self):
+            for number in range(12):
+                yield Image.new("RGB", (8, 8), (20 * number, 90, 9)).convert(mode), number % 3
+
+    spec = AuditSpec.from_options(TinyNet(classes=3), Pictures(), metrics=("cdnv",))
+    lines = [str(warning) for warning in run_audit(spec).warnings if warning.kind == "converted"]
+    assert len(lines) == bool(told)
+    assert all(told in line for line in lines)
+
+
+def test_a_picture_without_a_scale_is_refused_in_a_stream_too():
+    class Pictures(IterableDataset):
+        def __iter__(self):
+            yield from ((Image.new("F", (8, 8), 0.5), number % 2) for number in range(4))
+
+    with pytest.raises(DataError, match="floating point numbers, whose scale is not known"):
+        run_audit(AuditSpec.from_options(TinyNet(), Pictures(), metrics=("cdnv",)))
+
+
 def test_images_without_a_label_are_left_out():
     found = opened(Stream([0, -1, 1, None, 0, float("nan"), 1]))
     assert found.labels.tolist() == [0, 1, 0, 1]
@@ -155,7 +187,7 @@ def test_what_items_may_be(kind):
     )
 
 
-def test_decoding_workers_read_the_spool():
+def test_a_copy_of_the_reader_reads_the_same_spool():
     labels = [number % 4 for number in range(300)]
 
     images = opened(Stream(labels))

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from gcaudit.audit.run import look_at_data
+from gcaudit.data.fingerprint import content_key
 from gcaudit.data.opening import open_data
 from gcaudit.data.request import DataRequest
 from gcaudit.errors import DataError, RequestError
@@ -248,3 +249,42 @@ def test_other_columns_that_may_be_the_labels_are_told(place):
 def test_streaming_what_is_on_disk_is_told(place):
     path = table(place, "path,label\n0.png,a\n1.png,b\n")
     assert told(opened(path, streaming=True)) == [f"--streaming is for hf:ID; {path} is read in place"]
+
+
+def test_a_class_map_with_other_names_keeps_the_order_of_a_head(place):
+    path = table(place, "path,label\n0.png,0\n1.png,1\n2.png,3\n3.png,3\n")
+    mapped = table(place, "0,zebra\n1,ant\n2,cat\n3,bee\n", "map.csv")
+    assert opened(path, class_map=str(mapped)).class_names == ("zebra", "ant", "bee")
+    partial = table(place, "0,zebra\n1,ant\n3,ant\n", "map.csv")  # no image is of class 2
+    assert opened(path, class_map=str(partial)).class_names == ("ant", "zebra")
+
+
+def test_a_column_that_says_so_goes_before_one_that_fits(place):
+    rows = {"image": [png(n) for n in range(4)], "label": [0.0, 1.0, None, 1.0], "width": [12, 12, 13, 13]}
+    pq.write_table(pa.table(rows), place / "a.parquet")
+    found = opened(place / "a.parquet")
+    assert (found.columns, found.labels.tolist()) == (("image", "label"), [0, 1, 1])
+
+
+def test_labels_that_only_look_like_numbers_stay_text(place):
+    path = table(place, "path,label\n0.png,01\n1.png,1\n2.png,1\n3.png,01\n")
+    assert opened(path).class_names == ("01", "1")
+    path = table(place, f"path,label\n0.png,{'9' * 5000}\n1.png,a{'9' * 5000}\n")
+    assert len(opened(path).class_names) == 2
+
+
+def test_objects_of_endless_names_are_refused(place):
+    lines = "\n".join(json.dumps({f"k{n}": 1, "path": "0.png", "label": "a"}) for n in range(1100))
+    assert "expected up to 1000 names in its objects, found 1102; keep the same names in each line" in refused(
+        table(place, lines, "t.jsonl")
+    )
+
+
+def test_how_pictures_are_turned_is_part_of_a_data_set(place):
+    (place / "a").mkdir()
+    for number in range(2):
+        (place / "a" / f"{number}.png").write_bytes(png(number))
+    path = table(place / "a", "path,label\n0.png,a\n1.png,a\n")
+    keys = [content_key(opened(spec)) for spec in (place, path)]
+    assert keys[0][1] == keys[1][1]
+    assert keys[0][0] != keys[1][0]

@@ -98,8 +98,14 @@ def read_archives(files: Sequence[Path], split: str | None, keys: Keys) -> RawDa
             f"{files[0].parent}: expected files of one split, found the splits {shorten(splits)}; name one with --source-split or --target-split"
         )
     archives, members, others = list_archives(files)
-    members = [member for member in members if not _is_hidden(member.name)]
+    last = {(member.archive, member.name): member for member in members if not _is_hidden(member.name)}
+    again = sum(not _is_hidden(member.name) for member in members) - len(last)
+    members = list(last.values())
     said = [warn("left-out", "{n} links and other members that are no files were left out", count=others)] if others else []
+    if again:
+        said.append(
+            warn("left-out", "{n} members that come again later in their archive were left out, as unpacking would", count=again)
+        )
     read = _samples if keys.label is not None or _are_samples(members) else _class_folders
     raw = read(archives, members, split, keys, files[0])
     return RawData(raw.reader, raw.labels, raw.class_names, (*said, *raw.warnings), raw.columns)
@@ -288,7 +294,9 @@ def _class_names(file: Path, values: Sequence[Any]) -> tuple[list[str] | None, l
     if place is None or not all(isinstance(value, int) for value in values if value is not None):
         return None, []
     try:
-        names = [line.strip() for line in read_text(place, 2**24).splitlines() if line.strip()]
+        names = [line.strip() for line in read_text(place, 2**24).rstrip().split("\n")]
     except (OSError, UnicodeDecodeError):
         return None, [warn("left-out", f"{printable(str(place))} cannot be read, and classes have numbers for names")]
-    return names, []
+    if not all(names):
+        raise DataError(f"{place}: expected the name of a class in each line, found an empty one; mend it, or take the file away")
+    return names, [warn("column", f"names of classes are those of {printable(str(place))}")]

@@ -100,7 +100,10 @@ def _dataset_of(loader: Any) -> Any:
         and _drops(loader),
         f"a way of its own to give batches ({type(loader).__name__})": type(loader).__iter__ is not DataLoader.__iter__,
     }
-    found = [what for what, is_odd in odd.items() if is_odd and not isinstance(loader.dataset, IterableDataset)]
+    if isinstance(loader.dataset, IterableDataset):  # which has no sampler of its own
+        odd = {what: is_odd for what, is_odd in odd.items() if what.startswith(("a collate_fn", "a way"))}
+        odd["drop_last, which leaves images out"] = loader.drop_last
+    found = [what for what, is_odd in odd.items() if is_odd]
     if found:
         raise DataError(
             f"expected a DataLoader that reads the whole of its Dataset as it is, found {' and '.join(found)}; "

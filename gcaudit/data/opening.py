@@ -233,7 +233,7 @@ def _open_path(spec: str, request: DataRequest, keys: Keys) -> RawData:
     path = Path(spec).expanduser()
     files = find_parquet(str(path), split)
     if files:
-        return read_split(files, spec, split, whole=path.is_dir(), keys=keys)
+        return read_split(files, spec, split, whole=path.is_dir(), keys=keys, links=request.follow_links)
     if split is not None and find_parquet(str(path), None):
         found = shorten([file.name for file in find_parquet(str(path), None)])
         raise DataError(f"{spec}: expected parquet files whose name starts with {split!r}, found {found}")

@@ -52,6 +52,7 @@ class ParquetReader:
         column: the image column.
         groups: for every row group its file's number, its number in the file and its first row.
         stamps: of the files as they were when their pages were looked at.
+        links: paths in cells may lead out of the files' folder.
         shared: of each file, parts of the column whose values are held once however many rows show them.
     """
 
@@ -61,6 +62,7 @@ class ParquetReader:
     groups: tuple[tuple[int, int, int], ...]
     stamps: tuple[tuple[int, ...], ...]
     shared: tuple[tuple[str, ...], ...]
+    links: bool = False
     _held: dict[int, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -97,7 +99,9 @@ class ParquetReader:
             raise DataError(
                 f"{self.where(row)}: expected a row, found {len(self._held[number])} in its group; fetch the file again"
             )
-        return encoded(self._held[number][place].as_py(), self.where(row), self.files[self.groups[number][0]].parent)
+        return encoded(
+            self._held[number][place].as_py(), self.where(row), self.files[self.groups[number][0]].parent, links=self.links
+        )
 
     def where(self, row: int) -> str:
         """Return file and row."""
@@ -152,12 +156,13 @@ def _names_in_schema(schema: pa.Schema, column: str) -> Sequence[str] | None:
     return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 
-def read_parquet(files: Sequence[Path], keys: Keys = NO_KEYS) -> RawData:
+def read_parquet(files: Sequence[Path], keys: Keys = NO_KEYS, *, links: bool = False) -> RawData:
     """Read parquet files with a column of encoded images and one of labels.
 
     Args:
         files: with the same columns.
         keys: columns that were named.
+        links: paths in cells may lead out of the files' folder.
 
     Returns:
         The data; class names from the Hugging Face metadata where they are there.
@@ -211,7 +216,7 @@ def read_parquet(files: Sequence[Path], keys: Keys = NO_KEYS) -> RawData:
         raise DataError(f"{files[0]}: expected images, found no rows")
     warnings += split_column_warnings(split_values)
     numbered = number_labels(values, names, str(files[0]))
-    reader = _checked(ParquetReader(tuple(files), image_column, tuple(groups), tuple(stamps), tuple(pictures)), schema)
+    reader = _checked(ParquetReader(tuple(files), image_column, tuple(groups), tuple(stamps), tuple(pictures), links), schema)
     return RawData(reader, numbered.numbers, numbered.names, (*numbered.warnings, *warnings), (image_column, label_column))
 
 
@@ -295,7 +300,9 @@ def _check_images(schema: pa.Schema, column: str, path: Path) -> None:
         )
 
 
-def read_split(files: Sequence[Path], spec: str, split: str | None, *, whole: bool, keys: Keys = NO_KEYS) -> RawData:
+def read_split(
+    files: Sequence[Path], spec: str, split: str | None, *, whole: bool, keys: Keys = NO_KEYS, links: bool = False
+) -> RawData:
     """Read parquet files, of one split where their names tell of several.
 
     Args:
@@ -304,6 +311,7 @@ def read_split(files: Sequence[Path], spec: str, split: str | None, *, whole: bo
         split: as typed.
         whole: they are all of a folder, and not named one by one or by a glob.
         keys: columns that were named.
+        links: paths in cells may lead out of the files' folder.
 
     Returns:
         The data.
@@ -314,7 +322,7 @@ def read_split(files: Sequence[Path], spec: str, split: str | None, *, whole: bo
     shards = _absent_shards(files)
     splits = [name for name in SPLIT_NAMES if any(re.match(rf"{name}(?![a-z])", file.name, re.IGNORECASE) for file in files)]
     if split is not None or len(splits) < 2:
-        raw = read_parquet(files, keys)
+        raw = read_parquet(files, keys, links=links)
         found = [*raw.warnings, *_beside(files, whole), *shards]
         names = sorted({stem(file) for file in files})
         if whole and len(names) > 1:
@@ -325,7 +333,7 @@ def read_split(files: Sequence[Path], spec: str, split: str | None, *, whole: bo
         raise DataError(
             f"{spec}: expected files of one split, found the splits {told}; name one with --source-split or --target-split"
         )
-    raw = read_parquet(files, keys)
+    raw = read_parquet(files, keys, links=links)
     return replace(raw, warnings=(*raw.warnings, *shards, warn("split", f"files of several splits are taken together: {told}")))
 
 

@@ -39,6 +39,7 @@ METADATA = tuple(f"metadata{suffix}" for suffix in (".csv", ".jsonl"))
 _MOST_BYTES = 2**30
 _MOST_COLUMNS = 1000
 _LOOKED_AT = 20
+_LONGEST_PATH = 4096
 _WHOLE, _DECIMAL = re.compile(r"-?\d{1,18}"), re.compile(r"-?\d{1,18}(\.\d{0,18})?")
 
 
@@ -99,6 +100,8 @@ def read_table_file(path: Path, split: str | None, keys: Keys, *, links: bool = 
         raise DataError(f"{path}: expected a path in every row of the column {image!r}, found {empty} of {len(cells)} without")
     reader = CellReader([cell.strip() for cell in cells], rows, path, links)
     _check_paths(reader)
+    if links and (outside := [cell for cell in reader.cells if _leads_out(cell, path.parent)]):
+        said.append(warn("links", "{n} pictures outside of the folder were read ({names})", outside))
     numbered = number_labels(_as_numbers([columns[label][row] for row in rows]), None, str(path))
     said += [*more, *guess_warnings(image, label, keys)]
     said += column_warnings(
@@ -204,6 +207,18 @@ def _read_separated(text: str, path: Path, keys: Keys) -> tuple[dict[str, list[A
     if not rows:
         raise DataError(f"{path}: expected rows, found a header alone")
     return {name: list(column) for name, column in zip(header, zip(*rows, strict=True), strict=True)}, said
+
+
+def _leads_out(cell: str, folder: Path) -> bool:
+    """Tell a path that leads out of a folder by its text, or by a link."""
+    try:
+        return (
+            looks_like_picture(cell)
+            and len(cell) < _LONGEST_PATH
+            and not (folder / cell).resolve().is_relative_to(folder.resolve())
+        )
+    except (OSError, ValueError):
+        return False
 
 
 def _is_file(cell: str, folder: Path) -> bool:

@@ -268,7 +268,10 @@ def test_ranges_of_shards(tmp_path):
 def test_names_of_classes_lie_beside_shards(tmp_path):
     tar(tmp_path / "0.tar", [*sample("0", b"0"), *sample("1", b"1")])
     (tmp_path / "classnames.txt").write_text("cat\ndog\n")
-    assert opened(tmp_path / "0.tar").class_names == ("cat", "dog")
+    found = opened(tmp_path / "0.tar")
+    assert (found.class_names, told(found)) == (("cat", "dog"), [f"names of classes are those of {tmp_path / 'classnames.txt'}"])
+    (tmp_path / "classnames.txt").write_text("cat\n\ndog\n")
+    assert "expected the name of a class in each line, found an empty one" in refused(tmp_path / "0.tar")
     (tmp_path / "classnames.txt").write_bytes(b"\xff")
     assert "cannot be read, and classes have numbers for names" in told(opened(tmp_path / "0.tar"))[0]
     (tmp_path / "classnames.txt").write_text("cat\n")
@@ -304,3 +307,9 @@ def test_a_first_sample_without_a_label_is_one_of_those_left_out(tmp_path):
     assert found.class_names == ("1", "3")
     assert told(found) == ["1 samples without a picture or without a label were left out (0)"]
     assert "found parts cls, png; name them with --image-key and --label-key" in refused(tmp_path / "x.tar", label_key="species")
+
+
+def test_a_member_that_comes_again_is_the_last(tmp_path):
+    found = opened(tar(tmp_path / "x.tar", [("a/0.png", png()), ("b/1.png", png(1)), ("a/0.png", png(5))]))
+    assert [found.reader.read(row) for row in range(2)] == [png(5), png(1)]
+    assert told(found) == ["1 members that come again later in their archive were left out, as unpacking would"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from cases import TinyNet, tiny_images
 from PIL import Image
-from torch.utils.data import IterableDataset
+from torch.utils.data import DataLoader, IterableDataset
 
 import gcaudit
 from gcaudit.audit.run import run_audit
@@ -203,3 +203,11 @@ def test_a_full_disk_is_told(monkeypatch):
         match=r"expected space in .* for the images of a stream, found after 0 MiB that 1 MiB are left; set TMPDIR to a larger disk, or pass --max-images",
     ):
         Spool().add(b"x")
+
+
+def test_a_loader_of_a_stream_has_to_give_it_as_it_is():
+    stream = Stream([0, 1] * 4)
+    assert len(opened(DataLoader(stream, batch_size=3)).labels) == 8
+    for options, told in (({"collate_fn": list}, "a collate_fn of its own"), ({"drop_last": True, "batch_size": 3}, "drop_last")):
+        with pytest.raises(DataError, match=f"found {told}"):
+            opened(DataLoader(stream, **options))

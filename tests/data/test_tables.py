@@ -144,7 +144,12 @@ def test_links_out_of_the_folder(place, tmp_path_factory):
     (other / "0.png").write_bytes(png(9))
     path = table(place, f"path,label\n{other / '0.png'},a\n{other / '0.png'},b\n")
     assert "which leads out of it" in refused(path)
-    assert opened(path, follow_links=True).reader.read(0) == png(9)
+    found = opened(path, follow_links=True)
+    assert found.reader.read(0) == png(9)
+    assert f"2 pictures outside of the folder were read ({other / '0.png'}, {other / '0.png'})" in told(found)
+    pq.write_table(pa.table({"image": [str(other / "0.png")] * 2, "label": ["a", "b"]}), place / "a.parquet")
+    assert "which leads out of it" in refused(place / "a.parquet")
+    assert opened(place / "a.parquet", follow_links=True).reader.read(1) == png(9)
 
 
 def test_the_metadata_of_an_image_folder(place):

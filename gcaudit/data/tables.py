@@ -294,10 +294,9 @@ def _as_numbers(values: Sequence[Any]) -> Sequence[Any]:
     texts = [value.strip() for value in values if isinstance(value, str)]
     if len(texts) < len(values):
         return values
-    marked = [text for text in texts if _WHOLE.fullmatch(text) and str(int(text)) == text]  # 01 is another name than 1
-    rest = set(texts) - set(marked)
-    if marked and all(not text or text.lower() in ("nan", "null", "n/a", "<na>") for text in rest):
-        return [int(text) if text in marked_set else None for text in texts] if (marked_set := set(marked)) else values
+    whole = {text for text in texts if _WHOLE.fullmatch(text) and str(int(text)) == text}  # 01 is another name than 1
+    if whole and all(not text or text.lower() in ("nan", "null", "n/a", "<na>") for text in set(texts) - whole):
+        return [int(text) if text in whole else None for text in texts]
     if texts and all(_DECIMAL.fullmatch(text) or not text for text in texts) and any("." in text for text in texts):
         return [float(text) if text else None for text in texts]
     return values
